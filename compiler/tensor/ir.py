@@ -1,0 +1,507 @@
+"""Loop-level tensor IR: procedures over buffers, from which every back end starts.
+
+A `Proc` is a list of loop nests over `Buffer`s. It says *what* is computed in an order; schedules (`schedule.py`) rewrite
+the order without changing the answer, and `interp.py` defines what that answer is.
+
+Rules, checked by `verify.py`:
+
+* loop variables are `int64`, count from 0 and have unique names within a procedure, and so have buffers;
+* an extent may use outer loop variables; an extent of zero or less means no iteration;
+* integer arithmetic wraps at the width of its type, ``SHR`` is arithmetic with an amount in ``0..bits-1``;
+* float arithmetic is IEEE single precision, one rounding per operation (never contracted);
+* an allocated buffer holds undefined values until written and lives for one execution of its `Alloc`;
+* every index is within the shape of its buffer.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+class DType(enum.Enum):
+    """Scalar type. Index arithmetic (loop variables, extents, indices) is `INT64`."""
+
+    BOOL = "bool"
+    INT8 = "int8"
+    INT16 = "int16"
+    INT32 = "int32"
+    INT64 = "int64"
+    FLOAT32 = "float32"
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        return np.dtype(self.value)
+
+    @property
+    def bits(self) -> int:
+        return 1 if self is DType.BOOL else self.numpy.itemsize * 8
+
+    @property
+    def is_integer(self) -> bool:
+        return self not in (DType.BOOL, DType.FLOAT32)
+
+
+class Scope(enum.Enum):
+    """Where a buffer lives. `INP`, `WGT` and `ACC` are VTA scratchpads; other targets treat them as `LOCAL`."""
+
+    DRAM = "dram"
+    LOCAL = "local"
+    INP = "inp"
+    WGT = "wgt"
+    ACC = "acc"
+
+
+class LoopKind(enum.Enum):
+    """How a loop runs. All kinds but `SERIAL` and `UNROLLED` assert that the iterations are independent.
+
+    `VTHREAD` iterations own private copies of the buffers allocated inside and may be interleaved statement by statement,
+    which hides latency on a machine with decoupled load, compute and store (TVM's virtual threads, OSDI 2018).
+    """
+
+    SERIAL = "serial"
+    UNROLLED = "unrolled"
+    VECTORIZED = "vectorized"
+    PARALLEL = "parallel"
+    VTHREAD = "vthread"
+
+
+class BinaryOp(enum.Enum):
+    ADD = "+"
+    SUB = "-"
+    MUL = "*"
+    DIV = "/"
+    FLOORDIV = "//"
+    MOD = "%"
+    MIN = "min"
+    MAX = "max"
+    SHR = ">>"
+    SHL = "<<"
+    AND = "and"
+    OR = "or"
+
+
+class UnaryOp(enum.Enum):
+    """`RINT` rounds float32 to the nearest integral float32, ties to even; `BITCAST` reads an int32 as float32 bits."""
+
+    RINT = "rint"
+    BITCAST = "bitcast"
+
+
+class CompareOp(enum.Enum):
+    LT = "<"
+    LE = "<="
+    EQ = "=="
+
+
+class Expr:
+    """Base of expressions. Operators build nodes and fold integer constants; ``==`` is structural equality."""
+
+    __slots__ = ()
+
+    @property
+    def dtype(self) -> DType:
+        raise TypeError(f"{type(self).__name__} has no dtype")
+
+    def __add__(self, other: Expr | int) -> Expr:
+        return binary(BinaryOp.ADD, self, wrap(other, self.dtype))
+
+    def __radd__(self, other: int) -> Expr:
+        return binary(BinaryOp.ADD, wrap(other, self.dtype), self)
+
+    def __sub__(self, other: Expr | int) -> Expr:
+        return binary(BinaryOp.SUB, self, wrap(other, self.dtype))
+
+    def __rsub__(self, other: int) -> Expr:
+        return binary(BinaryOp.SUB, wrap(other, self.dtype), self)
+
+    def __mul__(self, other: Expr | int) -> Expr:
+        return binary(BinaryOp.MUL, self, wrap(other, self.dtype))
+
+    def __rmul__(self, other: int) -> Expr:
+        return binary(BinaryOp.MUL, wrap(other, self.dtype), self)
+
+    def __floordiv__(self, other: Expr | int) -> Expr:
+        return binary(BinaryOp.FLOORDIV, self, wrap(other, self.dtype))
+
+    def __mod__(self, other: Expr | int) -> Expr:
+        return binary(BinaryOp.MOD, self, wrap(other, self.dtype))
+
+    def __rshift__(self, other: Expr | int) -> Expr:
+        return binary(BinaryOp.SHR, self, wrap(other, self.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Var(Expr):
+    """A loop variable, `INT64`."""
+
+    name: str
+
+    @property
+    def dtype(self) -> DType:
+        return DType.INT64
+
+
+@dataclass(frozen=True, slots=True)
+class Const(Expr):
+    value: int | float
+    type: DType = DType.INT64
+
+    @property
+    def dtype(self) -> DType:
+        return self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Unary(Expr):
+    op: UnaryOp
+    a: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return DType.FLOAT32
+
+
+@dataclass(frozen=True, slots=True)
+class Binary(Expr):
+    """Both operands and the result have one type; `AND` and `OR` are on `BOOL`, `DIV` on `FLOAT32`."""
+
+    op: BinaryOp
+    a: Expr
+    b: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return self.a.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Compare(Expr):
+    op: CompareOp
+    a: Expr
+    b: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return DType.BOOL
+
+
+@dataclass(frozen=True, slots=True)
+class Select(Expr):
+    """`a` where `cond` holds, else `b`; the operand not chosen is not evaluated, so it may be out of range."""
+
+    cond: Expr
+    a: Expr
+    b: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return self.a.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Cast(Expr):
+    """Integer to narrower integer keeps the low bits; to wider extends the sign; float to integer truncates."""
+
+    type: DType
+    a: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A dense row-major array. The shape of a parameter is constant; that of an `Alloc` may use outer loop variables."""
+
+    name: str
+    type: DType
+    shape: tuple[Expr, ...]
+    scope: Scope = Scope.DRAM
+
+    @staticmethod
+    def of(name: str, type: DType, shape: tuple[int, ...], scope: Scope = Scope.DRAM) -> Buffer:
+        return Buffer(name, type, tuple(Const(extent) for extent in shape), scope)
+
+    @property
+    def static_shape(self) -> tuple[int, ...]:
+        """Shape as integers. Raises TypeError if an extent depends on a loop variable."""
+        return tuple(constant(extent) for extent in self.shape)
+
+    def __getitem__(self, index: tuple[Expr | int, ...]) -> Load:
+        return Load(self, tuple(wrap(i, DType.INT64) for i in index))
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Expr):
+    buffer: Buffer
+    index: tuple[Expr, ...]
+
+    @property
+    def dtype(self) -> DType:
+        return self.buffer.type
+
+
+class Stmt:
+    """Base of statements."""
+
+    __slots__ = ()
+
+
+Body = tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Store(Stmt):
+    """``buffer[index] = value``. A reduction is a store whose value reads the same element."""
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class For(Stmt):
+    var: Var
+    extent: Expr
+    body: Body
+    kind: LoopKind = LoopKind.SERIAL
+
+
+@dataclass(frozen=True, slots=True)
+class If(Stmt):
+    cond: Expr
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Alloc(Stmt):
+    buffer: Buffer
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped(Stmt):
+    """A loop nest that one kind of hardware instruction executes; `body` stays its meaning for every other back end."""
+
+    instruction: str
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Proc:
+    name: str
+    params: tuple[Buffer, ...]
+    body: Body
+
+    def with_body(self, body: Body) -> Proc:
+        return replace(self, body=body)
+
+
+def wrap(value: Expr | int | float, dtype: DType) -> Expr:
+    return value if isinstance(value, Expr) else Const(value, dtype)
+
+
+def constant(expr: Expr) -> int:
+    """The value of a constant integer expression. Raises TypeError otherwise."""
+    if isinstance(expr, Const) and isinstance(expr.value, int):
+        return expr.value
+    raise TypeError(f"Expression must be a constant integer, not {expr!r}")
+
+
+_FOLD: dict[BinaryOp, Callable[[int, int], int]] = {
+    BinaryOp.ADD: lambda a, b: a + b,
+    BinaryOp.SUB: lambda a, b: a - b,
+    BinaryOp.MUL: lambda a, b: a * b,
+    BinaryOp.FLOORDIV: lambda a, b: a // b,
+    BinaryOp.MOD: lambda a, b: a % b,
+    BinaryOp.MIN: min,
+    BinaryOp.MAX: max,
+}
+
+
+def binary(op: BinaryOp, a: Expr, b: Expr) -> Expr:
+    """``a op b``, folded when both are index constants or one is a neutral element of index arithmetic."""
+    if a.dtype is DType.INT64:
+        if isinstance(a, Const) and isinstance(b, Const) and op in _FOLD:
+            return Const(_FOLD[op](constant(a), constant(b)))
+        zero, one = Const(0), Const(1)
+        if (op is BinaryOp.ADD and b == zero) or (op is BinaryOp.MUL and b == one) or (op is BinaryOp.SUB and b == zero):
+            return a
+        if (op is BinaryOp.ADD and a == zero) or (op is BinaryOp.MUL and a == one):
+            return b
+    return Binary(op, a, b)
+
+
+def minimum(a: Expr, b: Expr | int) -> Expr:
+    return binary(BinaryOp.MIN, a, wrap(b, a.dtype))
+
+
+def maximum(a: Expr, b: Expr | int) -> Expr:
+    return binary(BinaryOp.MAX, a, wrap(b, a.dtype))
+
+
+def cast(dtype: DType, a: Expr) -> Expr:
+    return a if a.dtype is dtype else Cast(dtype, a)
+
+
+def lt(a: Expr | int, b: Expr | int) -> Expr:
+    return Compare(CompareOp.LT, wrap(a, DType.INT64), wrap(b, DType.INT64))
+
+
+def le(a: Expr | int, b: Expr | int) -> Expr:
+    return Compare(CompareOp.LE, wrap(a, DType.INT64), wrap(b, DType.INT64))
+
+
+def both(*conditions: Expr) -> Expr:
+    """Conjunction of one or more conditions."""
+    result = conditions[0]
+    for condition in conditions[1:]:
+        result = Binary(BinaryOp.AND, result, condition)
+    return result
+
+
+def conjuncts(cond: Expr) -> tuple[Expr, ...]:
+    """The conditions whose conjunction `cond` is."""
+    if isinstance(cond, Binary) and cond.op is BinaryOp.AND:
+        return conjuncts(cond.a) + conjuncts(cond.b)
+    return (cond,)
+
+
+def nest(loops: list[tuple[str, int | Expr]], *body: Stmt) -> For:
+    """Serial loops ``(name, extent)``, outermost first, around `body`."""
+    inner: Body = body
+    for name, extent in reversed(loops):
+        inner = (For(Var(name), wrap(extent, DType.INT64), inner),)
+    (outer,) = inner
+    assert isinstance(outer, For)
+    return outer
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    match expr:
+        case Unary() | Cast():
+            return (expr.a,)
+        case Binary() | Compare():
+            return (expr.a, expr.b)
+        case Select():
+            return (expr.cond, expr.a, expr.b)
+        case Load():
+            return expr.index
+        case _:
+            return ()
+
+
+def walk_expr(expr: Expr) -> Iterator[Expr]:
+    """`expr` and all below it, parents first."""
+    yield expr
+    for child in children(expr):
+        yield from walk_expr(child)
+
+
+def stmt_body(stmt: Stmt) -> Body:
+    return stmt.body if isinstance(stmt, For | If | Alloc | Mapped) else ()
+
+
+def stmt_exprs(stmt: Stmt) -> tuple[Expr, ...]:
+    """The expressions of the statement itself, not of its body."""
+    match stmt:
+        case Store():
+            return (*stmt.index, stmt.value)
+        case For():
+            return (stmt.extent,)
+        case If():
+            return (stmt.cond,)
+        case Alloc():
+            return stmt.buffer.shape
+        case _:
+            return ()
+
+
+def walk(body: Body) -> Iterator[Stmt]:
+    """All statements, parents first, in program order."""
+    for stmt in body:
+        yield stmt
+        yield from walk(stmt_body(stmt))
+
+
+def map_expr(expr: Expr, f: Callable[[Expr], Expr | None]) -> Expr:
+    """Rewrite top-down: where `f` gives an expression it replaces the node whole; None descends."""
+    if (new := f(expr)) is not None:
+        return new
+    match expr:
+        case Unary():
+            return Unary(expr.op, map_expr(expr.a, f))
+        case Binary():
+            return binary(expr.op, map_expr(expr.a, f), map_expr(expr.b, f))
+        case Compare():
+            return Compare(expr.op, map_expr(expr.a, f), map_expr(expr.b, f))
+        case Select():
+            return Select(map_expr(expr.cond, f), map_expr(expr.a, f), map_expr(expr.b, f))
+        case Cast():
+            return cast(expr.type, map_expr(expr.a, f))
+        case Load():
+            return Load(expr.buffer, tuple(map_expr(i, f) for i in expr.index))
+        case _:
+            return expr
+
+
+def map_body(
+    body: Body, f: Callable[[Expr], Expr | None], g: Callable[[Stmt], Body | None] = lambda _: None
+) -> Body:
+    """Rewrite statements top-down: where `g` gives statements they replace the statement whole; expressions go by `f`."""
+    out: list[Stmt] = []
+    for stmt in body:
+        if (new := g(stmt)) is not None:
+            out.extend(new)
+            continue
+        match stmt:
+            case Store():
+                index = tuple(map_expr(i, f) for i in stmt.index)
+                out.append(Store(stmt.buffer, index, map_expr(stmt.value, f)))
+            case For():
+                out.append(replace(stmt, extent=map_expr(stmt.extent, f), body=map_body(stmt.body, f, g)))
+            case If():
+                out.append(If(map_expr(stmt.cond, f), map_body(stmt.body, f, g)))
+            case Alloc():
+                shape = tuple(map_expr(extent, f) for extent in stmt.buffer.shape)
+                out.append(Alloc(replace(stmt.buffer, shape=shape), map_body(stmt.body, f, g)))
+            case Mapped():
+                out.append(Mapped(stmt.instruction, map_body(stmt.body, f, g)))
+            case _:
+                raise TypeError(f"Statement must be one of the IR's, not {stmt!r}")
+    return tuple(out)
+
+
+def substitute(body: Body, values: dict[str, Expr]) -> Body:
+    """Replace loop variables by expressions, in buffer shapes of loads and stores too."""
+
+    def replace_var(expr: Expr) -> Expr | None:
+        return values.get(expr.name) if isinstance(expr, Var) else None
+
+    return rebind(map_body(body, replace_var))
+
+
+def rebind(body: Body, buffers: dict[str, Buffer] | None = None) -> Body:
+    """Make every load and store refer to the buffer object its `Alloc` (or `buffers`) declares."""
+    known = dict(buffers or {})
+    for stmt in walk(body):
+        if isinstance(stmt, Alloc):
+            known[stmt.buffer.name] = stmt.buffer
+
+    def load(expr: Expr) -> Expr | None:
+        if isinstance(expr, Load):
+            return Load(known.get(expr.buffer.name, expr.buffer), tuple(map_expr(i, load) for i in expr.index))
+        return None
+
+    def store(stmt: Stmt) -> Body | None:
+        if isinstance(stmt, Store):
+            index = tuple(map_expr(i, load) for i in stmt.index)
+            return (Store(known.get(stmt.buffer.name, stmt.buffer), index, map_expr(stmt.value, load)),)
+        return None
+
+    return map_body(body, load, store)
