@@ -21,7 +21,8 @@ PIXEL_MAX = 16
 class Digits:
     """1797 images of ten classes, with a fixed split of 1437 training and 360 held-out images.
 
-    images: uint8 [1797,8,8], grey values 0..16. labels: uint8 [1797], 0..9. train, test: int16 indices, ascending, disjoint.
+    images: uint8 [1797,8,8], grey values 0..16. labels: uint8 [1797], 0..9.
+    train, test: int16 indices, ascending, disjoint.
     """
 
     images: NDArray[np.uint8]
@@ -39,7 +40,7 @@ class Digits:
 
 
 def model_bytes() -> bytes:
-    """The trained network as an ONNX file: `image` float32 [N,1,8,8] -> `probabilities` float32 [N,10], softmax included."""
+    """The trained network as an ONNX file: `image` float32 [N,1,8,8] -> `probabilities` float32 [N,10]."""
     return resources.files(__package__).joinpath("digits.onnx").read_bytes()
 
 
