@@ -1,7 +1,7 @@
 """Train the digits demo network and write its two files, `digits.onnx` and `digits.npz`.
 
-Run as `python examples/digits/train.py` with torch, scikit-learn, onnx and onnxscript installed: about 15 s on one core.
-The result is deterministic for one version of torch on one kind of processor.
+Run as `python examples/digits/train.py` with torch, scikit-learn, onnx and onnxscript installed; it takes 15 s on one
+core. The result is deterministic for one version of torch on one kind of processor.
 
 Data: Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI Machine Learning Repository (1998),
 https://doi.org/10.24432/C50P49, CC BY 4.0, the 1797 images that scikit-learn distributes (8x8 pixels, values 0..16).
