@@ -1,0 +1,259 @@
+"""Encoder and decoders of the VTA instruction set for one configuration, derived from the field table.
+
+`isa` is the public name of the instruction set: enums, instruction classes and formats are exported here as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from operator import index
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vta_hw.spec.config import ISA_TABLE_VERSION, VTAConfig
+from vta_hw.spec.fields import FIELDS, FORMAT_OF, Field, FieldPosition, Format, positions
+from vta_hw.spec.instructions import (
+    Alu,
+    AluOp,
+    Dependences,
+    Finish,
+    Gemm,
+    Insn,
+    Load,
+    MemoryType,
+    Module,
+    Opcode,
+    Store,
+    Unknown,
+    Uop,
+    module_of,
+)
+
+__all__ = [
+    "FIELDS",
+    "FORMAT_OF",
+    "ISA",
+    "ISA_TABLE_VERSION",
+    "Alu",
+    "AluOp",
+    "Dependences",
+    "EncodingError",
+    "Field",
+    "FieldPosition",
+    "Finish",
+    "Format",
+    "Gemm",
+    "Insn",
+    "Load",
+    "MemoryType",
+    "Module",
+    "Opcode",
+    "Store",
+    "Unknown",
+    "Uop",
+    "format_of",
+    "module_codes",
+    "module_of",
+    "opcode_of",
+]
+
+_CLASSES: Final[Mapping[int, type[Load | Store | Gemm | Alu | Finish]]] = MappingProxyType(
+    {Opcode.LOAD: Load, Opcode.STORE: Store, Opcode.GEMM: Gemm, Opcode.ALU: Alu, Opcode.FINISH: Finish}
+)
+_OPCODES: Final = MappingProxyType({insn: Opcode(code) for code, insn in _CLASSES.items()})
+_FLAGS: Final = frozenset({"pop_prev", "pop_next", "push_prev", "push_next", "reset", "use_imm"})
+_HEADER_BITS: Final = 7
+_WORD: Final = (1 << 64) - 1
+
+
+class EncodingError(ValueError):
+    """A value that its field cannot hold, or words that are not instructions."""
+
+
+def opcode_of(insn: Insn) -> int:
+    """Return the operation code of an instruction."""
+    return insn.opcode if isinstance(insn, Unknown) else _OPCODES[type(insn)]
+
+
+def format_of(opcode: int) -> Format:
+    """Return the format of an operation code, `Format.HEADER` if the code is not assigned."""
+    return FORMAT_OF[Opcode(opcode)] if opcode in _CLASSES else Format.HEADER
+
+
+def module_codes(columns: NDArray[np.void]) -> NDArray[np.int64]:
+    """Return `Module.value` for each row of `ISA.decode_fields`, as `module_of` does for one instruction."""
+    to_load = (columns["opcode"] == Opcode.LOAD) & np.isin(columns["memory_type"], (MemoryType.INP, MemoryType.WGT))
+    codes = np.full(columns.shape, Module.COMPUTE.value, dtype=np.int64)
+    codes[to_load] = Module.LOAD.value
+    codes[columns["opcode"] == Opcode.STORE] = Module.STORE.value
+    return codes
+
+
+class ISA:
+    """The instruction set of one configuration.
+
+    Encoding writes zero to unused bits and decoding ignores them (VTA spec 2.7). Instructions are 128-bit numbers, or
+    rows of two little-endian 64-bit words, low word first; micro-ops are 32-bit numbers.
+    """
+
+    def __init__(self, config: VTAConfig) -> None:
+        self.config = config
+        self._layouts = {kind: positions(fields, config) for kind, fields in FIELDS.items()}
+
+    def layout(self, kind: Format | Opcode) -> tuple[FieldPosition, ...]:
+        """Return name, lowest bit and width of each field of a format, or of the format of an opcode."""
+        return self._layouts[FORMAT_OF[kind] if isinstance(kind, Opcode) else kind]
+
+    def encode(self, insn: Insn) -> int:
+        """Return the 128-bit number of an instruction; raises `EncodingError` naming field, width and value."""
+        opcode = opcode_of(insn)
+        if isinstance(insn, Unknown):
+            return self._encode_unknown(insn)
+        subject = type(insn).__name__.upper()
+        word = opcode
+        for field in self._layouts[format_of(opcode)][1:]:
+            word |= _insert(subject, field, getattr(insn, field.name))
+        return word
+
+    def _encode_unknown(self, insn: Unknown) -> int:
+        if insn.opcode in _CLASSES or not 0 <= insn.opcode <= 7:
+            raise EncodingError(f"UNKNOWN opcode must be 5 to 7, not {insn.opcode!r}")
+        raw = FieldPosition(name="raw", lsb=_HEADER_BITS, width=128 - _HEADER_BITS)
+        word = insn.opcode | _insert("UNKNOWN", raw, insn.raw)
+        for field in self._layouts[Format.HEADER][1:]:
+            word |= _insert("UNKNOWN", field, getattr(insn, field.name))
+        return word
+
+    def decode(self, word: int) -> Insn:
+        """Return the instruction of a 128-bit number; every such number has one."""
+        if not 0 <= word < 1 << 128:
+            raise EncodingError(f"instruction must be a number of 128 bits, not {word!r}")
+        opcode = word & 7
+        values = {field.name: _extract(field, word) for field in self._layouts[format_of(opcode)][1:]}
+        for name in values.keys() & _FLAGS:
+            values[name] = bool(values[name])
+        if opcode not in _CLASSES:
+            return Unknown(opcode=opcode, raw=word >> _HEADER_BITS, **values)
+        if "memory_type" in values:
+            values["memory_type"] = _named(MemoryType, values["memory_type"])
+        if "alu_opcode" in values:
+            values["alu_opcode"] = _named(AluOp, values["alu_opcode"])
+        return _CLASSES[opcode](**values)
+
+    def encode_program(self, insns: Iterable[Insn]) -> NDArray[np.uint64]:
+        """Return the words of a program, uint64 of shape (N, 2), low word first."""
+        words = [self.encode(insn) for insn in insns]
+        flat = [half for word in words for half in (word & _WORD, word >> 64)]
+        return np.array(flat, dtype="<u8").reshape(-1, 2)
+
+    def decode_program(self, program: NDArray[np.uint64] | bytes) -> list[Insn]:
+        """Return the instructions of a program given as (N, 2) words or as 16 N bytes."""
+        return [self.decode(low | high << 64) for low, high in _words(program).tolist()]
+
+    @cached_property
+    def columns(self) -> np.dtype[np.void]:
+        """The row type of `decode_fields`: one int64 for each field name of all formats."""
+        names = [field.name for kind in FIELDS if kind is not Format.UOP for field in FIELDS[kind]]
+        return np.dtype([(name, np.int64) for name in dict.fromkeys(names)])
+
+    def decode_fields(self, program: NDArray[np.uint64] | bytes) -> NDArray[np.void]:
+        """Return a structured array of shape (N,) with a column for each field, decoded all at once.
+
+        A field that the instruction's format does not have is 0. `program` is as for `decode_program`.
+        """
+        words = _words(program)
+        opcodes = words[:, 0] & np.uint64(7)
+        rows = np.zeros(len(words), dtype=self.columns)
+        for kind in (Format.HEADER, Format.MEMORY, Format.GEMM, Format.ALU):
+            members = [code for code in range(8) if format_of(code) is kind]
+            chosen = slice(None) if kind is Format.HEADER else np.flatnonzero(np.isin(opcodes, members))
+            for field in self._layouts[kind]:
+                rows[field.name][chosen] = _extract_column(field, words[chosen, field.lsb // 64])
+        return rows
+
+    def encode_uop(self, uop: Uop) -> int:
+        """Return the 32-bit number of a micro-op; raises `EncodingError` naming field, width and value."""
+        word = 0
+        for field in self._layouts[Format.UOP]:
+            word |= _insert("UOP", field, getattr(uop, field.name))
+        return word
+
+    def decode_uop(self, word: int) -> Uop:
+        """Return the micro-op of a 32-bit number; every such number has one."""
+        if not 0 <= word < 1 << 32:
+            raise EncodingError(f"micro-op must be a number of 32 bits, not {word!r}")
+        return Uop(**{field.name: _extract(field, word) for field in self._layouts[Format.UOP]})
+
+    def encode_uops(self, uops: Sequence[Uop] | tuple[ArrayLike, ArrayLike, ArrayLike]) -> NDArray[np.uint32]:
+        """Return the words of micro-ops, uint32 of shape (N,), from `Uop`s or from the arrays (dst, src, wgt)."""
+        if len(uops) == 3 and not any(isinstance(item, Uop) for item in uops):
+            values: Sequence[Any] = uops
+        else:
+            values = [[getattr(uop, name) for uop in uops] for name in ("dst", "src", "wgt")]
+        words = np.zeros(np.broadcast_shapes(*(np.shape(value) for value in values)), dtype=np.int64)
+        for field, value in zip(self._layouts[Format.UOP], values, strict=True):
+            column = np.asarray(value)
+            if column.size and not np.issubdtype(column.dtype, np.integer):
+                raise EncodingError(f"UOP {field.name} must be integers, not {column.dtype}")
+            column = column.astype(np.int64)
+            wrong = column[(column < field.low) | (column > field.high)]
+            if wrong.size:
+                raise _out_of_range("UOP", field, int(wrong.flat[0]))
+            words |= column << field.lsb
+        return words.astype("<u4")
+
+    def decode_uops(self, words: NDArray[np.uint32] | bytes) -> NDArray[np.void]:
+        """Return a structured array of shape (N,) with int64 columns dst, src and wgt, from words or 4 N bytes."""
+        if isinstance(words, bytes):
+            if len(words) % 4:
+                raise EncodingError(f"micro-ops must be a multiple of 4 bytes, not {len(words)}")
+            words = np.frombuffer(words, dtype="<u4")
+        layout = self._layouts[Format.UOP]
+        rows = np.zeros(words.shape, dtype=[(field.name, np.int64) for field in layout])
+        for field in layout:
+            rows[field.name] = _extract_column(field, words.astype(np.uint64))
+        return rows
+
+
+def _out_of_range(subject: str, field: FieldPosition, value: object) -> EncodingError:
+    rule = f"fit {field.width} bits ({field.low} to {field.high})"
+    return EncodingError(f"{subject} {field.name} must {rule}, not {value!r}")
+
+
+def _insert(subject: str, field: FieldPosition, value: Any) -> int:
+    try:
+        number = index(value)
+    except TypeError:
+        raise EncodingError(f"{subject} {field.name} must be an integer, not {value!r}") from None
+    if not field.low <= number <= field.high:
+        raise _out_of_range(subject, field, number)
+    return (number & ((1 << field.width) - 1)) << field.lsb
+
+
+def _extract(field: FieldPosition, word: int) -> Any:
+    value = (word >> field.lsb) & ((1 << field.width) - 1)
+    return value - (1 << field.width) if value > field.high else value
+
+
+def _extract_column(field: FieldPosition, words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    mask = np.uint64((1 << field.width) - 1)
+    values = ((words >> np.uint64(field.lsb % 64)) & mask).astype(np.int64)
+    return np.where(values > field.high, values - (1 << field.width), values)
+
+
+def _named(codes: type[MemoryType] | type[AluOp], value: int) -> int:
+    return codes(value) if value <= max(codes) else value
+
+
+def _words(program: NDArray[np.uint64] | bytes) -> NDArray[np.uint64]:
+    if isinstance(program, bytes):
+        if len(program) % 16:
+            raise EncodingError(f"instructions must be a multiple of 16 bytes, not {len(program)}")
+        return np.frombuffer(program, dtype="<u8").reshape(-1, 2)
+    if program.ndim != 2 or program.shape[1] != 2 or program.dtype != np.uint64:
+        raise EncodingError(f"instructions must be uint64 of shape (N, 2), not {program.dtype} of {program.shape}")
+    return program
