@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
+PIP = @echo "Installing into $(VENV): a minute or two, once."; $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Processes of `make test`, and anything else to pass on to pytest.
 JOBS ?= 2
@@ -59,19 +60,19 @@ clean:
 # One empty file per set of extras says that it is installed, for as long as pyproject.toml does not change:
 # no command touches the network when nothing has changed.
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(PIP) --editable ".[dev]"
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,docs]"
+	$(PIP) --editable ".[dev,docs]"
 	@touch $@ $(VENV)/.demo $(VENV)/.test
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	$(PIP) --editable ".[bench]"
 	@touch $@ $(VENV)/.demo
 
 # The checks are Python 2 as well, so that an old interpreter can say that it is old.
@@ -80,4 +81,4 @@ $(BIN)/python:
 	  echo "$(PYTHON) was not found: install Python 3.11 or newer (Debian: apt install python3 python3-venv) or name one with make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python must be 3.11 or newer, not %d.%d: name a newer one with make PYTHON=..." % sys.version_info[:2])'
 	@$(PYTHON) -c 'import sys, importlib.util as u; u.find_spec("venv") and u.find_spec("ensurepip") or sys.exit("The venv module of this Python is missing: Debian and Ubuntu bring it in the package python3-venv (apt install python3-venv)")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
