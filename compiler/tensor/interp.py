@@ -1,0 +1,344 @@
+"""Reference interpreter: what a `Proc` means, said as plainly as possible.
+
+Every expression and statement becomes a closure over an environment (the list of loop variable values), so a nest is
+walked once and then runs at about 2 microseconds per innermost store. Integers are Python ints, wrapped after each
+operation; float32 are numpy scalars, whose arithmetic rounds once to single precision.
+
+Where `ir.py` leaves room, this file decides, and every back end agrees with it:
+
+* float ``MIN`` and ``MAX`` give the second operand unless the first is strictly smaller (greater), so a NaN on the left
+  or on either side of a comparison yields the second operand; comparisons with NaN are false;
+* float to integer saturates, and NaN gives 0;
+* ``FLOORDIV`` rounds towards minus infinity and ``MOD`` takes the sign of the divisor;
+* both operands of ``AND`` and ``OR`` are evaluated; only `Select` and `If` are lazy;
+* an extent and the shape of an `Alloc` are evaluated once, on entry; an allocated extent below zero counts as zero.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from compiler.errors import CompileError
+from compiler.tensor.ir import (
+    Alloc,
+    Binary,
+    BinaryOp,
+    Body,
+    Buffer,
+    Cast,
+    Compare,
+    CompareOp,
+    Const,
+    DType,
+    Expr,
+    For,
+    If,
+    Load,
+    Mapped,
+    Proc,
+    Select,
+    Stmt,
+    Store,
+    Unary,
+    UnaryOp,
+    Var,
+    walk,
+)
+
+Env = list[int]
+Eval = Callable[[Env], Any]  # gives int, bool or np.float32 by the expression's dtype
+Exec = Callable[[Env], None]
+
+POISON_BYTE = 0xA5  # fills allocated buffers: large negative integers, a tiny negative float
+
+
+class InterpError(CompileError):
+    """An argument does not fit its parameter, or a procedure breaks a rule while running."""
+
+
+def run(proc: Proc, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
+    """Execute `proc` on `arrays`, one per parameter in order, in place.
+
+    Arrays must be C-contiguous with the parameter's dtype and shape. Raises InterpError naming the parameter, or the
+    buffer and index, of the first broken rule; what was stored until then stays.
+    """
+    check_arguments(proc, arrays)
+    machine = _Machine(proc)
+    for buffer, array in zip(proc.params, arrays, strict=True):
+        machine.bind(buffer, array)
+    program = machine.body(proc.body)
+    with np.errstate(all="ignore"):
+        program([0] * len(machine.slots))
+
+
+def check_arguments(proc: Proc, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
+    """Raise InterpError unless `arrays` are usable as the arguments of `proc`."""
+    if len(arrays) != len(proc.params):
+        raise InterpError(f"Arguments of {proc.name} must be {len(proc.params)} arrays, not {len(arrays)}")
+    written = {stmt.buffer.name for stmt in walk(proc.body) if isinstance(stmt, Store)}
+    for buffer, array in zip(proc.params, arrays, strict=True):
+        who = f"Argument {buffer.name} of {proc.name}"
+        if array.dtype != buffer.type.numpy or array.shape != buffer.static_shape:
+            expected = f"{buffer.type.value} of shape {buffer.static_shape}"
+            raise InterpError(f"{who} must be {expected}, not {array.dtype} of shape {array.shape}")
+        if not array.flags.c_contiguous or not array.flags.aligned:
+            raise InterpError(f"{who} must be C-contiguous and aligned, not of strides {array.strides}")
+        if buffer.name in written and not array.flags.writeable:
+            raise InterpError(f"{who} must be writeable, because the procedure stores to it")
+
+
+def wrapper(dtype: DType) -> Callable[[int], int]:
+    """The function that keeps the low bits of an integer as a two's complement number of `dtype`."""
+    half, mask = 1 << (dtype.bits - 1), (1 << dtype.bits) - 1
+    return lambda value: value if -half <= value < half else ((value + half) & mask) - half
+
+
+def _divisor(value: int) -> int:
+    if value == 0:
+        raise InterpError("Divisor must not be 0")
+    return value
+
+
+def _amount(value: int, bits: int) -> int:
+    if not 0 <= value < bits:
+        raise InterpError(f"Shift amount must be in 0..{bits - 1}, not {value}")
+    return value
+
+
+def _to_integer(dtype: DType) -> Callable[[Any], int]:
+    half = 1 << (dtype.bits - 1)
+
+    def convert(value: Any) -> int:
+        if np.isnan(value):
+            return 0
+        return -half if value <= -half else half - 1 if value >= half else int(value)
+
+    return convert
+
+
+_FLOAT: dict[BinaryOp, Callable[[Any, Any], Any]] = {
+    BinaryOp.ADD: operator.add,
+    BinaryOp.SUB: operator.sub,
+    BinaryOp.MUL: operator.mul,
+    BinaryOp.DIV: operator.truediv,
+    BinaryOp.MIN: lambda a, b: a if a < b else b,
+    BinaryOp.MAX: lambda a, b: a if a > b else b,
+}
+
+# Which integer operators can leave the range of their type, and so wrap.
+_WRAPPING: dict[BinaryOp, Callable[[Eval, Eval, Callable[[int], int]], Eval]] = {
+    BinaryOp.ADD: lambda a, b, wrapped: lambda env: wrapped(a(env) + b(env)),
+    BinaryOp.SUB: lambda a, b, wrapped: lambda env: wrapped(a(env) - b(env)),
+    BinaryOp.MUL: lambda a, b, wrapped: lambda env: wrapped(a(env) * b(env)),
+    BinaryOp.FLOORDIV: lambda a, b, wrapped: lambda env: wrapped(a(env) // _divisor(b(env))),
+}
+
+_INTEGER: dict[BinaryOp, Callable[[int, int], int]] = {
+    BinaryOp.MOD: lambda a, b: a % _divisor(b),
+    BinaryOp.MIN: min,
+    BinaryOp.MAX: max,
+}
+
+_BOOL: dict[BinaryOp, Callable[[Any, Any], bool]] = {
+    BinaryOp.AND: lambda a, b: a and b,
+    BinaryOp.OR: lambda a, b: a or b,
+}
+
+_COMPARE: dict[CompareOp, Callable[[Any, Any], bool]] = {
+    CompareOp.LT: lambda a, b: bool(a < b),
+    CompareOp.LE: lambda a, b: bool(a <= b),
+    CompareOp.EQ: lambda a, b: bool(a == b),
+}
+
+
+def scalar(dtype: DType, value: int | float) -> Any:
+    """A constant as the interpreter holds it."""
+    if dtype is DType.FLOAT32:
+        return np.float32(value)
+    return bool(value) if dtype is DType.BOOL else wrapper(dtype)(int(value))
+
+
+def _binary(op: BinaryOp, dtype: DType, a: Eval, b: Eval) -> Eval:
+    """``a op b`` on values of `dtype`. Raises InterpError for an operator the type does not have."""
+    if dtype.is_integer:
+        wrapped, bits = wrapper(dtype), dtype.bits
+        if op in _WRAPPING:
+            return _WRAPPING[op](a, b, wrapped)
+        if op is BinaryOp.SHR:
+            return lambda env: a(env) >> _amount(b(env), bits)
+        if op is BinaryOp.SHL:
+            return lambda env: wrapped(a(env) << _amount(b(env), bits))
+    table = _FLOAT if dtype is DType.FLOAT32 else _BOOL if dtype is DType.BOOL else _INTEGER
+    if op not in table:
+        raise InterpError(f"Operator {op.value!r} must not be used on {dtype.value}")
+    function = table[op]
+    return lambda env: function(a(env), b(env))
+
+
+class _Machine:
+    """Compiles a tree to closures. `data` and `shapes` hold, by name, the flat storage and present shape of a buffer."""
+
+    def __init__(self, proc: Proc) -> None:
+        self.slots = {stmt.var.name: n for n, stmt in enumerate(s for s in walk(proc.body) if isinstance(s, For))}
+        self.data: dict[str, Any] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def bind(self, buffer: Buffer, array: np.ndarray[Any, Any]) -> None:
+        flat = array.reshape(-1)
+        # A memoryview gives and takes Python ints, faster than numpy; floats stay numpy scalars.
+        self.data[buffer.name] = flat if buffer.type is DType.FLOAT32 else flat.data
+        self.shapes[buffer.name] = array.shape
+
+    # -- expressions
+
+    def expr(self, expr: Expr) -> Eval:
+        match expr:
+            case Var():
+                return operator.itemgetter(self.slots[expr.name])
+            case Const():
+                value = scalar(expr.type, expr.value)
+                return lambda env: value
+            case Unary():
+                return self.unary(expr)
+            case Binary():
+                return _binary(expr.op, expr.dtype, self.expr(expr.a), self.expr(expr.b))
+            case Compare():
+                compare, a, b = _COMPARE[expr.op], self.expr(expr.a), self.expr(expr.b)
+                return lambda env: compare(a(env), b(env))
+            case Select():
+                cond, a, b = self.expr(expr.cond), self.expr(expr.a), self.expr(expr.b)
+                return lambda env: a(env) if cond(env) else b(env)
+            case Cast():
+                return self.cast(expr)
+            case Load():
+                return self.load(expr)
+            case _:
+                raise InterpError(f"Expression must be one of the IR's, not {expr!r}")
+
+    def unary(self, expr: Unary) -> Eval:
+        a = self.expr(expr.a)
+        if expr.op is UnaryOp.RINT:
+            return lambda env: np.rint(a(env))
+        return lambda env: np.int32(a(env)).view(np.float32)
+
+    def cast(self, expr: Cast) -> Eval:
+        a, source, target = self.expr(expr.a), expr.a.dtype, expr.type
+        if target is DType.BOOL:
+            raise InterpError("Cast must not be to bool, compare instead")
+        convert: Callable[[Any], Any]
+        if source is target:
+            return a
+        if target is DType.FLOAT32:  # through int64, so that it rounds once
+            return lambda env: np.int64(a(env)).astype(np.float32)
+        if source is DType.FLOAT32:
+            convert = _to_integer(target)
+        elif source is DType.BOOL:
+            convert = int
+        elif target.bits >= source.bits:
+            return a
+        else:
+            convert = wrapper(target)
+        return lambda env: convert(a(env))
+
+    def load(self, expr: Load) -> Eval:
+        name, offset, data = expr.buffer.name, self.offset(expr.buffer, expr.index), self.data
+        return lambda env: data[name][offset(env)]
+
+    def offset(self, buffer: Buffer, index: tuple[Expr, ...]) -> Eval:
+        """Row-major position of the element at `index`, checked in every dimension."""
+        name, shapes, positions = buffer.name, self.shapes, [self.expr(i) for i in index]
+        if all(isinstance(extent, Const) for extent in buffer.shape):  # the common case, and worth half of all time
+            pairs = list(zip(positions, buffer.static_shape, strict=True))
+
+            def static_offset(env: Env) -> int:
+                offset = 0
+                for position, extent in pairs:
+                    i = position(env)
+                    if not 0 <= i < extent:
+                        raise _out_of_range(name, [position(env) for position in positions], buffer.static_shape)
+                    offset = offset * extent + i
+                return offset
+
+            return static_offset
+
+        def dynamic_offset(env: Env) -> int:
+            offset, shape = 0, shapes[name]
+            for position, extent in zip(positions, shape, strict=True):
+                i = position(env)
+                if not 0 <= i < extent:
+                    raise _out_of_range(name, [position(env) for position in positions], shape)
+                offset = offset * extent + i
+            return offset
+
+        return dynamic_offset
+
+    # -- statements
+
+    def body(self, body: Body) -> Exec:
+        stmts = [self.stmt(stmt) for stmt in body]
+        if len(stmts) == 1:
+            return stmts[0]
+
+        def run_all(env: Env) -> None:
+            for stmt in stmts:
+                stmt(env)
+
+        return run_all
+
+    def stmt(self, stmt: Stmt) -> Exec:
+        match stmt:
+            case Store():
+                return self.store(stmt)
+            case For():
+                return self.loop(stmt)
+            case If():
+                cond, then = self.expr(stmt.cond), self.body(stmt.body)
+                return lambda env: then(env) if cond(env) else None
+            case Alloc():
+                return self.alloc(stmt)
+            case Mapped():
+                return self.body(stmt.body)
+            case _:
+                raise InterpError(f"Statement must be one of the IR's, not {stmt!r}")
+
+    def store(self, stmt: Store) -> Exec:
+        name, offset, data = stmt.buffer.name, self.offset(stmt.buffer, stmt.index), self.data
+        value = self.expr(stmt.value)
+
+        def store(env: Env) -> None:
+            data[name][offset(env)] = value(env)
+
+        return store
+
+    def loop(self, stmt: For) -> Exec:
+        slot, extent, body = self.slots[stmt.var.name], self.expr(stmt.extent), self.body(stmt.body)
+
+        def loop(env: Env) -> None:
+            for i in range(extent(env)):
+                env[slot] = i
+                body(env)
+
+        return loop
+
+    def alloc(self, stmt: Alloc) -> Exec:
+        buffer, shape, body = stmt.buffer, [self.expr(extent) for extent in stmt.buffer.shape], self.body(stmt.body)
+
+        def alloc(env: Env) -> None:
+            extents = tuple(max(extent(env), 0) for extent in shape)
+            nbytes = math.prod(extents) * buffer.type.numpy.itemsize
+            array = np.full(nbytes, POISON_BYTE, np.uint8).view(buffer.type.numpy)
+            self.bind(buffer, array.reshape(extents))
+            body(env)
+
+        return alloc
+
+
+def _out_of_range(name: str, index: list[int], shape: tuple[int, ...]) -> InterpError:
+    position = next(n for n, (i, extent) in enumerate(zip(index, shape, strict=True)) if not 0 <= i < extent)
+    rule = f"Index {position} of {name} must be in 0..{shape[position] - 1}"
+    return InterpError(f"{rule}, not {index[position]} (index {tuple(index)})")
