@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import CompileError
+from compiler.tensor.arguments import check_arguments
 from compiler.tensor.ir import (
     Alloc,
     Binary,
@@ -58,14 +59,14 @@ POISON_BYTE = 0xA5  # fills allocated buffers: large negative integers, a tiny n
 
 
 class InterpError(CompileError):
-    """An argument does not fit its parameter, or a procedure breaks a rule while running."""
+    """A procedure breaks a rule of `ir.py` while it runs."""
 
 
 def run(proc: Proc, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
     """Execute `proc` on `arrays`, one per parameter in order, in place.
 
-    Arrays must be C-contiguous with the parameter's dtype and shape. Raises InterpError naming the parameter, or the
-    buffer and index, of the first broken rule; what was stored until then stays.
+    Raises ArgumentError for an array that does not fit its parameter, and InterpError naming buffer and index, or
+    operator and operand, of the first broken rule; what was stored until then stays.
     """
     check_arguments(proc, arrays)
     machine = _Machine(proc)
@@ -74,22 +75,6 @@ def run(proc: Proc, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
     program = machine.body(proc.body)
     with np.errstate(all="ignore"):
         program([0] * len(machine.slots))
-
-
-def check_arguments(proc: Proc, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
-    """Raise InterpError unless `arrays` are usable as the arguments of `proc`."""
-    if len(arrays) != len(proc.params):
-        raise InterpError(f"Arguments of {proc.name} must be {len(proc.params)} arrays, not {len(arrays)}")
-    written = {stmt.buffer.name for stmt in walk(proc.body) if isinstance(stmt, Store)}
-    for buffer, array in zip(proc.params, arrays, strict=True):
-        who = f"Argument {buffer.name} of {proc.name}"
-        if array.dtype != buffer.type.numpy or array.shape != buffer.static_shape:
-            expected = f"{buffer.type.value} of shape {buffer.static_shape}"
-            raise InterpError(f"{who} must be {expected}, not {array.dtype} of shape {array.shape}")
-        if not array.flags.c_contiguous or not array.flags.aligned:
-            raise InterpError(f"{who} must be C-contiguous and aligned, not of strides {array.strides}")
-        if buffer.name in written and not array.flags.writeable:
-            raise InterpError(f"{who} must be writeable, because the procedure stores to it")
 
 
 def wrapper(dtype: DType) -> Callable[[int], int]:
@@ -181,7 +166,7 @@ def _binary(op: BinaryOp, dtype: DType, a: Eval, b: Eval) -> Eval:
 
 
 class _Machine:
-    """Compiles a tree to closures. `data` and `shapes` hold, by name, the flat storage and present shape of a buffer."""
+    """Compiles a tree to closures. `data` and `shapes` hold flat storage and present shape of buffers by name."""
 
     def __init__(self, proc: Proc) -> None:
         self.slots = {stmt.var.name: n for n, stmt in enumerate(s for s in walk(proc.body) if isinstance(s, For))}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compiler.tensor.arguments import ArgumentError
 from compiler.tensor.interp import InterpError, run
 from compiler.tensor.ir import (
     Alloc,
@@ -201,7 +202,7 @@ def test_an_index_out_of_range_is_named() -> None:
     ],
 )
 def test_arguments_are_checked(arrays: list[np.ndarray[Any, Any]], sentence: str) -> None:
-    with pytest.raises(InterpError) as error:
+    with pytest.raises(ArgumentError) as error:
         run(copy(Var("i")), arrays)
     assert str(error.value) == sentence
 
@@ -209,7 +210,7 @@ def test_arguments_are_checked(arrays: list[np.ndarray[Any, Any]], sentence: str
 def test_a_written_argument_must_be_writeable() -> None:
     array = np.zeros((2, 3), np.int8)
     array.flags.writeable = False
-    with pytest.raises(InterpError) as error:
+    with pytest.raises(ArgumentError) as error:
         run(copy(Var("i")), [array])
     assert str(error.value) == "Argument x of copy must be writeable, because the procedure stores to it"
 
