@@ -20,8 +20,8 @@ from tests.vta_sim.spec_model.machine import Machine
 from tests.vta_sim.spec_model.ordering import Access, Ordering, Resource
 from tests.vta_sim.spec_model.pipeline import COMPUTE, LOADER, POPS, PUSHES, QUEUES, STORER, module_of
 
-ARENA = 32 * PAGE
-"""Bytes of DRAM a program touches; the first page holds micro-ops and is never stored to."""
+ARENA_PAGES = 32
+"""DRAM a program touches; the first page holds micro-ops and is never stored to."""
 MAX_MICRO_OPS = 400
 
 
@@ -76,15 +76,16 @@ class Generator:
         *,
         tokens_before: tuple[int, ...] = (0, 0, 0, 0),
         with_bases: bool = False,
+        pages: int = ARENA_PAGES,
     ) -> None:
-        self.rng, self.config = rng, config
+        self.rng, self.config, self.arena_bytes = rng, config, pages * PAGE
         self.tokens_before = tokens_before
         self.arena = rng.choice([0x0010_0000, 0x2000_0000, 0xFFF0_0000])
         self.bases = {m: self._base(m) if with_bases else 0 for m in (UOP, WGT, INP, ACC, OUT)}
         self.machine = Machine(config, self._fill(Dram()))
         self.machine.bases = self.bases
         self.before = self.machine.dram.copy()
-        self.dram = Resource(ARENA)
+        self.dram = Resource(self.arena_bytes)
         self.pads = {memory: Resource(config.depth(memory)) for memory in (WGT, INP, OUT)}
         self.ordering = Ordering(tokens_before, nop=self.nop, on_emit=self._execute)
 
@@ -139,7 +140,7 @@ class Generator:
         noise = np.random.default_rng(self.rng.getrandbits(32))
         uops = np.array([self._random_uop() for _ in range(PAGE // 4)], "<u4")
         dram.write(self.arena, uops.view(np.uint8))
-        for address in range(self.arena + PAGE, self.arena + ARENA, PAGE):
+        for address in range(self.arena + PAGE, self.arena + self.arena_bytes, PAGE):
             match self.rng.randrange(6):
                 case 0:
                     continue
@@ -204,7 +205,7 @@ class Generator:
         rng, config = self.rng, self.config
         pad = ACC if memory == ACC_8BIT else memory
         unit, depth = config.element_bytes(memory), config.depth(pad)
-        units = (PAGE if memory == UOP else ARENA) // unit
+        units = (PAGE if memory == UOP else self.arena_bytes) // unit
         while True:
             room = depth - (sram_base := rng.choice([0, rng.randrange(depth)]))
             widest = min(room, units)
@@ -239,7 +240,7 @@ class Generator:
     def _add_store(self) -> None:
         rng, config = self.rng, self.config
         unit, depth = config.element_bytes(OUT), config.depth(OUT)
-        units = (ARENA - PAGE) // unit
+        units = (self.arena_bytes - PAGE) // unit
         sram_base = rng.choice([0, rng.randrange(depth)])
         room = depth - sram_base
         x_size = rng.randint(1, min(room, 40))
