@@ -304,10 +304,12 @@ class VTAConfig:
 
     def to_dict(self) -> dict[str, str | int]:
         """Return the configuration under TVM's keys, as `to_json` writes it."""
-        values: dict[str, str | int] = {field.name.upper(): getattr(self, field.name) for field in fields(self)}
-        if self.log_block_in == self.log_block_out:
-            block_in, _ = values.pop("LOG_BLOCK_IN"), values.pop("LOG_BLOCK_OUT")
-            values["LOG_BLOCK"] = block_in
+        values: dict[str, str | int] = {}
+        for field in fields(self):
+            values[field.name.upper()] = getattr(self, field.name)
+            if field.name == "log_block_out" and self.log_block_in == self.log_block_out:
+                del values["LOG_BLOCK_IN"], values["LOG_BLOCK_OUT"]
+                values["LOG_BLOCK"] = self.log_block_in
         if self.log_bus_width == default_log_bus_width(self.target):
             del values["LOG_BUS_WIDTH"]
         return values
