@@ -111,6 +111,17 @@ def test_a_cycle_is_found(tmp_path: Path) -> None:
     assert set(cycle) == {"compiler.a", "compiler.b", "compiler.c"}
 
 
+def test_annotations_make_no_cycle(tmp_path: Path) -> None:
+    names = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from compiler.b import B"
+    write(tmp_path, compiler__a=names, compiler__b="from compiler.a import A")
+    assert find_cycle(tmp_path) == []
+
+
+def test_annotations_count_for_layers(tmp_path: Path) -> None:
+    write(tmp_path, runtime__a="if TYPE_CHECKING:\n    from compiler.b import B")
+    assert violations(tmp_path) == ["runtime/a.py:2: runtime must not import compiler.b"]
+
+
 def test_every_layer_allows_only_known_packages() -> None:
     third_party = {"numpy", "numba", "llvmlite", "onnx", "click", "rich", "amaranth", "amaranth_boards"}
     assert set().union(*ALLOWED.values()) - ALLOWED.keys() == third_party
