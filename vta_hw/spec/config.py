@@ -355,7 +355,9 @@ class VTAConfig:
         """Read a `vta_config.json` file; raises `ConfigError` naming the file."""
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise ConfigError(f"{path}: configuration cannot be read: {error.strerror}") from error
+        except ValueError as error:
             raise ConfigError(f"{path}: {error}") from error
 
     def save(self, path: str | Path) -> None:

@@ -30,7 +30,8 @@ class Format(Enum):
 class Field:
     """One field: its width in bits follows from the configuration, its place from the fields before it.
 
-    `codes` names the values that have names; every other value is kept as a number. `role` says how the text form
+    `codes` names the values that have names; every other value is kept as a number. A `flag` is a truth value, in text
+    a bare word; `hexadecimal` says how text shows the number. `role` says how the text form
     shows the field.
     """
 
@@ -40,6 +41,7 @@ class Field:
     signed: bool = False
     codes: type[IntEnum] | None = None
     hexadecimal: bool = False
+    flag: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +95,10 @@ def _uop_src(config: VTAConfig) -> int:
 
 _HEADER: Final = (
     Field(name="opcode", width=_bits(3), codes=Opcode, meaning="operation"),
-    Field(name="pop_prev", width=_bits(1), meaning="wait for a token of the unit before"),
-    Field(name="pop_next", width=_bits(1), meaning="wait for a token of the unit after"),
-    Field(name="push_prev", width=_bits(1), meaning="give a token to the unit before"),
-    Field(name="push_next", width=_bits(1), meaning="give a token to the unit after"),
+    Field(name="pop_prev", width=_bits(1), flag=True, meaning="wait for a token of the unit before"),
+    Field(name="pop_next", width=_bits(1), flag=True, meaning="wait for a token of the unit after"),
+    Field(name="push_prev", width=_bits(1), flag=True, meaning="give a token to the unit before"),
+    Field(name="push_next", width=_bits(1), flag=True, meaning="give a token to the unit after"),
 )
 
 _MEMORY: Final = (
@@ -122,7 +124,7 @@ _NEST: Final = (
 )
 
 _GEMM: Final = (
-    Field(name="reset", width=_bits(1), meaning="write zero instead of multiplying"),
+    Field(name="reset", width=_bits(1), flag=True, meaning="write zero instead of multiplying"),
     *_NEST,
     Field(name="src_factor_out", width=_i, meaning="step of the input index, outer loop"),
     Field(name="src_factor_in", width=_i, meaning="step of the input index, inner loop"),
@@ -131,12 +133,12 @@ _GEMM: Final = (
 )
 
 _ALU: Final = (
-    Field(name="reset", width=_bits(1), meaning="ignored"),
+    Field(name="reset", width=_bits(1), flag=True, meaning="ignored"),
     *_NEST,
     Field(name="src_factor_out", width=_a, meaning="step of the second operand's index, outer loop"),
     Field(name="src_factor_in", width=_a, meaning="step of the second operand's index, inner loop"),
     Field(name="alu_opcode", width=_bits(3), codes=AluOp, meaning="operation of the ALU"),
-    Field(name="use_imm", width=_bits(1), meaning="second operand is the immediate"),
+    Field(name="use_imm", width=_bits(1), flag=True, meaning="second operand is the immediate"),
     Field(name="imm", width=_bits(16), signed=True, meaning="immediate, two's complement"),
 )
 

@@ -65,7 +65,7 @@ _CLASSES: Final[Mapping[int, type[Load | Store | Gemm | Alu | Finish]]] = Mappin
     {Opcode.LOAD: Load, Opcode.STORE: Store, Opcode.GEMM: Gemm, Opcode.ALU: Alu, Opcode.FINISH: Finish}
 )
 _OPCODES: Final = MappingProxyType({insn: Opcode(code) for code, insn in _CLASSES.items()})
-_FLAGS: Final = frozenset({"pop_prev", "pop_next", "push_prev", "push_next", "reset", "use_imm"})
+_FLAGS: Final = frozenset(field.name for fields in FIELDS.values() for field in fields if field.flag)
 _HEADER_BITS: Final = 7
 _WORD: Final = (1 << 64) - 1
 

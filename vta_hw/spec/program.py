@@ -212,7 +212,8 @@ class Program:
         try:
             data = Path(path).read_bytes()
         except (OSError, ValueError) as error:
-            raise ProgramError(f"{path}: program file cannot be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ProgramError(f"{path}: program file cannot be read: {reason}") from error
         try:
             return cls.from_bytes(data)
         except ProgramError as error:
