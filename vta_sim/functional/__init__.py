@@ -1,0 +1,1 @@
+"""The functional engine: what a program computes, exactly and fast, without time."""

@@ -1,0 +1,170 @@
+"""The scratchpads of the machine as arrays, in the layouts that the compiled kernels want."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vta_hw.spec.config import VTAConfig
+from vta_hw.spec.isa import ISA, Format, MemoryType
+from vta_sim.functional.vector import VECTOR_LANES
+
+_BUFFER_BYTES: Final = 4096
+_POISON: Final = 0x5A5A5A5A
+
+
+class Machine(NamedTuple):
+    """Geometry and contents of the scratchpads; compiled code changes the arrays in place.
+
+    A weight tile is kept widened to int16 in blocks of `lanes` output channels, as [group][pair of inputs][lane][2].
+    Input rows are padded with zeros to `inp_row` scalars, accumulator rows to `acc_row`, accumulator tiles to
+    `acc_tile`; what lies in the padding of the accumulator is never seen.
+
+    OUT[d] is the truncation of ACC[d] after every GEMM and ALU micro-op (VTA spec 11.6), so it is stored only where a
+    LOAD has put the two apart: `parted[d]` is 1 there, and `out` holds the accumulator that OUT[d] was cut from.
+    """
+
+    batch: int
+    block_in: int
+    block_out: int
+    inp_bits: int
+    wgt_bits: int
+    out_bits: int
+    lanes: int
+    pairs: int
+    inp_row: int
+    acc_row: int
+    acc_tile: int
+    uop_depth: int
+    inp_depth: int
+    wgt_depth: int
+    acc_depth: int
+    src_lsb: int
+    src_mask: int
+    wgt_lsb: int
+    wgt_mask: int
+    dst_mask: int
+    uop: NDArray[np.uint32]  # [uop_depth]
+    inp: NDArray[np.int16]  # [inp_depth * batch * inp_row]
+    wgt: NDArray[np.int16]  # [wgt_depth * (inp_row * rounded-up block_out)]
+    acc: NDArray[np.int32]  # [(acc_depth + 1) * acc_tile], the last tile holds the immediate of an ALU instruction
+    out: NDArray[np.int32]  # [acc_depth * acc_tile]
+    parted: NDArray[np.uint8]  # [acc_depth]
+    uop_bytes: NDArray[np.uint8]  # the bytes of `uop`
+    acc_bytes: NDArray[np.uint8]  # the bytes of `acc`
+    wgt_pairs: NDArray[np.int32]  # `wgt`, two neighbouring inputs at a time
+    buffer: NDArray[np.uint8]  # bytes on their way from or to memory
+    scalars: NDArray[np.int16]  # the numbers in `buffer`
+    scalar_pairs: NDArray[np.int32]  # `scalars`, two at a time
+    runs: NDArray[np.int64]  # [uop_depth, 6], see `vta_sim.functional.nest`
+
+
+def _block(config: VTAConfig) -> tuple[int, int]:
+    """Lanes and pairs of the weight blocks: as near to the tile as the compiled kernels allow."""
+    size = max(config.block_out, config.block_in)
+    return (16, 8) if size >= 16 else (8, 4) if size == 8 else (4, 2)
+
+
+def _round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+def make_machine(config: VTAConfig) -> Machine:
+    """Return a machine whose scratchpads are all zero (VTA spec 3.7)."""
+    lanes, pairs = _block(config)
+    inp_row = _round_up(config.block_in, 2 * pairs)
+    acc_row = _round_up(config.block_out, lanes)
+    acc_tile = _round_up(config.batch * acc_row, VECTOR_LANES)
+    dst, src, weight = ISA(config).layout(Format.UOP)
+    uop = np.zeros(config.uop_depth, np.uint32)
+    wgt = np.zeros(config.wgt_depth * acc_row * inp_row, np.int16)
+    acc = np.zeros((config.acc_depth + 1) * acc_tile, np.int32)
+    buffer = np.zeros(_BUFFER_BYTES, np.uint8)
+    scalars = np.zeros(2 * _BUFFER_BYTES, np.int16)
+    return Machine(
+        batch=config.batch,
+        block_in=config.block_in,
+        block_out=config.block_out,
+        inp_bits=config.inp_bits,
+        wgt_bits=config.wgt_bits,
+        out_bits=config.out_bits,
+        lanes=lanes,
+        pairs=pairs,
+        inp_row=inp_row,
+        acc_row=acc_row,
+        acc_tile=acc_tile,
+        uop_depth=config.uop_depth,
+        inp_depth=config.inp_depth,
+        wgt_depth=config.wgt_depth,
+        acc_depth=config.acc_depth,
+        src_lsb=src.lsb,
+        src_mask=src.high,
+        wgt_lsb=weight.lsb,
+        wgt_mask=weight.high,
+        dst_mask=dst.high,
+        uop=uop,
+        inp=np.zeros(config.inp_depth * config.batch * inp_row, np.int16),
+        wgt=wgt,
+        acc=acc,
+        out=np.zeros(config.acc_depth * acc_tile, np.int32),
+        parted=np.zeros(config.acc_depth, np.uint8),
+        uop_bytes=uop.view(np.uint8),
+        acc_bytes=acc.view(np.uint8),
+        wgt_pairs=wgt.view(np.int32),
+        buffer=buffer,
+        scalars=scalars,
+        scalar_pairs=scalars.view(np.int32),
+        runs=np.zeros((config.uop_depth, 6), np.int64),
+    )
+
+
+def fill_with_pattern(machine: Machine) -> None:
+    """Fill all scratchpads with a pattern, to show up programs that read what they have not written."""
+    machine.uop[:] = 0xFFFFFFFF
+    _inp_view(machine)[:] = _sign_extended(_POISON, machine.inp_bits)
+    _wgt_view(machine)[:] = _sign_extended(_POISON, machine.wgt_bits)
+    machine.acc[:] = _POISON
+
+
+def contents(machine: Machine, memory_type: MemoryType) -> NDArray[np.generic]:
+    """Return a copy of one scratchpad as the specification sees it.
+
+    UOP uint32 [depth]; INP int16 [depth][batch][block_in]; WGT int16 [depth][block_out][block_in]; ACC and ACC_8BIT
+    int32 [depth][batch][block_out]; OUT int16 of the same shape, truncated to its width and sign-extended.
+    """
+    match memory_type:
+        case MemoryType.UOP:
+            return machine.uop.copy()
+        case MemoryType.INP:
+            return _inp_view(machine).copy()
+        case MemoryType.WGT:
+            return _wgt_view(machine).reshape(-1, machine.block_out, machine.block_in).copy()
+        case MemoryType.ACC | MemoryType.ACC_8BIT:
+            return _acc_view(machine, machine.acc).copy()
+        case MemoryType.OUT:
+            parted = machine.parted.astype(bool)[:, None, None]
+            source = np.where(parted, _acc_view(machine, machine.out), _acc_view(machine, machine.acc))
+            return _sign_extended(source, machine.out_bits).astype(np.int16)
+
+
+def _inp_view(machine: Machine) -> NDArray[np.int16]:
+    return machine.inp.reshape(machine.inp_depth, machine.batch, machine.inp_row)[:, :, : machine.block_in]
+
+
+def _wgt_view(machine: Machine) -> NDArray[np.int16]:
+    blocks = machine.wgt.reshape(machine.wgt_depth, -1, machine.inp_row // 2, machine.lanes, 2)
+    # [depth][group][pair][lane][2] -> [depth][group][lane][pair][2]; a tile narrower than a block has one group.
+    lanes = blocks.transpose(0, 1, 3, 2, 4)
+    return lanes[:, :, : machine.block_out, : machine.block_in // 2]
+
+
+def _acc_view(machine: Machine, tiles: NDArray[np.int32]) -> NDArray[np.int32]:
+    used = tiles[: machine.acc_depth * machine.acc_tile].reshape(machine.acc_depth, machine.acc_tile)
+    rows = used[:, : machine.batch * machine.acc_row].reshape(machine.acc_depth, machine.batch, machine.acc_row)
+    return rows[:, :, : machine.block_out]
+
+
+def _sign_extended(values: int | NDArray[np.int32], bits: int) -> NDArray[np.int32]:
+    return np.asarray(values, np.int32) << (32 - bits) >> (32 - bits)
