@@ -1,0 +1,32 @@
+"""The same network for another number of images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from compiler.errors import GraphError
+from compiler.graph.ir import Graph, Node, TensorType, Value
+from compiler.graph.ops.shape import Reshape
+
+
+def rebatched(graph: Graph, batch: int) -> Graph:
+    """`graph` with `batch` images in the first dimension of every input. Layouts are dropped: they depend on the batch.
+
+    Raises GraphError when the inputs disagree on the present batch or an op does not work image by image.
+    """
+    present = {value.type.shape[0] for value in graph.inputs if value.type.shape}
+    if len(present) != 1:
+        raise GraphError(f"Inputs must agree on one batch, not have {sorted(present)}")
+    (old,) = present
+    types = [TensorType((batch, *value.type.shape[1:]), value.type.dtype) for value in graph.inputs]
+    inputs = tuple(Value(name=value.name, type=t) for value, t in zip(graph.inputs, types, strict=True))
+    nodes = tuple(_node(node, old, batch) for node in graph.nodes)
+    result = replace(graph, inputs=inputs, nodes=nodes, layouts={})
+    result.verify()
+    return result
+
+
+def _node(node: Node, old: int, new: int) -> Node:
+    if isinstance(node.op, Reshape) and node.op.shape and node.op.shape[0] == old:
+        return replace(node, op=Reshape(shape=(new, *node.op.shape[1:])))
+    return node

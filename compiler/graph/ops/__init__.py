@@ -1,0 +1,1 @@
+"""The ops, each declared once: attributes, type rule, reference. Float ones first, quantised ones start with q."""

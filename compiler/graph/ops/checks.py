@@ -1,0 +1,50 @@
+"""Conditions on operands that several ops share. Each raises GraphError naming the rule and the value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compiler.errors import GraphError
+from compiler.graph.ir import TensorType
+from compiler.tensor.ir import DType
+
+QUANTISED = (DType.INT8, DType.INT16)
+
+
+def count(types: Sequence[TensorType], *allowed: int) -> None:
+    if len(types) not in allowed:
+        raise GraphError(f"number of inputs must be {' or '.join(map(str, allowed))}, not {len(types)}")
+
+
+def rank(what: str, type: TensorType, expected: int) -> None:
+    if len(type.shape) != expected:
+        raise GraphError(f"{what} must have rank {expected}, not {type}")
+
+
+def dtype(what: str, type: TensorType, *allowed: DType) -> None:
+    if type.dtype not in allowed:
+        raise GraphError(f"{what} must be {' or '.join(d.value for d in allowed)}, not {type}")
+
+
+def same(what: str, type: TensorType, expected: TensorType) -> None:
+    if type.logical != expected.logical:
+        raise GraphError(f"{what} must be {expected.logical}, not {type.logical}")
+
+
+def within(what: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise GraphError(f"{what} must be {low}..{high}, not {value}")
+
+
+def activation(types: Sequence[TensorType], *allowed: DType) -> tuple[int, int, int, int]:
+    """The first input is [N,C,H,W] of one of the dtypes; returns its shape."""
+    rank("input", types[0], 4)
+    dtype("input", types[0], *allowed)
+    batch, channels, height, width = types[0].shape
+    return batch, channels, height, width
+
+
+def clip_range(lo: int, hi: int, type: DType) -> None:
+    low, high = -(1 << (type.bits - 1)), (1 << (type.bits - 1)) - 1
+    if not low <= lo <= hi <= high:
+        raise GraphError(f"clip range must lie within {low}..{high}, not {lo}..{hi}")

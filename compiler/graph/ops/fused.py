@@ -1,0 +1,78 @@
+"""Float ops after fusion: what one pass over the accelerator will compute. The quantiser turns each into one q op."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.errors import GraphError
+from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.ops import checks
+from compiler.graph.ops.conv import Conv
+from compiler.graph.ops.window import Pair, Quad
+from compiler.tensor.ir import DType
+
+
+def _clip(array: Array, lo: float, hi: float) -> Array:
+    return np.minimum(np.maximum(array, np.float32(lo)), np.float32(hi))
+
+
+def _check_range(lo: float, hi: float) -> None:
+    if not lo <= hi:
+        raise GraphError(f"clip range must not be empty, not {lo}..{hi}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedConv(Op):
+    """x, w, bias as `Conv` with one group and a bias, optional residual of the result's type:
+    clip(conv(x, w) + bias + residual, lo, hi)."""
+
+    kind: ClassVar[str] = "fused_conv"
+    stride: Pair = (1, 1)
+    padding: Quad = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    lo: float = -math.inf
+    hi: float = math.inf
+
+    @property
+    def conv(self) -> Conv:
+        return Conv(stride=self.stride, padding=self.padding, dilation=self.dilation)
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 3, 4)
+        _check_range(self.lo, self.hi)
+        result = self.conv.infer(types[:3])
+        if len(types) == 4:
+            checks.same("residual", types[3], result)
+        return result
+
+    def reference(self, *arrays: Array) -> Array:
+        y = self.conv.reference(*arrays[:3])
+        return _clip(y + arrays[3] if len(arrays) == 4 else y, self.lo, self.hi)
+
+    def macs(self, types: Sequence[TensorType]) -> int:
+        return self.conv.macs(types[:3])
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedAdd(Op):
+    """One or two float32 operands of one type: clip(a, lo, hi) or clip(a + b, lo, hi)."""
+
+    kind: ClassVar[str] = "fused_add"
+    lo: float = -math.inf
+    hi: float = math.inf
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1, 2)
+        _check_range(self.lo, self.hi)
+        checks.dtype("first operand", types[0], DType.FLOAT32)
+        if len(types) == 2:
+            checks.same("second operand", types[1], types[0])
+        return types[0].logical
+
+    def reference(self, *arrays: Array) -> Array:
+        return _clip(arrays[0] + arrays[1] if len(arrays) == 2 else arrays[0], self.lo, self.hi)

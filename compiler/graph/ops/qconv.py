@@ -1,0 +1,96 @@
+"""Quantised convolution. Everything up to the stored int8 is one op: one visit of a tile to the accelerator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.errors import GraphError
+from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.ops import checks
+from compiler.graph.ops.conv import convolve
+from compiler.graph.ops.window import Pair, Quad, Window
+from compiler.tensor.ir import DType
+
+MAX_FACTOR = (1 << 15) - 1
+"""Largest magnitude of a scalar factor: VTA's ALU immediates have 16 bits (VTA spec 2.4)."""
+
+
+def wrap32(array: Array) -> Array:
+    """int64 -> int32, keeping the low bits."""
+    return array.astype(np.int64).astype(np.int32)
+
+
+def clip_to(acc: Array, lo: int, hi: int, like: Array) -> Array:
+    """int32 -> the dtype of `like`, clipped to lo..hi, which lies within it."""
+    clipped: Array = np.minimum(np.maximum(acc, np.int32(lo)), np.int32(hi))
+    return clipped.astype(like.dtype)
+
+
+def convolve_exact(x: Array, w: Array, window: Window) -> Array:
+    """Integer convolution as int64. Runs in float64 where every partial sum is an exact float64, else in int64."""
+    taps = math.prod(w.shape[1:])
+    largest = taps * max(1, int(np.abs(x.astype(np.int64)).max())) * max(1, int(np.abs(w.astype(np.int64)).max()))
+    kind = np.float64 if largest < 1 << 53 else np.int64
+    return convolve(x.astype(kind), w.astype(kind), window).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QConv2d(Op):
+    """x int8|int16 [N,C,H,W], w int8|int16 [O,C,KH,KW], m int32 [O], b int32 [O], optional r of the result's type:
+
+        acc = conv(x, w)                                                      (padding is zero)
+        y   = clip(((acc >> pre_shift) * m[o] + b[o] + r * r_mul) >> shift, lo, hi)     [N,O,OH,OW], dtype of x
+
+    Every step is int32 and wraps; >> is arithmetic. Rounding is part of b. The quantiser proves that nothing wraps.
+    """
+
+    kind: ClassVar[str] = "qconv2d"
+    stride: Pair = (1, 1)
+    padding: Quad = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    pre_shift: int = 0
+    shift: int = 0
+    r_mul: int = 0
+    lo: int
+    hi: int
+
+    def window(self, w: TensorType) -> Window:
+        kernel = w.shape[2], w.shape[3]
+        return Window(kernel=kernel, stride=self.stride, padding=self.padding, dilation=self.dilation)
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 4, 5)
+        batch, channels, height, width = checks.activation(types, *checks.QUANTISED)
+        x, w, m, b = types[:4]
+        checks.rank("weight", w, 4)
+        checks.dtype("weight", w, *checks.QUANTISED)
+        if w.shape[1] != channels:
+            raise GraphError(f"weight must have {channels} input channels, not {w.shape[1]}")
+        for what, t in (("factor m", m), ("bias b", b)):
+            checks.same(what, t, TensorType((w.shape[0],), DType.INT32))
+        checks.within("pre_shift", self.pre_shift, 0, 31)
+        checks.within("shift", self.shift, 0, 31)
+        checks.within("r_mul", self.r_mul, -MAX_FACTOR, MAX_FACTOR)
+        checks.clip_range(self.lo, self.hi, x.dtype)
+        result = TensorType((batch, w.shape[0], *self.window(w).output(height, width)), x.dtype)
+        if len(types) == 5:
+            checks.same("residual", types[4], result)
+        elif self.r_mul:
+            raise GraphError(f"r_mul must be 0 without a residual, not {self.r_mul}")
+        return result
+
+    def reference(self, *arrays: Array) -> Array:
+        x, w, m, b = arrays[:4]
+        acc = wrap32(convolve_exact(x, w, self.window(TensorType.of(w)))) >> np.int32(self.pre_shift)
+        acc = acc * m.reshape(1, -1, 1, 1) + b.reshape(1, -1, 1, 1)
+        if len(arrays) == 5:
+            acc = acc + arrays[4].astype(np.int32) * np.int32(self.r_mul)
+        return clip_to(acc >> np.int32(self.shift), self.lo, self.hi, x)
+
+    def macs(self, types: Sequence[TensorType]) -> int:
+        return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])

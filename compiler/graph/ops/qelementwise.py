@@ -1,0 +1,112 @@
+"""Quantised addition, and the ways between float32 and the quantised types."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.errors import GraphError
+from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.ops import checks
+from compiler.graph.ops.qconv import MAX_FACTOR, clip_to
+from compiler.tensor.ir import DType
+
+
+@dataclass(frozen=True, kw_only=True)
+class QAdd(Op):
+    """a, optional c, both int8|int16 [N,C,H,W] of one type -> y = clip((a * m0 + c * m1 + bias) >> shift, lo, hi).
+
+    Every step is int32 and wraps. m0, m1 and bias have 15 bits and a sign. With one operand it rescales and clips.
+    """
+
+    kind: ClassVar[str] = "qadd"
+    m0: int
+    m1: int = 0
+    bias: int = 0
+    shift: int = 0
+    lo: int
+    hi: int
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1, 2)
+        checks.activation(types, *checks.QUANTISED)
+        for what, value in (("m0", self.m0), ("m1", self.m1), ("bias", self.bias)):
+            checks.within(what, value, -MAX_FACTOR, MAX_FACTOR)
+        checks.within("shift", self.shift, 0, 31)
+        checks.clip_range(self.lo, self.hi, types[0].dtype)
+        if len(types) == 2:
+            checks.same("second operand", types[1], types[0])
+        elif self.m1:
+            raise GraphError(f"m1 must be 0 without a second operand, not {self.m1}")
+        return types[0].logical
+
+    def reference(self, *arrays: Array) -> Array:
+        acc = arrays[0].astype(np.int32) * np.int32(self.m0)
+        if len(arrays) == 2:
+            acc = acc + arrays[1].astype(np.int32) * np.int32(self.m1)
+        acc = (acc + np.int32(self.bias)) >> np.int32(self.shift)
+        return clip_to(acc, self.lo, self.hi, arrays[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize(Op):
+    """float32 -> `dtype`: clip(rint(x * inv_scale), lo, hi). inv_scale is a float32 value, ties go to even."""
+
+    kind: ClassVar[str] = "quantize"
+    inv_scale: float
+    lo: int
+    hi: int
+    dtype: DType = DType.INT8
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        checks.dtype("input", types[0], DType.FLOAT32)
+        check_scale("inv_scale", self.inv_scale)
+        checks.clip_range(self.lo, self.hi, self.dtype)
+        return TensorType(types[0].shape, self.dtype)
+
+    def reference(self, *arrays: Array) -> Array:
+        rounded = np.rint(arrays[0] * np.float32(self.inv_scale))
+        return np.clip(rounded, np.float32(self.lo), np.float32(self.hi)).astype(self.dtype.numpy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dequantize(Op):
+    """int8|int16 -> float32: float32(q) * scale. scale is a float32 value."""
+
+    kind: ClassVar[str] = "dequantize"
+    scale: float
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        checks.dtype("input", types[0], *checks.QUANTISED)
+        check_scale("scale", self.scale)
+        return TensorType(types[0].shape, DType.FLOAT32)
+
+    def reference(self, *arrays: Array) -> Array:
+        return arrays[0].astype(np.float32) * np.float32(self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relayout(Op):
+    """The same logical tensor; input and result lie in memory differently (`Graph.layouts`)."""
+
+    kind: ClassVar[str] = "relayout"
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        checks.activation(types, *checks.QUANTISED)
+        return types[0].logical
+
+    def reference(self, *arrays: Array) -> Array:
+        return arrays[0]
+
+
+def check_scale(what: str, value: float) -> None:
+    """Raises GraphError unless the value is positive, finite and exactly a float32."""
+    if not (0 < value < math.inf and float(np.float32(value)) == value):
+        raise GraphError(f"{what} must be a positive finite float32, not {value!r}")

@@ -1,0 +1,84 @@
+"""Quantised pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.ops import checks
+from compiler.graph.ops.pool import pooled
+from compiler.graph.ops.qconv import MAX_FACTOR, clip_to
+from compiler.graph.ops.window import Pair, Quad, Window
+from compiler.tensor.ir import DType
+
+
+@dataclass(frozen=True, kw_only=True)
+class QMaxPool2d(Op):
+    """int8|int16 [N,C,H,W] -> largest value of each window, padding ignored; the scale stays."""
+
+    kind: ClassVar[str] = "qmax_pool2d"
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Quad = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+
+    @property
+    def window(self) -> Window:
+        return Window(kernel=self.kernel, stride=self.stride, padding=self.padding, dilation=self.dilation)
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        return pooled(types, self.window, *checks.QUANTISED)
+
+    def reference(self, *arrays: Array) -> Array:
+        lowest = np.iinfo(arrays[0].dtype).min
+        result = np.full(self.infer([TensorType.of(arrays[0])]).shape, lowest, arrays[0].dtype)
+        for _, _, tap in self.window.taps(arrays[0], lowest):
+            np.maximum(result, tap, out=result)
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class QAvgPool2d(Op):
+    """x int8|int16 [N,C,H,W], optional m int32 [OH,OW] -> y = clip((sum * mul + bias) >> shift, lo, hi), dtype of x.
+
+    The sum is over each window with zeros as padding. `mul` is either the attribute, or None and then the element of m
+    at that position (windows at the border that divide by fewer elements). Every step is int32 and wraps.
+    """
+
+    kind: ClassVar[str] = "qavg_pool2d"
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Quad = (0, 0, 0, 0)
+    mul: int | None
+    bias: int = 0
+    shift: int = 0
+    lo: int
+    hi: int
+
+    @property
+    def window(self) -> Window:
+        return Window(kernel=self.kernel, stride=self.stride, padding=self.padding)
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1 if self.mul is not None else 2)
+        result = pooled(types, self.window, *checks.QUANTISED)
+        if self.mul is None:
+            checks.same("factor m", types[1], TensorType(result.shape[2:], DType.INT32))
+        else:
+            checks.within("mul", self.mul, -MAX_FACTOR, MAX_FACTOR)
+        checks.within("shift", self.shift, 0, 31)
+        checks.within("bias", self.bias, -MAX_FACTOR, MAX_FACTOR)
+        checks.clip_range(self.lo, self.hi, types[0].dtype)
+        return result
+
+    def reference(self, *arrays: Array) -> Array:
+        total = np.zeros(self.infer([TensorType.of(array) for array in arrays]).shape, np.int32)
+        for _, _, tap in self.window.taps(arrays[0].astype(np.int32), 0):
+            total += tap
+        scaled = total * (arrays[1] if self.mul is None else np.int32(self.mul))
+        return clip_to((scaled + np.int32(self.bias)) >> np.int32(self.shift), self.lo, self.hi, arrays[0])

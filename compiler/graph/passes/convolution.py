@@ -1,0 +1,130 @@
+"""Everything linear becomes a convolution with a bias: the one linear op of the accelerator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.graph.ir import Array, Graph, Node
+from compiler.graph.ops.conv import Conv, Dense
+from compiler.graph.ops.elementwise import Add, BatchNorm
+from compiler.graph.ops.shape import Flatten, Reshape
+from compiler.graph.passes.base import Pass
+from compiler.graph.rewrite import Rewriter, rewrite
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseToConv(Pass):
+    """A dense layer becomes a convolution whose kernel covers its input, behind a reshape where it has to be.
+
+    Afterwards no `Dense` with constant weights is left. Behind a flatten of [N,C,H,W] the kernel is HxW, else 1x1.
+    """
+
+    name: ClassVar[str] = "dense-to-conv"
+
+    def apply(self, graph: Graph) -> Graph:
+        return rewrite(graph, _dense)
+
+
+def _dense(rewriter: Rewriter, node: Node) -> str | None:
+    if not isinstance(node.op, Dense) or (weight := rewriter.array(node.inputs[1])) is None:
+        return None
+    batch, ins = rewriter.type(node.inputs[0]).shape
+    producer = rewriter.producer(node.inputs[0])
+    source = node.inputs[0]
+    if producer is not None and isinstance(producer.op, Flatten | Reshape):
+        source = producer.inputs[0]
+    if len(shape := rewriter.type(source).shape) != 4 or shape[0] != batch:
+        source = rewriter.emit(Reshape(shape=(batch, ins, 1, 1)), (node.inputs[0],), like=node)
+    kernel = rewriter.constant(weight.reshape(-1, *rewriter.type(source).shape[1:]), f"{node.inputs[1]}.kernel")
+    result = rewriter.emit(Conv(), (source, kernel, *node.inputs[2:]), like=node)
+    return rewriter.emit(Reshape(shape=(batch, len(weight))), (result,), like=node, output=node.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldAffine(Pass):
+    """Batch normalisation and the addition of a constant per channel go into the convolution before them.
+
+    Where there is none, or it has other readers, they become a 1x1 convolution with one group per channel. Afterwards
+    no `BatchNorm` of rank 4 with constant parameters is left, and no `Add` of a constant per channel.
+    """
+
+    name: ClassVar[str] = "fold-affine"
+
+    def apply(self, graph: Graph) -> Graph:
+        return rewrite(graph, _affine)
+
+
+def _affine(rewriter: Rewriter, node: Node) -> str | None:
+    if len(rewriter.type(node.inputs[0]).shape) != 4 and len(rewriter.type(node.inputs[-1]).shape) != 4:
+        return None
+    match node.op:
+        case BatchNorm():
+            arrays = [array for name in node.inputs[1:] if (array := rewriter.array(name)) is not None]
+            if len(arrays) < 4 or len(rewriter.type(node.inputs[0]).shape) != 4:
+                return None
+            factor, offset = node.op.affine(*arrays)
+            return _scale_and_add(rewriter, node, node.inputs[0], factor, offset)
+        case Add():
+            for value, other in (node.inputs, node.inputs[::-1]):
+                if rewriter.array(value) is None and (offset := _channel_vector(rewriter, value, other)) is not None:
+                    return _scale_and_add(rewriter, node, value, np.ones_like(offset), offset)
+    return None
+
+
+def _channel_vector(rewriter: Rewriter, value: str, other: str) -> Array | None:
+    """`other` as float64 [C] if it is a constant that broadcasts over the [N,C,H,W] `value` along C only."""
+    array, shape = rewriter.array(other), rewriter.type(value).shape
+    if array is None or len(shape) != 4 or array.ndim > 4:
+        return None
+    padded = (1,) * (4 - array.ndim) + array.shape
+    if padded not in ((1, 1, 1, 1), (1, shape[1], 1, 1)):
+        return None
+    return np.array(np.broadcast_to(array.reshape(padded[1]), shape[1]), np.float64)
+
+
+def _scale_and_add(rewriter: Rewriter, node: Node, value: str, factor: Array, offset: Array) -> str:
+    """value * factor + offset per channel, as a convolution that computes `value` where that is possible."""
+    producer = rewriter.producer(value)
+    if producer is not None and isinstance(producer.op, Conv) and rewriter.only_used_here(value):
+        parameters = [array for name in producer.inputs[1:] if (array := rewriter.array(name)) is not None]
+        if len(parameters) == len(producer.inputs) - 1:
+            bias = parameters[1] * factor + offset if len(parameters) == 2 else offset
+            weight = parameters[0] * factor.reshape(-1, 1, 1, 1)
+            return _conv(rewriter, node, producer.op, producer.inputs[0], weight, bias)
+    channels = len(factor)
+    return _conv(rewriter, node, Conv(groups=channels), value, factor.reshape(channels, 1, 1, 1), offset)
+
+
+def _conv(rewriter: Rewriter, node: Node, op: Conv, x: str, weight: Array, bias: Array) -> str:
+    w = rewriter.constant(weight.astype(np.float32), f"{node.output}.weight")
+    b = rewriter.constant(bias.astype(np.float32), f"{node.output}.bias")
+    return rewriter.emit(op, (x, w, b), like=node, output=node.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpandGroups(Pass):
+    """Convolutions in groups become dense ones, with zeros where two groups do not meet.
+
+    Afterwards every `Conv` with constant weights has one group. The zeros cost multiplications; the result is the same.
+    """
+
+    name: ClassVar[str] = "expand-groups"
+
+    def apply(self, graph: Graph) -> Graph:
+        return rewrite(graph, _expand)
+
+
+def _expand(rewriter: Rewriter, node: Node) -> str | None:
+    if not isinstance(node.op, Conv) or node.op.groups == 1 or (w := rewriter.array(node.inputs[1])) is None:
+        return None
+    groups, outs, ins = node.op.groups, len(w) // node.op.groups, w.shape[1]
+    dense = np.zeros((len(w), ins * groups, *w.shape[2:]), np.float32)
+    for group in range(groups):
+        rows, columns = slice(group * outs, (group + 1) * outs), slice(group * ins, (group + 1) * ins)
+        dense[rows, columns] = w[rows]
+    name = rewriter.constant(dense, f"{node.inputs[1]}.dense")
+    op = Conv(stride=node.op.stride, padding=node.op.padding, dilation=node.op.dilation)
+    return rewriter.emit(op, (node.inputs[0], name, *node.inputs[2:]), like=node, output=node.output)

@@ -1,0 +1,153 @@
+"""From real factors to the integers of the quantised ops.
+
+Every function looks for the shift, and the multipliers that go with it, whose result is nearest to the real one while
+no intermediate can leave int32. Errors are worst-case bounds in units of the result, before its final rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import QuantizeError
+from compiler.graph.ops.qconv import MAX_FACTOR
+
+INT32_MAX = (1 << 31) - 1
+MAX_PRE_SHIFT = 15
+MAX_IMMEDIATE_SHIFT = 15
+"""For shifts whose rounding constant is an immediate: 1 << 14 is the largest power of two in 16 signed bits."""
+GOOD_ERROR = 1 / 16
+"""An error below this is not worth the extra pass over the accumulators that a pre-shift costs."""
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """An operand that is multiplied by a scalar: real factor, and the range of the integers it is applied to."""
+
+    ratio: float
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvProblem:
+    """y = acc * factor + offset + residual, per output channel, in units of y; y is then clipped to lo..hi.
+
+    acc_low, acc_high: bounds of the accumulator that also hold for every partial sum.
+    """
+
+    acc_low: Ints
+    acc_high: Ints
+    factor: Floats
+    offset: Floats
+    lo: int
+    hi: int
+    residual: Term | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvScaling:
+    pre_shift: int
+    shift: int
+    m: Ints
+    b: Ints
+    r_mul: int
+    error: float
+
+
+def scale_conv(problem: ConvProblem, *, max_shift: int) -> ConvScaling:
+    """The integers of `QConv2d`: without a pre-shift when that is good enough, else those with the least error.
+
+    Raises QuantizeError when even shift 0 overflows.
+    """
+    best: ConvScaling | None = None
+    for pre_shift in range(MAX_PRE_SHIFT + 1):
+        for shift in range(max_shift + 1):
+            candidate = _conv_candidate(problem, pre_shift, shift)
+            if candidate is not None and (best is None or candidate.error < best.error):
+                best = candidate
+        if pre_shift == 0 and best is not None and best.error <= GOOD_ERROR:
+            break
+    if best is None:
+        reach = max(-int(problem.acc_low.min()), int(problem.acc_high.max()))
+        raise QuantizeError(f"accumulators of up to {reach}, scaled by up to {problem.factor.max():.6g}, and a bias of up "
+                            f"to {np.abs(problem.offset).max():.6g} steps of the result must fit in int32 together")
+    return best
+
+
+def _conv_candidate(problem: ConvProblem, pre_shift: int, shift: int) -> ConvScaling | None:
+    """The nearest integers for these shifts, or None where an intermediate could leave int32."""
+    one = float(1 << shift)
+    scaled = problem.factor * one * (1 << pre_shift)
+    offset = problem.offset * one
+    if scaled.max(initial=0) > INT32_MAX or np.abs(offset).max(initial=0) > INT32_MAX:
+        return None
+    m = np.rint(scaled)
+    lost = m * ((1 << pre_shift) - 1) / (1 << (pre_shift + 1))  # what the pre-shift drops on average
+    exact = offset + rounding(shift) + lost
+    b = np.rint(exact)
+    r_mul = round(problem.residual.ratio * one) if problem.residual else 0
+    if abs(r_mul) > MAX_FACTOR:
+        return None
+    m_int, b_int = m.astype(np.int64), b.astype(np.int64)
+    terms = [(problem.acc_low >> pre_shift) * m_int, (problem.acc_high >> pre_shift) * m_int]
+    low, high = np.minimum(terms[0], 0) + np.minimum(b_int, 0), np.maximum(terms[1], 0) + np.maximum(b_int, 0)
+    error = np.abs(b - exact) / one + (lost / one if pre_shift else 0.0)
+    if problem.residual is not None:
+        r = problem.residual
+        low, high = low + min(0, r.lo * r_mul), high + max(0, r.hi * r_mul)
+        error = error + abs(r_mul / one - r.ratio) * max(abs(r.lo), abs(r.hi))
+    if low.min() < -INT32_MAX - 1 or high.max() > INT32_MAX or np.abs(b_int).max() > INT32_MAX:
+        return None
+    error = error + _multiplier_error(problem, m, scaled)
+    return ConvScaling(pre_shift=pre_shift, shift=shift, m=m_int, b=b_int, r_mul=r_mul, error=float(error.max()))
+
+
+def _multiplier_error(problem: ConvProblem, m: Floats, scaled: Floats) -> Floats:
+    """|m - scaled| / scaled of what the accumulator can contribute to a result that is not clipped."""
+    reach = np.maximum(-problem.acc_low, problem.acc_high) * problem.factor
+    span = max(abs(problem.lo), abs(problem.hi)) + np.abs(problem.offset)
+    if problem.residual is not None:
+        span = span + problem.residual.ratio * max(abs(problem.residual.lo), abs(problem.residual.hi))
+    relative = np.divide(np.abs(m - scaled), scaled, out=np.zeros_like(scaled), where=scaled > 0)
+    error: Floats = np.minimum(reach, span) * relative
+    return error
+
+
+def rounding(shift: int) -> int:
+    """What to add before `>> shift` so that it rounds to nearest, ties upwards."""
+    return 1 << (shift - 1) if shift else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumScaling:
+    multipliers: tuple[int, ...]
+    bias: int
+    shift: int
+    error: float
+
+
+def scale_sum(terms: tuple[Term, ...], *, limit: int = MAX_FACTOR) -> SumScaling:
+    """Integers for clip((sum of x_k * multipliers[k] + bias) >> shift): the largest shift for which they fit.
+
+    limit: largest magnitude of a multiplier. Raises QuantizeError when none fits.
+    """
+    for shift in range(MAX_IMMEDIATE_SHIFT, -1, -1):
+        multipliers = tuple(round(term.ratio * (1 << shift)) for term in terms)
+        products = [(m * term.lo, m * term.hi) for m, term in zip(multipliers, terms, strict=True)]
+        high = rounding(shift) + sum(max(0, *pair) for pair in products)
+        low = sum(min(0, *pair) for pair in products)
+        if max(map(abs, multipliers)) <= limit and high <= INT32_MAX and low >= -INT32_MAX - 1:
+            errors = (
+                abs(m / (1 << shift) - term.ratio) * max(abs(term.lo), abs(term.hi))
+                for m, term in zip(multipliers, terms, strict=True)
+            )
+            return SumScaling(multipliers=multipliers, bias=rounding(shift), shift=shift, error=math.fsum(errors))
+    ratio = max(term.ratio for term in terms)
+    raise QuantizeError(f"operands must be rescaled by at most {limit}, not {ratio:.6g}")
