@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from enum import IntEnum
+from collections.abc import Iterable, Sequence
 
+from click import Command, Context
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 
+from vta.cli.root import root
 from vta_hw.spec.config import PRESETS, VTAConfig, preset
-from vta_hw.spec.isa import FIELDS, ISA, AluOp, FieldPosition, Format, MemoryType, Opcode
+from vta_hw.spec.manual import manual
+from vta_hw.spec.registers import REGISTERS, PointerWidth, Status
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence[int]) -> nodes.table:
@@ -27,39 +30,41 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence[
     return nodes.table("", group)
 
 
-def bits(field: FieldPosition) -> str:
-    """Bit range as the instruction set writes it, most significant first."""
-    return f"{field.lsb + field.width - 1}:{field.lsb}" if field.width > 1 else str(field.lsb)
-
-
 class FieldTable(Directive):
-    """``{fields} <format> <preset> <preset>``: the fields of one format and their bits in two configurations."""
-
-    required_arguments = 3
-
-    def run(self) -> list[nodes.Node]:
-        kind = Format[self.arguments[0]]
-        layouts = [ISA(preset(name)).layout(kind) for name in self.arguments[1:]]
-        # The header has a table of its own.
-        first = 0 if kind in (Format.HEADER, Format.UOP) else len(FIELDS[Format.HEADER])
-        rows = [
-            (field.name, *(bits(position) for position in places), field.meaning)
-            for field, *places in zip(FIELDS[kind][first:], *(layout[first:] for layout in layouts), strict=True)
-        ]
-        return [table(["field", *self.arguments[1:], "meaning"], rows, [16, 10, 10, 44])]
-
-
-class Codes(Directive):
-    """``{codes} <enum>``: the named values of a field, in one line."""
+    """``{fields} <title>``: the table under that title in the manual of the preset `sim`."""
 
     required_arguments = 1
-    enums: Mapping[str, type[IntEnum]] = {enum.__name__: enum for enum in (Opcode, MemoryType, AluOp)}
+    final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
-        line = nodes.paragraph()
-        for code in self.enums[self.arguments[0]]:
-            line += [nodes.literal(text=code.name), nodes.Text(f"\u00a0{int(code)} \u2002")]
-        return [line]
+        _, _, rest = manual(preset("sim")).partition(f"## {self.arguments[0]}\n")
+        if not rest:
+            raise self.error(f"the manual has no section {self.arguments[0]!r}")
+        container = nodes.container()
+        self.state.nested_parse(StringList(rest.partition("\n## ")[0].splitlines()), self.content_offset, container)
+        return container.children
+
+
+class RegisterTable(Directive):
+    """``{registers} <base|extension>``: offsets in both variants of the map, access and meaning."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        maps = [getattr(REGISTERS[width], self.arguments[0]) for width in (PointerWidth.BITS_32, PointerWidth.BITS_64)]
+        rows = [
+            (narrow.name, f"{narrow.offset:#04x}", f"{wide.offset:#04x}", narrow.access.value, narrow.meaning)
+            for narrow, wide in zip(*maps, strict=True)
+        ]
+        return [table(["register", "32-bit", "64-bit", "access", "meaning"], rows, [18, 8, 8, 8, 50])]
+
+
+class StatusTable(Directive):
+    """``{status-bits}``: the bits of the status register."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [(str(bit.name), str(bit.bit_length() - 1)) for bit in Status]
+        return [table(["status", "bit"], rows, [30, 10])]
 
 
 class PresetTable(Directive):
@@ -76,9 +81,27 @@ class PresetTable(Directive):
         return [table(heads, [row(*item) for item in PRESETS.items()], [12, 16, 18, 26, 10])]
 
 
+class CommandHelp(Directive):
+    """``{command-help}``: what each sub-command's ``--help`` prints, a section each."""
+
+    def run(self) -> list[nodes.Node]:
+        return [self.section(name, command) for name, command in root.commands.items()]
+
+    def section(self, name: str, command: Command) -> nodes.section:
+        """Title and help text of one sub-command."""
+        title = f"vta {name}"
+        context = Context(command, info_name=title, terminal_width=100, max_content_width=100)
+        text = command.get_help(context)
+        section = nodes.section("", nodes.title(text=title), nodes.literal_block(text, text, language="none"))
+        section["ids"], section["names"] = [f"vta-{name}"], [title]
+        return section
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("fields", FieldTable)
-    app.add_directive("codes", Codes)
     app.add_directive("presets", PresetTable)
+    app.add_directive("registers", RegisterTable)
+    app.add_directive("status-bits", StatusTable)
+    app.add_directive("command-help", CommandHelp)
     return {"parallel_read_safe": True}
