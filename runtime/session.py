@@ -1,0 +1,215 @@
+"""Runs one compiled program on one device: the same code for every simulator and board."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.device import Bases, Device, LaunchReport
+from runtime.errors import SessionError
+from vta_hw.spec.program import DTYPE_BITS, Buffer, Host, Launch, Layer, Program, Role
+
+HostFunction = Callable[..., None]
+# From the serialised tensor IR of a host step to a function that works in place on its arrays, in parameter order.
+HostLoader = Callable[[Mapping[str, Any]], HostFunction]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerStatistics:
+    """What the device counted in the instructions of one layer; `counters` is empty if it cannot tell them apart."""
+
+    name: str
+    macs: int
+    counters: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatistics:
+    """One run of a program: totals of its launches, and the share of each layer, in program order."""
+
+    counters: Mapping[str, int]
+    layers: tuple[LayerStatistics, ...]
+
+    @staticmethod
+    def total(runs: Sequence[RunStatistics]) -> RunStatistics:
+        """Sum of one or more runs of the same program; the layers' MACs add up too."""
+        layers = [
+            LayerStatistics(
+                name=parts[0].name,
+                macs=sum(part.macs for part in parts),
+                counters=added(part.counters for part in parts),
+            )
+            for parts in zip(*(run.layers for run in runs), strict=True)
+        ]
+        return RunStatistics(counters=added(run.counters for run in runs), layers=tuple(layers))
+
+
+def added(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Sum by name."""
+    total: Counter[str] = Counter()
+    for part in counters:
+        total.update(part)
+    return dict(total)
+
+
+class Session:
+    """A program placed in a device's memory, ready to run any number of times.
+
+    The program is position independent: its buffers, instructions and micro-ops go to one arena that the session
+    allocates, and the port bases are the arena's address. Constants are written once. The session gives the arena back
+    in `close`, or at the end of a ``with`` block.
+
+    device: idle, of the program's configuration. host: loader of host steps, called once per host step. timeout:
+    seconds that one launch may take, None waits for ever.
+
+    Raises SessionError if program and device do not fit together.
+    """
+
+    def __init__(self, device: Device, program: Program, host: HostLoader, *, timeout: float | None = None) -> None:
+        if program.is_raw:
+            raise SessionError("Program must be a compiled one: a raw program has no buffers, use runtime.replay")
+        check_config(device, program)
+        self._device = device
+        self._program = program
+        self.timeout = timeout
+        self._buffers = {buffer.name: buffer for buffer in program.buffers}
+        self._functions = {step.name: host(step.proc) for step in program.steps if isinstance(step, Host)}
+        self._statistics: RunStatistics | None = None
+        self._arena: int | None = device.allocate(program.arena_bytes)
+        for address, data in self._images():
+            device.write(self._arena + address, np.frombuffer(data, np.uint8))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the arena; a closed session does not run."""
+        if self._arena is not None:
+            self._device.free(self._arena)
+            self._arena = None
+
+    @property
+    def statistics(self) -> RunStatistics:
+        """Of the last completed run. Raises SessionError before the first."""
+        if self._statistics is None:
+            raise SessionError("Statistics must be asked for after a run, not before the first")
+        return self._statistics
+
+    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        """Output buffers by name, in their stored shapes and types.
+
+        inputs: exactly the program's input buffers, in their stored shapes and types. Raises SessionError otherwise,
+        DeviceTimeout, or what the device raises.
+        """
+        arena = self._open_arena()
+        for name, array in self._checked(inputs).items():
+            self._device.write(arena + self._buffers[name].address, array)
+        reports = []
+        for step in self._program.steps:
+            match step:
+                case Launch():
+                    reports.append((step, self._launch(arena, step)))
+                case Host():
+                    self._call(arena, step)
+                case _:
+                    raise SessionError(f"Step must be a launch or a host function, not {step!r}")
+        self._statistics = self._summary(reports)
+        return {buffer.name: self._read(arena, buffer) for buffer in self._program.outputs}
+
+    def _images(self) -> list[tuple[int, bytes]]:
+        """(arena-relative address, bytes) of everything that is written once."""
+        program = self._program
+        images = [(segment.address, segment.data) for segment in program.segments]
+        images += [(program.insn_address, program.insns), (program.uop_address, program.uops)]
+        return [(address, data) for address, data in images if data]
+
+    def _open_arena(self) -> int:
+        if self._arena is None:
+            raise SessionError("Session must be open to run, not closed")
+        return self._arena
+
+    def _checked(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        expected = {buffer.name: buffer for buffer in self._program.inputs}
+        if inputs.keys() != expected.keys():
+            raise SessionError(f"Inputs must be named {sorted(expected)}, not {sorted(inputs)}")
+        for name, buffer in expected.items():
+            array = inputs[name]
+            dtype, shape = stored(buffer)
+            if array.shape != shape or array.dtype != dtype:
+                raise SessionError(
+                    f"Input {name!r} must be {dtype} {list(shape)}, not {array.dtype} {list(array.shape)}"
+                )
+        return {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+
+    def _launch(self, arena: int, step: Launch) -> LaunchReport:
+        address = arena + self._program.insn_address + step.insn_begin * self._program.config.insn_bytes
+        self._device.launch(address, step.insn_count, bases=Bases.at(arena))
+        return self._device.wait(self.timeout)
+
+    def _call(self, arena: int, step: Host) -> None:
+        buffers = [self._buffers[name] for name in step.buffers]
+        views = [self._device.view(arena + buffer.address, buffer.nbytes) for buffer in buffers]
+        arrays = [
+            self._read(arena, buffer) if view is None else shaped(view, buffer)
+            for buffer, view in zip(buffers, views, strict=True)
+        ]
+        self._functions[step.name](*arrays)
+        for buffer, array, view in zip(buffers, arrays, views, strict=True):
+            if view is None and buffer.role in (Role.OUTPUT, Role.WORKSPACE):
+                self._device.write(arena + buffer.address, array)
+
+    def _read(self, arena: int, buffer: Buffer) -> NDArray[np.generic]:
+        return shaped(self._device.read(arena + buffer.address, buffer.nbytes), buffer)
+
+    def _summary(self, reports: list[tuple[Launch, LaunchReport]]) -> RunStatistics:
+        return RunStatistics(
+            counters=added(report.counters for _, report in reports),
+            layers=tuple(layer_statistics(layer, reports) for layer in self._program.layers),
+        )
+
+
+def check_config(device: Device, program: Program) -> None:
+    """Raises SessionError unless the device gives the program's instructions their meaning."""
+    want, have = program.config, device.config
+    if want.program_digest != have.program_digest:
+        raise SessionError(
+            f"Device must have the program's configuration {want.name} (digest {want.program_digest}), "
+            f"not {have.name} (digest {have.program_digest})"
+        )
+
+
+def stored(buffer: Buffer) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
+    """dtype and shape of the array that holds a buffer: its bytes where numpy has no such type."""
+    if DTYPE_BITS[buffer.dtype] < 8:
+        return np.dtype(np.uint8), (buffer.nbytes,)
+    return np.dtype(buffer.dtype), buffer.shape
+
+
+def shaped(data: NDArray[np.uint8], buffer: Buffer) -> NDArray[np.generic]:
+    """The bytes of a buffer as the array it stores; read-only where no step may write."""
+    dtype, shape = stored(buffer)
+    array = data.view(dtype).reshape(shape)
+    array.flags.writeable = buffer.role in (Role.OUTPUT, Role.WORKSPACE)
+    return array
+
+
+def layer_statistics(layer: Layer, reports: list[tuple[Launch, LaunchReport]]) -> LayerStatistics:
+    """Sum of what the launches counted in the instructions of `layer`, which may lie in several of them."""
+    parts = []
+    for launch, report in reports:
+        begin = max(layer.insn_begin, launch.insn_begin) - launch.insn_begin
+        end = min(layer.insn_end, launch.insn_begin + launch.insn_count) - launch.insn_begin
+        if begin < end:
+            parts.append(report.counters_of(begin, end))
+    return LayerStatistics(name=layer.name, macs=layer.macs, counters=added(parts))
