@@ -90,7 +90,7 @@ class CommandHelp(Directive):
     def section(self, name: str, command: Command) -> nodes.section:
         """Title and help text of one sub-command."""
         title = f"vta {name}"
-        context = Context(command, info_name=title, terminal_width=100, max_content_width=100)
+        context = Context(command, info_name=title, terminal_width=84, max_content_width=84)
         text = command.get_help(context)
         section = nodes.section("", nodes.title(text=title), nodes.literal_block(text, text, language="none"))
         section["ids"], section["names"] = [f"vta-{name}"], [title]
