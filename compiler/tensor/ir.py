@@ -16,7 +16,7 @@ Rules, checked by `verify.py`:
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -330,7 +330,11 @@ def binary(op: BinaryOp, a: Expr, b: Expr) -> Expr:
         if isinstance(a, Const) and isinstance(b, Const) and op in _FOLD:
             return Const(_FOLD[op](constant(a), constant(b)))
         zero, one = Const(0), Const(1)
-        if (op is BinaryOp.ADD and b == zero) or (op is BinaryOp.MUL and b == one) or (op is BinaryOp.SUB and b == zero):
+        if (
+            (op is BinaryOp.ADD and b == zero)
+            or (op is BinaryOp.MUL and b == one)
+            or (op is BinaryOp.SUB and b == zero)
+        ):
             return a
         if (op is BinaryOp.ADD and a == zero) or (op is BinaryOp.MUL and a == one):
             return b
@@ -372,7 +376,7 @@ def conjuncts(cond: Expr) -> tuple[Expr, ...]:
     return (cond,)
 
 
-def nest(loops: list[tuple[str, int | Expr]], *body: Stmt) -> For:
+def nest(loops: Sequence[tuple[str, int | Expr]], *body: Stmt) -> For:
     """Serial loops ``(name, extent)``, outermost first, around `body`."""
     inner: Body = body
     for name, extent in reversed(loops):
@@ -450,9 +454,7 @@ def map_expr(expr: Expr, f: Callable[[Expr], Expr | None]) -> Expr:
             return expr
 
 
-def map_body(
-    body: Body, f: Callable[[Expr], Expr | None], g: Callable[[Stmt], Body | None] = lambda _: None
-) -> Body:
+def map_body(body: Body, f: Callable[[Expr], Expr | None], g: Callable[[Stmt], Body | None] = lambda _: None) -> Body:
     """Rewrite statements top-down: where `g` gives statements they replace the statement whole; expressions go by `f`."""
     out: list[Stmt] = []
     for stmt in body:

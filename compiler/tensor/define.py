@@ -1,0 +1,268 @@
+"""The one tensor-IR definition of each op, from which the schedules of every target start.
+
+Tensors of the quantised network are stored in tiles, ``[N/n, C/(s*c), H, W, s, n, c]``: the innermost ``n x c`` is one
+scratchpad element of the accelerator, and `s` elements follow each other where the stored channel block is wider than the
+element (BLOCK_IN differs from BLOCK_OUT). An op is a sequence of perfect loop nests over that output domain, some with
+reduction loops inside, each holding one statement that some machine executes as it stands. That is all a schedule needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compiler.tensor.ir import (
+    Alloc,
+    Binary,
+    BinaryOp,
+    Buffer,
+    Const,
+    DType,
+    Expr,
+    For,
+    If,
+    Proc,
+    Scope,
+    Select,
+    Stmt,
+    Store,
+    Unary,
+    UnaryOp,
+    Var,
+    both,
+    cast,
+    le,
+    lt,
+    maximum,
+    minimum,
+    nest,
+)
+
+Pair = tuple[int, int]
+Padding = tuple[int, int, int, int]
+"""top, left, bottom, right"""
+
+AXES = ("no", "co", "oh", "ow", "s", "n", "c")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiled:
+    """Shape of a tensor stored in tiles: `batches` x `blocks` x `height` x `width` x `subs` tiles of `n` x `c`."""
+
+    batches: int
+    blocks: int
+    height: int
+    width: int
+    subs: int = 1
+    n: int
+    c: int
+    dtype: DType = DType.INT8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.batches, self.blocks, self.height, self.width, self.subs, self.n, self.c)
+
+    def buffer(self, name: str, dtype: DType | None = None) -> Buffer:
+        return Buffer.of(name, dtype or self.dtype, self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Sliding window. Extents in elements; the window at output (oh, ow) reads rows ``oh*stride - top + k*dilation``."""
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+
+    def row(self, oh: Expr, ky: Expr) -> Expr:
+        return oh * self.stride[0] + ky * self.dilation[0] - self.padding[0]
+
+    def column(self, ow: Expr, kx: Expr) -> Expr:
+        return ow * self.stride[1] + kx * self.dilation[1] - self.padding[1]
+
+    def inside(self, x: Tiled, oh: Expr, ow: Expr, ky: Expr, kx: Expr) -> list[Expr]:
+        """The conditions, of those that padding makes necessary, for the tap to lie in `x`."""
+        top, left, bottom, right = self.padding
+        row, column = self.row(oh, ky), self.column(ow, kx)
+        conditions: list[Expr] = []
+        if top or bottom:
+            conditions += [le(0, row), lt(row, x.height)]
+        if left or right:
+            conditions += [le(0, column), lt(column, x.width)]
+        return conditions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requantize:
+    """``clip((((acc >> pre_shift) * m[channel]) + b[channel] + ...) >> shift, low, high)``; `multiplier` False leaves m out."""
+
+    shift: int
+    low: int
+    high: int
+    pre_shift: int = 0
+    multiplier: bool = True
+
+
+Index = dict[str, Expr]
+
+
+def _over(name: str, y: Tiled, statement: Callable[[Index], Stmt], reduce: list[tuple[str, int]] | None = None) -> For:
+    """One loop nest over the tiles of `y`, the loops of `reduce` just outside the tile's own two."""
+    outer = list(zip(AXES[:5], y.shape[:5], strict=True))
+    loops = [*outer, *(reduce or []), ("n", y.n), ("c", y.c)]
+    if reduce and reduce[-1][0] == "i":  # the dot product of a tile is its innermost loop
+        loops = [*outer, *reduce[:-1], ("n", y.n), ("c", y.c), reduce[-1]]
+    index: Index = {axis: Var(f"{name}.{axis}") for axis, _ in loops}
+    return nest([(f"{name}.{axis}", extent) for axis, extent in loops], statement(index))
+
+
+def _at(index: Index) -> tuple[Expr, ...]:
+    return tuple(index[axis] for axis in AXES)
+
+
+def _update(name: str, a: Buffer, y: Tiled, value: Callable[[Expr, Index], Expr]) -> For:
+    """``a = value(a)`` for every element."""
+    return _over(name, y, lambda i: Store(a, _at(i), value(a[_at(i)], i)))
+
+
+def _fill(name: str, a: Buffer, y: Tiled, value: int) -> For:
+    return _over(name, y, lambda i: Store(a, _at(i), Const(value, a.type)))
+
+
+def _copy(name: str, to: Buffer, source: Buffer, y: Tiled) -> For:
+    return _over(name, y, lambda i: Store(to, _at(i), cast(to.type, source[_at(i)])))
+
+
+def _clip(a: Buffer, y: Tiled, shift: int, low: int, high: int) -> list[For]:
+    steps = [_update("shift", a, y, lambda v, _: v >> shift)] if shift else []
+    return [
+        *steps,
+        _update("high", a, y, lambda v, _: minimum(v, high)),
+        _update("low", a, y, lambda v, _: maximum(v, low)),
+    ]
+
+
+def _allocate(buffers: list[Buffer], body: list[For]) -> tuple[Stmt, ...]:
+    inner: tuple[Stmt, ...] = tuple(body)
+    for buffer in reversed(buffers):
+        inner = (Alloc(buffer, inner),)
+    return inner
+
+
+def _local(name: str, y: Tiled) -> Buffer:
+    return Buffer.of(name, DType.INT32, y.shape, Scope.LOCAL)
+
+
+def conv2d(
+    name: str,
+    x: Tiled,
+    y: Tiled,
+    window: Window,
+    requantize: Requantize,
+    *,
+    weight: DType = DType.INT8,
+    residual_multiplier: int | None = None,
+) -> Proc:
+    """2-D convolution with requantisation and, optionally, a residual input; a dense layer is the 1x1 case.
+
+    Parameters of the procedure: X; W [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x]; M (with a multiplier) and
+    B int32 [blocks_y, subs_y, n, c_y], each channel repeated over the batch rows; R like Y (with a residual); Y.
+    """
+    kh, kw = window.kernel
+    buffer_x, buffer_y = x.buffer("X"), y.buffer("Y")
+    w = Buffer.of("W", weight, (y.blocks, y.subs, x.blocks, x.subs, kh, kw, y.c, x.c))
+    channel = (y.blocks, y.subs, y.n, y.c)
+    m, b = Buffer.of("M", DType.INT32, channel), Buffer.of("B", DType.INT32, channel)
+    a = _local("A", y)
+
+    def multiply(i: Index) -> Stmt:
+        row, column = window.row(i["oh"], i["ky"]), window.column(i["ow"], i["kx"])
+        read: Expr = buffer_x[i["no"], i["ci"], row, column, i["t"], i["n"], i["i"]]
+        if inside := window.inside(x, i["oh"], i["ow"], i["ky"], i["kx"]):
+            read = Select(both(*inside), read, Const(0, x.dtype))
+        weights = w[i["co"], i["s"], i["ci"], i["t"], i["ky"], i["kx"], i["c"], i["i"]]
+        return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
+
+    taps = [("ci", x.blocks), ("t", x.subs), ("ky", kh), ("kx", kw), ("i", x.c)]
+    body = [_fill("init", a, y, 0), _over("dot", y, multiply, taps)]
+    per_channel: Callable[[Buffer, Index], Expr] = lambda buffer, i: buffer[i["co"], i["s"], i["n"], i["c"]]  # noqa: E731
+    if requantize.pre_shift:
+        body.append(_update("preshift", a, y, lambda v, _: v >> requantize.pre_shift))
+    if requantize.multiplier:
+        body.append(_update("scale", a, y, lambda v, i: v * per_channel(m, i)))
+    body.append(_update("bias", a, y, lambda v, i: v + per_channel(b, i)))
+    allocated, params = [a], [buffer_x, w, *([m] if requantize.multiplier else []), b]
+    if residual_multiplier is not None:
+        r, t = y.buffer("R"), _local("T", y)
+        allocated.append(t)
+        params.append(r)
+        body += [*_scaled("residual", t, r, y, residual_multiplier), _update("add", a, y, lambda v, i: v + t[_at(i)])]
+    body += [*_clip(a, y, requantize.shift, requantize.low, requantize.high), _copy("store", buffer_y, a, y)]
+    return Proc(name, (*params, buffer_y), _allocate(allocated, body))
+
+
+def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: int) -> list[For]:
+    """``to = source * multiplier``, as the load and the operation that a machine has for it."""
+    load = _copy(name, to, source, y)
+    return [load] if multiplier == 1 else [load, _update(f"{name}.scale", to, y, lambda v, _: v * multiplier)]
+
+
+def add(name: str, y: Tiled, multipliers: tuple[int, ...], bias: int, shift: int, low: int, high: int) -> Proc:
+    """``Y = clip((sum of X_k * multipliers[k] + bias) >> shift, low, high)`` for one or two inputs X0, X1 like Y."""
+    inputs = [y.buffer(f"X{k}") for k in range(len(multipliers))]
+    terms = [_local(f"T{k}", y) for k in range(len(multipliers))]
+    total = terms[0]
+    body: list[For] = []
+    for k, multiplier in enumerate(multipliers):
+        body += _scaled(f"term{k}", terms[k], inputs[k], y, multiplier)
+    for k, term in enumerate(terms[1:], start=1):
+        body.append(_update(f"add{k}", total, y, lambda v, i, term=term: v + term[_at(i)]))  # type: ignore[misc]
+    if bias:
+        body.append(_update("bias", total, y, lambda v, _: v + bias))
+    buffer_y = y.buffer("Y")
+    body += [*_clip(total, y, shift, low, high), _copy("store", buffer_y, total, y)]
+    return Proc(name, (*inputs, buffer_y), _allocate(terms, body))
+
+
+def _pool(x: Tiled, y: Tiled, window: Window, a: Buffer, combine: Callable[[Expr, Expr], Expr]) -> For:
+    """``a = combine(a, tap)`` for every tap of the window that lies in the input."""
+    source = x.buffer("X")
+
+    def statement(i: Index) -> Stmt:
+        row, column = window.row(i["oh"], i["ky"]), window.column(i["ow"], i["kx"])
+        tap = cast(DType.INT32, source[i["no"], i["co"], row, column, i["s"], i["n"], i["c"]])
+        store = Store(a, _at(i), combine(a[_at(i)], tap))
+        inside = window.inside(x, i["oh"], i["ow"], i["ky"], i["kx"])
+        return If(both(*inside), (store,)) if inside else store
+
+    return _over("pool", y, statement, [("ky", window.kernel[0]), ("kx", window.kernel[1])])
+
+
+def max_pool2d(name: str, x: Tiled, y: Tiled, window: Window) -> Proc:
+    """Maximum over the taps that lie in X. Parameters: X, Y with equal blocks and tiles."""
+    a, buffer_y = _local("A", y), y.buffer("Y")
+    lowest = -(1 << (x.dtype.bits - 1))
+    body = [_fill("init", a, y, lowest), _pool(x, y, window, a, maximum), _copy("store", buffer_y, a, y)]
+    return Proc(name, (x.buffer("X"), buffer_y), _allocate([a], body))
+
+
+def avg_pool2d(
+    name: str, x: Tiled, y: Tiled, window: Window, multiplier: int | None, bias: int, shift: int, low: int, high: int
+) -> Proc:
+    """``clip((sum of taps in X * multiplier + bias) >> shift, low, high)``.
+
+    Without `multiplier` a parameter M int32 [OH, OW, n, c] gives one for each output position, repeated over the tile.
+    """
+    a, buffer_y = _local("A", y), y.buffer("Y")
+    m = Buffer.of("M", DType.INT32, (y.height, y.width, y.n, y.c))
+    body = [_fill("init", a, y, 0), _pool(x, y, window, a, lambda v, tap: v + tap)]
+    if multiplier is None:
+        body.append(_update("scale", a, y, lambda v, i: v * m[i["oh"], i["ow"], i["n"], i["c"]]))
+    elif multiplier != 1:
+        body.append(_update("scale", a, y, lambda v, _: v * multiplier))
+    if bias:
+        body.append(_update("bias", a, y, lambda v, _: v + bias))
+    body += [*_clip(a, y, shift, low, high), _copy("store", buffer_y, a, y)]
+    params = (x.buffer("X"), *([m] if multiplier is None else []), buffer_y)
+    return Proc(name, params, _allocate([a], body))

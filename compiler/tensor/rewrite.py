@@ -1,0 +1,478 @@
+"""The rewrites behind the schedule primitives: pure functions from procedure to procedure, with their legality checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from compiler.tensor.affine import Affine, Range, affine, bounds, simplify, symbolic_box, variables
+from compiler.tensor.analysis import (
+    Access,
+    Site,
+    accesses,
+    conflicts,
+    find_loop,
+    innermost,
+    loops_of,
+    only_reductions,
+    padded_read,
+    separated,
+)
+from compiler.tensor.ir import (
+    Alloc,
+    Binary,
+    BinaryOp,
+    Body,
+    Buffer,
+    Cast,
+    Compare,
+    Const,
+    DType,
+    Expr,
+    For,
+    If,
+    Load,
+    LoopKind,
+    Mapped,
+    Proc,
+    Scope,
+    Select,
+    Stmt,
+    Store,
+    Var,
+    both,
+    cast,
+    constant,
+    map_body,
+    map_expr,
+    minimum,
+    nest,
+    rebind,
+    substitute,
+    walk,
+)
+
+
+class IllegalRewrite(Exception):
+    """The rewrite would change the meaning, or names something that does not exist; the message says the rule."""
+
+
+def site_of(proc: Proc, loop: str) -> Site:
+    site = find_loop(proc, loop)
+    if site is None:
+        names = ", ".join(site.loop.var.name for site in loops_of(proc.body))
+        raise IllegalRewrite(f"loop must be one of {names}, not {loop!r}")
+    return site
+
+
+def _fresh(proc: Proc, *names: str) -> None:
+    taken = {site.loop.var.name for site in loops_of(proc.body)}
+    for name in names:
+        if name in taken:
+            raise IllegalRewrite(f"new loop name must not be in use, {name!r} is")
+
+
+def _replace_loop(body: Body, loop: str, new: Callable[[For], Body]) -> Body:
+    def at(stmt: Stmt) -> Body | None:
+        return new(stmt) if isinstance(stmt, For) and stmt.var.name == loop else None
+
+    return map_body(body, lambda _: None, at)
+
+
+def _range(loop: For) -> Range:
+    return Range(loop.var.name, loop.extent)
+
+
+def _simplified(body: Body) -> Body:
+    """Bring indices, extents and conditions to canonical form."""
+
+    def canonical(expr: Expr) -> Expr | None:
+        if isinstance(expr, Load):
+            return Load(expr.buffer, tuple(simplify(i) for i in expr.index))
+        if isinstance(expr, Compare) and expr.a.dtype is DType.INT64:
+            return Compare(expr.op, simplify(expr.a), simplify(expr.b))
+        return None
+
+    def statement(stmt: Stmt) -> Body | None:
+        match stmt:
+            case Store():
+                index = tuple(simplify(i) for i in stmt.index)
+                return (Store(stmt.buffer, index, map_expr(stmt.value, canonical)),)
+            case For():
+                return (replace(stmt, extent=simplify(stmt.extent), body=_simplified(stmt.body)),)
+            case _:
+                return None
+
+    return map_body(body, canonical, statement)
+
+
+def split(proc: Proc, loop: str, factor: int, outer: str, inner: str) -> Proc:
+    site = site_of(proc, loop)
+    if not isinstance(site.loop.extent, Const):
+        raise IllegalRewrite(f"extent of loop {loop!r} must be constant, not {site.loop.extent!r}")
+    if factor < 1:
+        raise IllegalRewrite(f"factor must be at least 1, not {factor}")
+    _fresh(proc, outer, inner)
+    extent = constant(site.loop.extent)
+    whole = extent % factor == 0
+    origin = Var(outer) * factor
+    inner_extent: Expr = Const(factor) if whole else minimum(Const(factor), simplify(Const(extent) - origin))
+
+    def new(stmt: For) -> Body:
+        body = substitute(stmt.body, {loop: origin + Var(inner)})
+        return (For(Var(outer), Const(-(-extent // factor)), (For(Var(inner), inner_extent, body),), stmt.kind),)
+
+    return proc.with_body(_simplified(_replace_loop(proc.body, loop, new)))
+
+
+def _nest_below(site: Site, names: set[str]) -> tuple[list[For], Body]:
+    """The loops of `names`, which must be directly nested from `site` on, and what is inside them."""
+    loops, stmt = [site.loop], site.loop
+    while len(loops) < len(names):
+        (inner,) = stmt.body if len(stmt.body) == 1 else (None,)
+        if not isinstance(inner, For) or inner.var.name not in names:
+            missing = ", ".join(sorted(names - {loop.var.name for loop in loops}))
+            raise IllegalRewrite(f"loops must form a perfect nest; {missing} do not directly follow {stmt.var.name}")
+        loops.append(inner)
+        stmt = inner
+    return loops, stmt.body
+
+
+def reorder(proc: Proc, *names: str) -> Proc:
+    if len(set(names)) != len(names) or not names:
+        raise IllegalRewrite(f"loops must be named once each, not {names!r}")
+    sites = [site_of(proc, name) for name in names]
+    first = min(sites, key=lambda site: len(site.outer))
+    loops, body = _nest_below(first, set(names))
+    by_name = {loop.var.name: loop for loop in loops}
+    for position, name in enumerate(names):
+        if set(names[position + 1 :]) & variables(by_name[name].extent):
+            raise IllegalRewrite(f"extent of loop {name!r} must not use a loop that moves inside it")
+    _check_order_free(first, loops, body, names)
+    inner = body
+    for name in reversed(names):
+        inner = (replace(by_name[name], body=inner),)
+    return proc.with_body(_replace_loop(proc.body, first.loop.var.name, lambda _: inner))
+
+
+def _check_order_free(first: Site, loops: list[For], body: Body, names: tuple[str, ...]) -> None:
+    """Every pair of loops that changes places must carry no dependence together."""
+    old = [loop.var.name for loop in loops]
+    swapped = [(a, b) for i, a in enumerate(old) for b in old[i + 1 :] if names.index(a) > names.index(b)]
+    outer = (*first.outer, *(_range(loop) for loop in loops))
+    for buffer, touched in conflicts(accesses(body)).items():
+        if only_reductions(body, buffer):
+            continue
+        free = {name for name in old if separated(touched, name, outer)}
+        for a, b in swapped:
+            if a not in free and b not in free:
+                raise IllegalRewrite(f"loops {a!r} and {b!r} must not both carry a dependence, they do on {buffer}")
+
+
+def fuse(proc: Proc, outer: str, inner: str, fused: str) -> Proc:
+    site = site_of(proc, outer)
+    loops, body = _nest_below(site, {outer, inner})
+    if loops[0].var.name != outer or loops[1].var.name != inner:
+        raise IllegalRewrite(f"loop {inner!r} must be directly inside {outer!r}")
+    _fresh(proc, fused)
+    if not all(isinstance(loop.extent, Const) for loop in loops):
+        raise IllegalRewrite(f"extents of loops {outer!r} and {inner!r} must be constant")
+    extent = constant(loops[1].extent)
+    count = constant(loops[0].extent) * extent
+    values: dict[str, Expr] = {outer: Var(fused) // extent, inner: Var(fused) % extent}
+
+    def new(stmt: For) -> Body:
+        return (For(Var(fused), Const(count), substitute(body, values)),)
+
+    return proc.with_body(_replace_loop(proc.body, outer, new))
+
+
+def merge(proc: Proc, first: str, second: str) -> Proc:
+    a, b = site_of(proc, first), site_of(proc, second)
+    if affine(a.loop.extent) != affine(b.loop.extent) or a.loop.kind is not b.loop.kind:
+        raise IllegalRewrite(f"loops {first!r} and {second!r} must have one extent and kind")
+    renamed = substitute(b.loop.body, {second: Var(first)})
+    both_bodies = (*a.loop.body, *renamed)
+    outer = (*a.outer, _range(a.loop))
+    for buffer, touched in conflicts(accesses(both_bodies)).items():
+        if a.loop.extent != Const(1) and not separated(touched, first, outer):
+            raise IllegalRewrite(f"iterations of {first!r} and {second!r} must touch {buffer} apart from each other")
+    merged = replace(a.loop, body=both_bodies)
+
+    def rewrite(body: Body) -> Body:
+        out: list[Stmt] = []
+        for stmt in body:
+            match stmt:
+                case For() if stmt.var.name == second and out and out[-1] is merged:
+                    continue
+                case For() if stmt.var.name == first:
+                    out.append(merged)
+                case For() | If() | Alloc() | Mapped():
+                    out.append(replace(stmt, body=rewrite(stmt.body)))
+                case _:
+                    out.append(stmt)
+        return tuple(out)
+
+    result = proc.with_body(rewrite(proc.body))
+    if find_loop(result, second) is not None:
+        raise IllegalRewrite(f"loop {second!r} must directly follow {first!r}")
+    return result
+
+
+def set_kind(proc: Proc, loop: str, kind: LoopKind) -> Proc:
+    site = site_of(proc, loop)
+    if kind not in (LoopKind.SERIAL, LoopKind.UNROLLED):
+        outer = (*site.outer, _range(site.loop))
+        for buffer, touched in conflicts(accesses(site.loop.body)).items():
+            if not separated(touched, loop, outer):
+                raise IllegalRewrite(
+                    f"iterations of {kind.value} loop {loop!r} must be independent, they share {buffer}"
+                )
+    if kind is LoopKind.UNROLLED and not isinstance(site.loop.extent, Const):
+        raise IllegalRewrite(f"extent of unrolled loop {loop!r} must be constant")
+    return proc.with_body(_replace_loop(proc.body, loop, lambda stmt: (replace(stmt, kind=kind),)))
+
+
+def _find_alloc(proc: Proc, buffer: str) -> Alloc:
+    for stmt in walk(proc.body):
+        if isinstance(stmt, Alloc) and stmt.buffer.name == buffer:
+            return stmt
+    raise IllegalRewrite(f"buffer must be allocated in the procedure, {buffer!r} is not")
+
+
+def set_scope(proc: Proc, buffer: str, scope: Scope) -> Proc:
+    _find_alloc(proc, buffer)
+
+    def at(stmt: Stmt) -> Body | None:
+        if isinstance(stmt, Alloc) and stmt.buffer.name == buffer:
+            return (Alloc(replace(stmt.buffer, scope=scope), map_body(stmt.body, lambda _: None, at)),)
+        return None
+
+    return proc.with_body(rebind(map_body(proc.body, lambda _: None, at)))
+
+
+Box = list[tuple[Expr, Expr]]
+
+
+def _box(touched: list[Access], outer: tuple[Range, ...], clip: list[bool]) -> Box:
+    """Origin and size, for each dimension, of what all accesses touch. They must agree on both."""
+    boxes = []
+    for access in touched:
+        box = []
+        for index, limit, cut in zip(access.index, access.buffer.shape, clip, strict=True):
+            origin, size = symbolic_box(index, outer, access.loops, limit if cut else None)
+            box.append((origin, size))
+        boxes.append(box)
+    if any(box != boxes[0] for box in boxes):
+        raise IllegalRewrite(f"all accesses to {touched[0].buffer.name} must cover one region")
+    return boxes[0]
+
+
+def _moved(body: Body, old: str, new: Buffer, origins: list[Expr]) -> Body:
+    """Redirect accesses from `old` to `new`, whose element 0 is the element `origins` of `old`."""
+
+    def shift(index: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        return tuple((affine(i) - affine(origin)).expr for i, origin in zip(index, origins, strict=True))
+
+    def load(expr: Expr) -> Expr | None:
+        if isinstance(expr, Load) and expr.buffer.name == old:
+            return Load(new, shift(expr.index))
+        return None
+
+    def store(stmt: Stmt) -> Body | None:
+        if isinstance(stmt, Store) and stmt.buffer.name == old:
+            return (Store(new, shift(stmt.index), map_expr(stmt.value, load)),)
+        return None
+
+    return map_body(body, load, store)
+
+
+def narrow(proc: Proc, buffer: str, loop: str) -> Proc:
+    alloc = _find_alloc(proc, buffer)
+    site = site_of(proc, loop)
+    inside = list(accesses(site.loop.body))
+    touched = [access for access in inside if access.buffer.name == buffer]
+    everywhere = [access for access in accesses(alloc.body) if access.buffer.name == buffer]
+    if not touched or len(touched) != len(everywhere):
+        raise IllegalRewrite(f"buffer {buffer!r} must be used inside loop {loop!r}, and only there")
+    allocated_at = {r.name for r in _loops_around_alloc(proc, buffer)}
+    outer = (*site.outer, _range(site.loop))
+    for crossed in outer:
+        if (
+            crossed.name not in allocated_at
+            and crossed.extent != Const(1)
+            and not separated(touched, crossed.name, outer)
+        ):
+            raise IllegalRewrite(f"iterations of loop {crossed.name!r} must not share elements of {buffer!r}")
+    box = _box(touched, outer, [False] * len(alloc.buffer.shape))
+    small = replace(alloc.buffer, shape=tuple(size for _, size in box))
+    body = _moved(site.loop.body, buffer, small, [origin for origin, _ in box])
+    moved = _replace_loop(proc.body, loop, lambda stmt: (replace(stmt, body=_live_range(body, small)),))
+
+    def drop(stmt: Stmt) -> Body | None:
+        if isinstance(stmt, Alloc) and stmt.buffer == alloc.buffer:
+            return map_body(stmt.body, lambda _: None, drop)
+        return None
+
+    # A new allocation of the same shape must not be taken for the old one.
+    if small == alloc.buffer:
+        return proc
+    return proc.with_body(map_body(moved, lambda _: None, drop))
+
+
+def _loops_around_alloc(proc: Proc, buffer: str) -> tuple[Range, ...]:
+    def visit(body: Body, outer: tuple[Range, ...]) -> tuple[Range, ...] | None:
+        for stmt in body:
+            match stmt:
+                case Alloc() if stmt.buffer.name == buffer:
+                    return outer
+                case For():
+                    found = visit(stmt.body, (*outer, _range(stmt)))
+                case If() | Alloc() | Mapped():
+                    found = visit(stmt.body, outer)
+                case _:
+                    found = None
+            if found is not None:
+                return found
+        return None
+
+    return visit(proc.body, ()) or ()
+
+
+def stage(proc: Proc, buffer: str, loop: str | None, scope: Scope, name: str, dtype: DType | None) -> Proc:
+    site = site_of(proc, loop) if loop is not None else None
+    body = site.loop.body if site else proc.body
+    outer = (*site.outer, _range(site.loop)) if site else ()
+    touched = [access for access in accesses(body) if access.buffer.name == buffer]
+    if not touched or any(access.write for access in touched):
+        raise IllegalRewrite(f"buffer {buffer!r} must be read and not written in {loop or proc.name!r}")
+    _fresh(proc, *(f"{name}.{axis}" for axis in range(len(touched[0].index))))
+    source, inside = _padding_of(body, buffer)
+    box = _box(
+        touched,
+        outer,
+        [axis not in inside and _may_leave(touched, axis, outer) for axis in range(len(touched[0].index))],
+    )
+    staged = Buffer(name, dtype or source.type, tuple(size for _, size in box), scope)
+    axes = [Var(f"{name}.{axis}") for axis in range(len(box))]
+    at = tuple(simplify(origin + axis) for (origin, _), axis in zip(box, axes, strict=True))
+    value: Expr = Load(source, at)
+    if inside:
+        conditions = [
+            Compare(c.op, _rebase(c.a, at[axis]), _rebase(c.b, at[axis])) for axis, cs in inside.items() for c in cs
+        ]
+        value = Select(both(*conditions), value, Const(0, source.type))
+    copy = nest(
+        [(axis.name, size) for axis, (_, size) in zip(axes, box, strict=True)],
+        Store(staged, tuple(axes), cast(staged.type, value)),
+    )
+    reading = _moved(_unpadded(body, buffer, dtype), buffer, staged, [origin for origin, _ in box])
+    new_body = _live_range(reading, staged, (copy,))
+    if site is None:
+        return proc.with_body(new_body)
+    return proc.with_body(_replace_loop(proc.body, site.loop.var.name, lambda stmt: (replace(stmt, body=new_body),)))
+
+
+def _live_range(body: Body, buffer: Buffer, before: Body = ()) -> Body:
+    """Allocate `buffer` around the statements of `body` from its first use to its last, and run `before` just ahead."""
+    used = [k for k, stmt in enumerate(body) if any(access.buffer.name == buffer.name for access in accesses((stmt,)))]
+    first, last = used[0], used[-1] + 1
+    return (*body[:first], Alloc(buffer, (*before, *body[first:last])), *body[last:])
+
+
+def _rebase(expr: Expr, index: Expr) -> Expr:
+    return expr if isinstance(expr, Const) else index
+
+
+def _may_leave(touched: list[Access], axis: int, outer: tuple[Range, ...]) -> bool:
+    for access in touched:
+        low, high = bounds(access.index[axis], (*outer, *access.loops))
+        if low < 0 or high >= constant(access.buffer.shape[axis]):
+            return True
+    return False
+
+
+def _padding_of(body: Body, buffer: str) -> tuple[Buffer, dict[int, list[Compare]]]:
+    """The buffer and, by axis, the conditions of the padded reads of it. All reads must be padded alike, with zero."""
+    found: list[tuple[Buffer, dict[int, list[Compare]]]] = []
+
+    def visit(expr: Expr) -> Expr | None:
+        read = padded_read(expr)
+        if read is not None and read.load.buffer.name == buffer:
+            if read.fill != Const(0, read.fill.dtype):
+                raise IllegalRewrite(f"padding of {buffer!r} must be zero, not {read.fill!r}")
+            found.append((read.load.buffer, _by_axis(read.load, read.inside)))
+            return expr
+        if isinstance(expr, Load) and expr.buffer.name == buffer:
+            found.append((expr.buffer, {}))
+        return None
+
+    map_body(body, visit)
+    if any(one != found[0] for one in found):
+        raise IllegalRewrite(f"all reads of {buffer!r} must be padded alike")
+    return found[0]
+
+
+def _by_axis(load: Load, conditions: tuple[Expr, ...]) -> dict[int, list[Compare]]:
+    by_axis: dict[int, list[Compare]] = {}
+    forms: list[Affine] = [affine(index) for index in load.index]
+    for condition in conditions:
+        subject = None
+        if isinstance(condition, Compare):
+            subject = condition.b if isinstance(condition.a, Const) else condition.a
+        if not isinstance(condition, Compare) or subject is None or affine(subject) not in forms:
+            raise IllegalRewrite(f"condition of a padded read must compare one of its indices, not {condition!r}")
+        by_axis.setdefault(forms.index(affine(subject)), []).append(condition)
+    return by_axis
+
+
+def _unpadded(body: Body, buffer: str, dtype: DType | None) -> Body:
+    """Drop the padding of reads, and the cast to `dtype` around them, which the copy takes over."""
+
+    def visit(expr: Expr) -> Expr | None:
+        inner = expr.a if dtype is not None and isinstance(expr, Cast) and expr.type is dtype else expr
+        read = padded_read(inner)
+        load = read.load if read is not None else inner
+        if not (isinstance(load, Load) and load.buffer.name == buffer):
+            return None
+        if dtype is not None and load.dtype is not dtype and inner is expr:
+            raise IllegalRewrite(f"every read of {buffer!r} must be cast to {dtype.value}")
+        return load
+
+    return map_body(body, visit)
+
+
+def split_fill(proc: Proc, loop: str, new: str) -> Proc:
+    site = site_of(proc, loop)
+    found = innermost(site.loop)
+    if found is None or not isinstance(found[2].value, Const) or found[1]:
+        raise IllegalRewrite(f"nest at {loop!r} must fill a buffer with a constant")
+    loops, _, store = found
+    _fresh(proc, *(one.var.name + new for one in loops))
+    value = store.value
+    assert isinstance(value, Const)
+    zero = Store(store.buffer, store.index, Const(0, value.type))
+    own = Load(store.buffer, store.index)
+    added: Body = (Store(store.buffer, store.index, Binary(BinaryOp.ADD, own, value)),)
+    renamed = {one.var.name: Var(one.var.name + new) for one in loops}
+    for one in reversed(loops):
+        added = (For(renamed[one.var.name], one.extent, added),)
+    second = substitute(added, dict(renamed))
+    zeroed: Body = (zero,)
+    for one in reversed(loops):
+        zeroed = (replace(one, body=zeroed),)
+    return proc.with_body(_replace_loop(proc.body, loop, lambda _: (*zeroed, *second)))
+
+
+def drop_unit_loops(proc: Proc) -> Proc:
+    def at(stmt: Stmt) -> Body | None:
+        if isinstance(stmt, For) and stmt.extent == Const(1):
+            return map_body(substitute(stmt.body, {stmt.var.name: Const(0)}), lambda _: None, at)
+        return None
+
+    return proc.with_body(_simplified(map_body(proc.body, lambda _: None, at)))
+
+
+def mark(proc: Proc, loop: str, instruction: str) -> Proc:
+    site_of(proc, loop)
+    return proc.with_body(_replace_loop(proc.body, loop, lambda stmt: (Mapped(instruction, (stmt,)),)))

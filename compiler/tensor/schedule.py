@@ -1,0 +1,116 @@
+"""Schedule primitives: rewrites of a procedure that change how, never what, it computes.
+
+Each primitive is a method of `Schedule` that checks its legality, rewrites the procedure and appends itself to `trace`.
+A trace is plain data: `Schedule.replay` applies one to a fresh procedure, which is what tuning stores. Loops and buffers are
+addressed by their names, which are unique in a procedure. The primitives follow Halide's and Exo's vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from compiler.errors import CompileError
+from compiler.tensor import rewrite
+from compiler.tensor.ir import DType, LoopKind, Proc, Scope
+from compiler.tensor.unify import unify
+
+Argument = str | int | tuple[str, ...] | Scope | DType | LoopKind | None
+
+
+class ScheduleError(CompileError):
+    """A primitive does not apply; the message names primitive, loop or buffer, and the rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One primitive call: method name and arguments."""
+
+    primitive: str
+    arguments: tuple[Argument, ...]
+
+
+class Schedule:
+    """A procedure under transformation. `proc` is the current form, `trace` the calls that led to it."""
+
+    def __init__(self, proc: Proc) -> None:
+        self.proc = proc
+        self.trace: list[Step] = []
+
+    @classmethod
+    def replay(cls, proc: Proc, trace: Sequence[Step]) -> Schedule:
+        schedule = cls(proc)
+        for step in trace:
+            getattr(schedule, step.primitive)(*step.arguments)
+        return schedule
+
+    def _apply(self, primitive: str, rewriting: Callable[..., Proc], *arguments: Argument) -> None:
+        try:
+            self.proc = rewriting(self.proc, *arguments)
+        except rewrite.IllegalRewrite as error:
+            raise ScheduleError(f"{primitive} in {self.proc.name}: {error}") from None
+        self.trace.append(Step(primitive, arguments))
+
+    def split(self, loop: str, factor: int, outer: str, inner: str) -> None:
+        """Replace `loop` by `outer` over chunks of `factor` and `inner` within a chunk; the last chunk may be shorter."""
+        self._apply("split", rewrite.split, loop, factor, outer, inner)
+
+    def reorder(self, *loops: str) -> None:
+        """Put the loops of a perfect nest, all of which are named, in the given order, outermost first."""
+        self._apply("reorder", rewrite.reorder, *loops)
+
+    def fuse(self, outer: str, inner: str, fused: str) -> None:
+        """Replace two loops, one directly in the other, by one over all pairs."""
+        self._apply("fuse", rewrite.fuse, outer, inner, fused)
+
+    def merge(self, first: str, second: str) -> None:
+        """Run the bodies of two loops that follow each other in one loop, which keeps the name of `first`."""
+        self._apply("merge", rewrite.merge, first, second)
+
+    def set_kind(self, loop: str, kind: LoopKind) -> None:
+        """Unroll, vectorise, run in parallel or as virtual threads; all but unrolling need independent iterations."""
+        self._apply("set_kind", rewrite.set_kind, loop, kind)
+
+    def narrow(self, buffer: str, loop: str) -> None:
+        """Move the allocation of `buffer` into `loop`, and shrink it to what one iteration touches."""
+        self._apply("narrow", rewrite.narrow, buffer, loop)
+
+    def stage(self, buffer: str, loop: str | None, scope: Scope, name: str, dtype: DType | None = None) -> None:
+        """Copy what one iteration of `loop` (None: the whole procedure) reads of `buffer` to a new buffer `name`, first.
+
+        Padding moves into the copy. With a `dtype` the copy converts, and takes the place of the reader's own cast.
+        """
+        self._apply("stage", rewrite.stage, buffer, loop, scope, name, dtype)
+
+    def set_scope(self, buffer: str, scope: Scope) -> None:
+        """Place an allocated buffer in a memory."""
+        self._apply("set_scope", rewrite.set_scope, buffer, scope)
+
+    def split_fill(self, loop: str, new: str) -> None:
+        """Turn the nest at `loop`, which fills with a constant c, into one that fills with zero and one that adds c.
+
+        The loops of the second nest are named by appending `new`.
+        """
+        self._apply("split_fill", rewrite.split_fill, loop, new)
+
+    def drop_unit_loops(self) -> None:
+        """Remove loops of exactly one iteration."""
+        self._apply("drop_unit_loops", rewrite.drop_unit_loops)
+
+    def map(self, loop: str, instruction: Proc) -> None:
+        """Declare that hardware executes the nest at `loop` by `instruction`, whose meaning must unify with its tile."""
+        site = rewrite.site_of(self.proc, loop)
+        if unify(instruction, site.loop) is None:
+            raise ScheduleError(f"map in {self.proc.name}: loop {loop!r} must compute what {instruction.name} does")
+        self.proc = rewrite.mark(self.proc, loop, instruction.name)
+        self.trace.append(Step("mark", (loop, instruction.name)))
+
+    def mark(self, loop: str, instruction: str) -> None:
+        """Repeat a mapping that `map` has proven (used by `replay`)."""
+        self._apply("mark", rewrite.mark, loop, instruction)
+
+    def copy(self) -> Schedule:
+        """An independent schedule in the same state."""
+        other = Schedule(replace(self.proc))
+        other.trace = list(self.trace)
+        return other

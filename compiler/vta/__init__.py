@@ -1,0 +1,1 @@
+"""The VTA back end: schedules a procedure for the machine, and lowers it to its instructions."""

@@ -1,0 +1,417 @@
+"""From scheduled procedures to instructions: walks the loops with their values known and emits what each nest needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import LoweringError
+from compiler.tensor.affine import Affine, Range, affine, bounds, evaluate
+from compiler.tensor.ir import (
+    Alloc,
+    Body,
+    Buffer,
+    Compare,
+    CompareOp,
+    Expr,
+    For,
+    LoopKind,
+    Mapped,
+    Proc,
+    Scope,
+    Var,
+)
+from compiler.tensor.unify import Match, Operand, unify
+from compiler.vta.instructions import Instruction, InstructionSet
+from compiler.vta.microops import MicroOps
+from compiler.vta.regions import Axis, CopyAxis, Sweep, Transfer, sweeps, transfers
+from compiler.vta.tokens import Space, Span, Work, synchronize
+from vta_hw.spec import isa
+from vta_hw.spec.config import VTAConfig
+from vta_hw.spec.isa import Insn, MemoryType, Module, Opcode
+
+Env = dict[str, int]
+
+_MOST_TRIPS = (1 << 14) - 1
+_SPACES = {MemoryType.INP: Space.INP, MemoryType.WGT: Space.WGT}
+_STORED, _RELEASED = Span(Space.STORED, 0, 1), Span(Space.RELEASED, 0, 1)
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """A scratchpad buffer: first element, and elements per virtual-thread copy."""
+
+    base: int
+    size: int
+    threads: tuple[tuple[str, int], ...]
+
+    def origin(self, env: Mapping[str, int]) -> int:
+        copy = 0
+        for name, extent in self.threads:
+            copy = copy * extent + env[name]
+        return self.base + copy * self.size
+
+
+@dataclass
+class LaunchBuilder:
+    """Collects the instructions of one accelerator launch, layer by layer."""
+
+    config: VTAConfig
+    uops: MicroOps
+    uop_address: int
+    works: list[Work] = field(default_factory=list)
+    instructions: InstructionSet = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.instructions = InstructionSet(self.config)
+        self.codec = isa.ISA(self.config)
+        self.uops.forget()
+
+    def layer(self, proc: Proc, addresses: Mapping[str, int]) -> tuple[int, int]:
+        """Append the instructions of a scheduled op, its parameters being at `addresses` in the arena.
+
+        Returns the range of instructions. Raises LoweringError if a scratchpad overflows.
+        """
+        begin = len(self.works)
+        if begin:
+            self._fence()
+        _LayerLowering(self, proc, addresses).run()
+        return begin, len(self.works)
+
+    def _fence(self) -> None:
+        """Let no later load begin before all earlier stores are done."""
+        nop = isa.Load(memory_type=MemoryType.UOP)
+        self.works.append(Work(nop, Module.COMPUTE, reads=(_STORED,), writes=(_RELEASED,)))
+
+    def finish(self) -> list[Insn]:
+        """All instructions of the launch, synchronised, with FINISH after the last store."""
+        self.works.append(Work(isa.Finish(), Module.COMPUTE, reads=(_STORED,)))
+        depths = {
+            Space.INP: self.config.inp_depth,
+            Space.WGT: self.config.wgt_depth,
+            Space.OUT: self.config.out_depth,
+        }
+        return synchronize(self.works, depths)
+
+
+class _LayerLowering:
+    """Emits one scheduled procedure."""
+
+    def __init__(self, builder: LaunchBuilder, proc: Proc, addresses: Mapping[str, int]) -> None:
+        self.builder, self.proc, self.addresses = builder, proc, addresses
+        self.config = builder.config
+        self.by_name = {instruction.name: instruction for instruction in builder.instructions.all}
+        self.placements: dict[str, _Placement] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {buffer.name: buffer.static_shape for buffer in proc.params}
+        self.matches: dict[int, Match] = {}
+
+    def run(self) -> None:
+        self._place(self.proc.body, (), (), {Scope.INP: 0, Scope.WGT: 0, Scope.ACC: 0})
+        for _ in self._walk(self.proc.body, {}):
+            pass
+
+    def _place(
+        self, body: Body, loops: tuple[Range, ...], threads: tuple[tuple[str, int], ...], top: dict[Scope, int]
+    ) -> None:
+        """Give every buffer a fixed place: on top of those around it, once for each virtual thread."""
+        depths = {Scope.INP: self.config.inp_depth, Scope.WGT: self.config.wgt_depth, Scope.ACC: self.config.acc_depth}
+        for stmt in body:
+            match stmt:
+                case For():
+                    inner = threads
+                    if stmt.kind is LoopKind.VTHREAD:
+                        inner = (*threads, (stmt.var.name, bounds(stmt.extent, loops)[1]))
+                    self._place(stmt.body, (*loops, Range(stmt.var.name, stmt.extent)), inner, top)
+                case Alloc():
+                    scope = stmt.buffer.scope
+                    size = _capacity(stmt.buffer, loops)
+                    copies = int(np.prod([extent for _, extent in threads], dtype=np.int64)) if threads else 1
+                    end = top[scope] + size * copies
+                    if end > depths[scope]:
+                        raise LoweringError(
+                            f"Layer {self.proc.name!r} must fit the {scope.value} buffer of {depths[scope]} elements, "
+                            f"its schedule needs {end}"
+                        )
+                    self.placements[stmt.buffer.name] = _Placement(top[scope], size, threads)
+                    self._place(stmt.body, loops, threads, {**top, scope: end})
+                case Mapped():
+                    pass
+                case _:
+                    raise LoweringError(f"Layer {self.proc.name!r}: statement must be mapped, not {stmt!r}")
+
+    def _walk(self, body: Body, env: Env) -> Iterator[None]:
+        """Emit `body`, pausing after each mapped nest so that virtual threads can take turns."""
+        for stmt in body:
+            match stmt:
+                case For(kind=LoopKind.VTHREAD):
+                    yield from self._interleave(stmt, env)
+                case For():
+                    for value in range(evaluate(stmt.extent, env)):
+                        yield from self._walk(stmt.body, {**env, stmt.var.name: value})
+                case Alloc():
+                    yield from self._walk(stmt.body, {**env})
+                case Mapped():
+                    self._emit(stmt, env)
+                    yield
+
+    def _interleave(self, loop: For, env: Env) -> Iterator[None]:
+        threads = [self._walk(loop.body, {**env, loop.var.name: value}) for value in range(evaluate(loop.extent, env))]
+        while threads:
+            threads = [thread for thread in threads if next(thread, _DONE) is not _DONE]
+            yield
+
+    def _emit(self, stmt: Mapped, env: Env) -> None:
+        instruction = self.by_name[stmt.instruction]
+        match = self.matches.get(id(stmt))
+        if match is None:
+            (loop,) = stmt.body
+            assert isinstance(loop, For)
+            match = unify(instruction.meaning, loop)
+            assert match is not None, f"{stmt.instruction} was proven to match"
+            self.matches[id(stmt)] = match
+        box = _Box(match, env, self)
+        if box.empty:
+            return
+        match instruction.opcode:
+            case Opcode.LOAD:
+                self._emit_load(instruction, box)
+            case Opcode.STORE:
+                self._emit_store(box)
+            case _:
+                self._emit_compute(instruction, box)
+
+    def _emit_load(self, instruction: Instruction, box: _Box) -> None:
+        memory = instruction.memory
+        assert memory is not None
+        module = Module.LOAD if memory in _SPACES else Module.COMPUTE
+        for part in transfers(box.base("dst"), box.base("src") + self._dram(box, "src", memory), box.copy_axes()):
+            insn = isa.Load(
+                memory_type=memory,
+                sram_base=part.sram,
+                dram_base=part.dram,
+                y_size=part.y_size,
+                x_size=part.x_size,
+                x_stride=part.x_stride,
+                y_pad_0=part.y_pad[0],
+                y_pad_1=part.y_pad[1],
+                x_pad_0=part.x_pad[0],
+                x_pad_1=part.x_pad[1],
+            )
+            written = (Span(_SPACES[memory], part.sram, part.sram + _elements(part)),) if memory in _SPACES else ()
+            read = (_RELEASED,) if module is Module.LOAD else ()
+            self.builder.works.append(Work(insn, module, reads=read, writes=written))
+
+    def _emit_store(self, box: _Box) -> None:
+        target = box.base("dst") + self._dram(box, "dst", MemoryType.OUT)
+        for part in transfers(box.base("src"), target, box.copy_axes("src", "dst")):
+            insn = isa.Store(
+                memory_type=MemoryType.OUT,
+                sram_base=part.sram,
+                dram_base=part.dram,
+                y_size=part.y_size,
+                x_size=part.x_size,
+                x_stride=part.x_stride,
+            )
+            read = Span(Space.OUT, part.sram, part.sram + _elements(part))
+            self.builder.works.append(Work(insn, Module.STORE, reads=(read,), writes=(_STORED,)))
+
+    def _dram(self, box: _Box, name: str, memory: MemoryType) -> int:
+        """First element of the DRAM operand `name`, in elements of the transfer."""
+        elem = self.config.dram_elem_bytes(memory)
+        address = self.addresses[box.match.operands[name].buffer.name]
+        assert address % elem == 0, "the arena aligns every buffer to its elements"
+        return address // elem
+
+    def _emit_compute(self, instruction: Instruction, box: _Box) -> None:
+        names = ["dst", *(name for name in ("inp", "wgt", "src") if name in box.match.operands)]
+        gemm = instruction.opcode is Opcode.GEMM
+        if gemm:
+            limits = [self.config.acc_depth, self.config.inp_depth, self.config.wgt_depth][: len(names)]
+        else:
+            limits = [self.config.acc_depth] * len(names)
+        bases = [box.base(name) for name in names]
+        for sweep in sweeps(bases, box.axes(names), limits, _MOST_TRIPS, self.builder.uops.depth):
+            self._emit_sweep(instruction, sweep, names, box)
+
+    def _emit_sweep(self, instruction: Instruction, sweep: Sweep, names: Sequence[str], box: _Box) -> None:
+        columns = {name: sweep.operands[:, k] for k, name in enumerate(names)}
+        dst = columns["dst"]
+        zero = np.zeros_like(dst)
+        gemm = instruction.opcode is Opcode.GEMM
+        # Immediate operations name dst as src too, which every implementation of the machine reads alike (VTA spec 3.5).
+        src = columns.get("inp", columns.get("src", zero if gemm else dst))
+        kernel = self.builder.codec.encode_uops((dst, src, columns.get("wgt", zero)))
+        begin = self._load_uops(kernel)
+        factors = self._factors(sweep, names, gemm)
+        common: dict[str, Any] = {
+            "uop_bgn": begin,
+            "uop_end": begin + len(kernel),
+            "iter_out": sweep.outer.extent,
+            "iter_in": sweep.inner.extent,
+            **factors,
+        }
+        insn: Insn
+        if gemm:
+            insn = isa.Gemm(reset=instruction.reset, **common)
+        else:
+            assert instruction.alu is not None
+            immediate = box.match.immediate
+            insn = isa.Alu(alu_opcode=instruction.alu, use_imm=immediate is not None, imm=immediate or 0, **common)
+        reads = tuple(
+            _reach(space, columns[name], sweep, names.index(name))
+            for name, space in (("inp", Space.INP), ("wgt", Space.WGT))
+            if name in columns
+        )
+        written = _reach(Space.OUT, dst, sweep, 0)
+        self.builder.works.append(Work(insn, Module.COMPUTE, reads=reads, writes=(written,)))
+
+    @staticmethod
+    def _factors(sweep: Sweep, names: Sequence[str], gemm: bool) -> dict[str, int]:
+        """Loop factors by field name; an ALU source that is the destination moves with it."""
+        fields = {"dst": "dst", "inp": "src", "src": "src", "wgt": "wgt"}
+        factors = {}
+        for k, name in enumerate(names):
+            factors[f"{fields[name]}_factor_out"] = sweep.outer.strides[k]
+            factors[f"{fields[name]}_factor_in"] = sweep.inner.strides[k]
+        if not gemm and "src" not in names:
+            factors["src_factor_out"], factors["src_factor_in"] = sweep.outer.strides[0], sweep.inner.strides[0]
+        return factors
+
+    def _load_uops(self, kernel: NDArray[np.uint32]) -> int:
+        residence = self.builder.uops.place(kernel)
+        if residence.load_from is not None:
+            insn = isa.Load(
+                memory_type=MemoryType.UOP,
+                sram_base=residence.begin,
+                dram_base=self.builder.uop_address // self.config.uop_elem_bytes + residence.load_from,
+                y_size=1,
+                x_size=len(kernel),
+                x_stride=len(kernel),
+            )
+            self.builder.works.append(Work(insn, Module.COMPUTE))
+        return residence.begin
+
+
+_DONE = object()
+
+
+def _elements(part: Transfer) -> int:
+    return (part.y_size + sum(part.y_pad)) * (part.x_size + sum(part.x_pad))
+
+
+def _reach(space: Space, first: NDArray[np.int64], sweep: Sweep, operand: int) -> Span:
+    """The elements between the first and the last that the sweep touches."""
+    far = sum((axis.extent - 1) * axis.strides[operand] for axis in (sweep.outer, sweep.inner))
+    return Span(space, int(first.min()), int(first.max()) + far + 1)
+
+
+def _capacity(buffer: Buffer, loops: Sequence[Range]) -> int:
+    """Most elements (tiles) that a buffer of possibly varying shape takes."""
+    size = 1
+    for extent in _lead(buffer):
+        size *= max(bounds(extent, loops)[1], 0)
+    return size
+
+
+def _lead(buffer: Buffer) -> tuple[Expr, ...]:
+    """The dimensions that count elements of the scratchpad: all but the two of the tile."""
+    return buffer.shape[:-2]
+
+
+class _Box:
+    """A matched nest with the loops around it known: ranges of its own loops, and place and strides of its operands."""
+
+    def __init__(self, match: Match, env: Mapping[str, int], layer: _LayerLowering) -> None:
+        self.match, self.env, self.layer = match, env, layer
+        self.loops = [loop.var.name for loop in match.loops]
+        self.first = dict.fromkeys(self.loops, 0)
+        self.extent = {loop.var.name: evaluate(loop.extent, env) for loop in match.loops}
+        for guard in match.guards:
+            self._restrain(guard)
+        self.inside = {name: (self.first[name], self.first[name] + self.extent[name]) for name in self.loops}
+        for condition in match.inside:
+            name, low, high = self._limits(condition)
+            if name is not None:
+                self.inside[name] = (max(self.inside[name][0], low), min(self.inside[name][1], high))
+            elif low >= high:
+                self.inside = {other: (0, 0) for other in self.loops}
+
+    @property
+    def empty(self) -> bool:
+        return any(extent <= 0 for extent in self.extent.values())
+
+    def _limits(self, condition: Expr) -> tuple[str | None, int, int]:
+        """The one loop that a comparison restrains, and the range of values for which it holds.
+
+        Without such a loop the range is empty if the comparison is false.
+        """
+        assert isinstance(condition, Compare) and condition.op in (CompareOp.LT, CompareOp.LE)
+        slack = self._known(affine(condition.b) - affine(condition.a))  # must be >= 0, or > 0
+        least = 1 if condition.op is CompareOp.LT else 0
+        if not slack.terms:
+            return None, 0, 1 if slack.const >= least else 0
+        ((atom, coefficient),) = slack.terms.items()
+        assert isinstance(atom, Var) and atom.name in self.extent, "the schedule leaves one loop to each condition"
+        if coefficient > 0:
+            return atom.name, -((slack.const - least) // coefficient), 1 << 40
+        return atom.name, -(1 << 40), (slack.const - least) // -coefficient + 1
+
+    def _restrain(self, guard: Expr) -> None:
+        name, low, high = self._limits(guard)
+        if name is None:
+            if low >= high:
+                self.extent = dict.fromkeys(self.extent, 0)
+            return
+        end = min(self.first[name] + self.extent[name], high)
+        self.first[name] = max(self.first[name], low)
+        self.extent[name] = end - self.first[name]
+
+    def _known(self, form: Affine) -> Affine:
+        """`form` with the loops around the nest replaced by their values."""
+        const = form.const
+        terms: dict[Expr, int] = {}
+        for atom, coefficient in form.terms.items():
+            if isinstance(atom, Var) and atom.name in self.extent:
+                terms[atom] = coefficient
+            else:
+                const += coefficient * evaluate(atom, self.env)
+        return Affine(const, terms)
+
+    def _flat(self, operand: Operand) -> tuple[int, dict[str, int]]:
+        """Element of the operand's buffer at iteration zero of every loop, and elements per iteration."""
+        base, strides, pitch = 0, dict.fromkeys(self.loops, 0), 1
+        for form, extent in zip(reversed(operand.tile), reversed(_lead(operand.buffer)), strict=True):
+            known = self._known(form)
+            base += known.const * pitch
+            for atom, coefficient in known.terms.items():
+                assert isinstance(atom, Var)
+                strides[atom.name] += coefficient * pitch
+            pitch *= evaluate(extent, self.env)
+        return base, strides
+
+    def base(self, name: str) -> int:
+        """First element of an operand: in its scratchpad, or relative to its buffer in DRAM."""
+        operand = self.match.operands[name]
+        base, strides = self._flat(operand)
+        base += sum(strides[loop] * self.first[loop] for loop in self.loops)
+        placement = self.layer.placements.get(operand.buffer.name)
+        return base + (placement.origin(self.env) if placement is not None else 0)
+
+    def axes(self, names: Sequence[str]) -> list[Axis]:
+        strides = [self._flat(self.match.operands[name])[1] for name in names]
+        return [Axis(self.extent[loop], tuple(one[loop] for one in strides)) for loop in self.loops]
+
+    def copy_axes(self, sram: str = "dst", dram: str = "src") -> list[CopyAxis]:
+        to, source = self._flat(self.match.operands[sram])[1], self._flat(self.match.operands[dram])[1]
+        axes = []
+        for loop in self.loops:
+            low, high = self.inside[loop]
+            before = min(max(low - self.first[loop], 0), self.extent[loop])
+            size = max(min(high, self.first[loop] + self.extent[loop]) - max(low, self.first[loop]), 0)
+            after = self.extent[loop] - before - size
+            axes.append(CopyAxis(size, to[loop], source[loop], before, after))
+        return axes

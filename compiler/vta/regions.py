@@ -1,0 +1,173 @@
+"""Regions of tiles: the affine loop nests that one or a few hardware instructions cover, as plain integers.
+
+By the time instructions are emitted all loops around a nest have values, so that what was symbolic is now a box of tile
+indices with strides. This module cuts such boxes into the shapes the instructions have: two loops around a list of micro-ops,
+or a two-dimensional copy with padding.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One loop: trip count, and how far each operand moves per iteration."""
+
+    extent: int
+    strides: tuple[int, ...]
+
+
+def merge_axes(axes: Sequence[Axis]) -> list[Axis]:
+    """Drop loops of one trip, and join neighbours (outermost first) that all operands traverse as one."""
+    merged: list[Axis] = []
+    for axis in axes:
+        if axis.extent == 1:
+            continue
+        if merged and merged[-1].strides == tuple(axis.extent * stride for stride in axis.strides):
+            outer = merged.pop()
+            merged.append(Axis(outer.extent * axis.extent, axis.strides))
+        else:
+            merged.append(axis)
+    return merged
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one GEMM or ALU instruction covers: micro-op operands (columns), inside at most two loops."""
+
+    outer: Axis
+    inner: Axis
+    operands: Ints
+
+
+def sweeps(
+    base: Sequence[int], axes: Sequence[Axis], limits: Sequence[int], most_trips: int, most_uops: int
+) -> list[Sweep]:
+    """Cover the box with as few micro-ops as two instruction loops allow.
+
+    base: first tile of each operand. limits: exclusive bound of each operand's loop factor.
+    """
+    once = Axis(1, (0,) * len(base))
+    merged = merge_axes(axes)
+    usable = [
+        k
+        for k, axis in enumerate(merged)
+        if axis.extent <= most_trips and all(stride < limit for stride, limit in zip(axis.strides, limits, strict=True))
+    ]
+    chosen = sorted(sorted(usable, key=lambda k: merged[k].extent)[-2:])
+    loops = [merged[k] for k in chosen]
+    outer, inner = ([once] * (2 - len(loops)) + loops)[:2]
+    operands = np.array([base], np.int64)
+    for k, axis in enumerate(merged):
+        if k not in chosen:
+            steps = np.arange(axis.extent, dtype=np.int64)[:, None] * np.array(axis.strides, np.int64)
+            operands = (operands[:, None, :] + steps[None, :, :]).reshape(-1, len(base))
+    chunks = range(0, len(operands), most_uops)
+    return [Sweep(outer, inner, operands[at : at + most_uops]) for at in chunks]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyAxis:
+    """One loop of a copy: `before` and `after` padded iterations around `size` that move data."""
+
+    size: int
+    sram: int
+    dram: int
+    before: int = 0
+    after: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.before + self.size + self.after
+
+    @property
+    def padded(self) -> bool:
+        return bool(self.before or self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One LOAD or STORE. `sram` and `dram` are first elements; `dram` is that of the first data element."""
+
+    sram: int
+    dram: int
+    y_size: int
+    x_size: int
+    x_stride: int
+    y_pad: tuple[int, int] = (0, 0)
+    x_pad: tuple[int, int] = (0, 0)
+
+
+MOST_SIZE = (1 << 16) - 1
+MOST_PAD = 15
+
+
+def transfers(sram: int, dram: int, axes: Sequence[CopyAxis]) -> Iterator[Transfer]:
+    """Cover a copy with two-dimensional transfers, whose scratchpad side must be compact.
+
+    `dram` is the element of iteration zero of every axis, padding included, and may lie outside the tensor.
+    """
+    if any(axis.total <= 0 for axis in axes):
+        return
+    joined = _join([axis for axis in axes if axis.total > 1 or axis.padded])
+    x = joined.pop() if joined and joined[-1].dram == 1 and _fits(joined[-1]) else CopyAxis(1, 1, 1)
+    y = (
+        joined.pop()
+        if joined and joined[-1].sram == x.total and _fits(joined[-1]) and joined[-1].dram <= MOST_SIZE
+        else None
+    )
+    y = y or CopyAxis(1, x.total, 0)
+    for steps in itertools.product(*(range(axis.total) for axis in joined)):
+        to = sram + sum(axis.sram * step for axis, step in zip(joined, steps, strict=True))
+        inside = all(axis.before <= step < axis.before + axis.size for axis, step in zip(joined, steps, strict=True))
+        start = dram + sum(axis.dram * step for axis, step in zip(joined, steps, strict=True))
+        yield from _plane(to, start, y, x) if inside else _zeros(to, y.total * x.total)
+
+
+def _fits(axis: CopyAxis) -> bool:
+    return axis.size <= MOST_SIZE and axis.before <= MOST_PAD and axis.after <= MOST_PAD and axis.total <= MOST_SIZE
+
+
+def _join(axes: list[CopyAxis]) -> list[CopyAxis]:
+    """Join neighbours that are contiguous on both sides; padding survives on the outer one, counted in elements."""
+    joined: list[CopyAxis] = []  # innermost first
+    for axis in reversed(axes):
+        inner = joined[-1] if joined else None
+        if (
+            inner is None
+            or inner.padded
+            or (axis.sram, axis.dram) != (inner.sram * inner.size, inner.dram * inner.size)
+        ):
+            joined.append(axis)
+            continue
+        n = inner.size
+        joined[-1] = CopyAxis(axis.size * n, inner.sram, inner.dram, axis.before * n, axis.after * n)
+    return joined[::-1]
+
+
+def _plane(sram: int, dram: int, y: CopyAxis, x: CopyAxis) -> Iterator[Transfer]:
+    if x.size <= 0 or y.size <= 0:
+        yield from _zeros(sram, y.total * x.total)
+        return
+    first = dram + y.before * y.dram + x.before * x.dram
+    yield Transfer(
+        sram, first, y.size, x.size, y.dram if y.size > 1 else x.size, (y.before, y.after), (x.before, x.after)
+    )
+
+
+def _zeros(sram: int, count: int) -> Iterator[Transfer]:
+    """Fill with zeros: rows of padding around no data at all (VTA spec 3.2, y_size 0)."""
+    while count:
+        rows = min(count, MOST_PAD) if count < MOST_SIZE else 1
+        width = min(count // rows, MOST_SIZE)
+        yield Transfer(sram, 0, 0, width, width, (rows, 0))
+        sram += rows * width
+        count -= rows * width
