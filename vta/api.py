@@ -1,0 +1,211 @@
+"""`vta.compile`, `vta.load` and the program they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from runtime.session import RunStatistics, Session
+from vta.batching import Array, Port, batches, named_inputs, names
+from vta.engines import Engine, is_accelerated, open_session
+from vta.errors import ApiError
+from vta.report import Cost, layer_costs
+from vta_hw.spec.config import VTAConfig, resolve
+from vta_hw.spec.program import Buffer, Program
+
+if TYPE_CHECKING:
+    import onnx
+
+    from compiler.graph.ir import Graph
+
+__all__ = ["ApiError", "CompiledProgram", "Engine", "compile_model", "load"]
+
+Progress = Callable[[int, int], None]
+
+
+class CompiledProgram:
+    """A program, with what is needed to run it on any engine.
+
+    program: for the accelerator or for the CPU. graph: the quantised graph it was compiled from; None after `load`,
+    which leaves the engines that the program itself is made for.
+    """
+
+    def __init__(self, program: Program, *, graph: Graph | None = None) -> None:
+        if program.is_raw:
+            raise ApiError("Program must be a compiled one, not raw instructions; run those with `vta exec`")
+        self.program = program
+        self.graph = graph
+        self._sessions: dict[Engine, Session] = {}
+        self._statistics: RunStatistics | None = None
+        self.inputs = tuple(port_of(buffer) for buffer in program.inputs)
+        self.outputs = tuple(port_of(buffer) for buffer in program.outputs)
+
+    @property
+    def batch(self) -> int:
+        """Images that the program handles at a time."""
+        return self.inputs[0].shape[0]
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """The engines that can run this program; the first is the default."""
+        own = (Engine.FUNCTIONAL,) if is_accelerated(self.program) else (Engine.LLVM, Engine.INTERP)
+        if self.graph is None:
+            return own
+        return (*own, *(engine for engine in (Engine.LLVM, Engine.INTERP, Engine.REFERENCE) if engine not in own))
+
+    @property
+    def report(self) -> tuple[Cost, ...]:
+        """Static costs of each accelerated layer (`vta.report`); nothing is executed."""
+        return layer_costs(self.program)
+
+    @property
+    def statistics(self) -> RunStatistics:
+        """What the device counted in the last `run`, all batches together. Raises ApiError before the first."""
+        if self._statistics is None:
+            raise ApiError("Statistics must be asked for after a run on a device, not before")
+        return self._statistics
+
+    def save(self, path: str | Path) -> None:
+        """Write the `.vta` file, whole or not at all."""
+        self.program.save(path)
+
+    def named(self, array: Array) -> dict[str, Array]:
+        """`array` under the name of the only input. Raises ApiError if there are several."""
+        if len(self.inputs) != 1:
+            raise ApiError(f"Inputs must be given by name, one of {names(self.inputs)} each, not as one array")
+        return {self.inputs[0].name: array}
+
+    def run(
+        self,
+        inputs: Mapping[str, Array] | Array,
+        engine: Engine | str | None = None,
+        *,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Array] | Array:
+        """Outputs in logical shapes: a dict by name, or the array if `inputs` is an array and there is one output.
+
+        inputs: dict by name, or the array if there is one input. The first dimension is the batch, of any size: it is
+        cut into the compiled batch, and the last piece is filled up. engine: by default the first of `engines`.
+        timeout: seconds for one launch of a device. progress: called with (images done, images).
+
+        Raises ApiError for names, shapes, dtypes or engines that do not fit, and what the engine raises.
+        """
+        chosen = self._engine(engine)
+        arrays = named_inputs(self.inputs, inputs)
+        count = len(next(iter(arrays.values())))
+        parts: list[dict[str, Array]] = []
+        runs: list[RunStatistics] = []
+        for begin, (batch, real) in zip(range(0, count, self.batch), batches(arrays, self.batch), strict=True):
+            outputs, statistics = self._run_batch(batch, chosen, timeout)
+            parts.append({port.name: outputs[port.name][:real] for port in self.outputs})
+            runs += statistics
+            if progress is not None:
+                progress(begin + real, count)
+        self._statistics = RunStatistics.total(runs) if runs else None
+        result = {port.name: np.concatenate([part[port.name] for part in parts]) for port in self.outputs}
+        if not isinstance(inputs, Mapping) and len(result) == 1:
+            return next(iter(result.values()))
+        return result
+
+    def _engine(self, engine: Engine | str | None) -> Engine:
+        if engine is None:
+            return self.engines[0]
+        chosen = Engine.of(engine)
+        if chosen not in self.engines:
+            known = ", ".join(repr(engine.value) for engine in self.engines)
+            raise ApiError(f"Engine of this program must be one of {known}, not {chosen.value!r}")
+        return chosen
+
+    def _run_batch(
+        self, batch: dict[str, Array], engine: Engine, timeout: float | None
+    ) -> tuple[dict[str, Array], list[RunStatistics]]:
+        if engine is Engine.REFERENCE:
+            from compiler.graph.evaluate import evaluate
+
+            assert self.graph is not None
+            return dict(evaluate(self.graph, batch)), []
+        session = self._session(engine, timeout)
+        return session.run(batch), [session.statistics]
+
+    def _session(self, engine: Engine, timeout: float | None) -> Session:
+        if engine not in self._sessions:
+            self._sessions[engine] = open_session(self._program_for(engine), engine)
+        self._sessions[engine].timeout = timeout
+        return self._sessions[engine]
+
+    def _program_for(self, engine: Engine) -> Program:
+        """The accelerator's program or the CPU's; the one that is missing is compiled from the graph."""
+        from compiler.driver import Target, compile_graph
+
+        if (engine is Engine.FUNCTIONAL) == is_accelerated(self.program):
+            return self.program
+        assert self.graph is not None
+        return compile_graph(self.graph, self.program.config, target=Target.CPU)
+
+
+def port_of(buffer: Buffer) -> Port:
+    """Raises ApiError for a buffer without a batch dimension."""
+    if not buffer.shape:
+        raise ApiError(f"Buffer {buffer.name!r} must have a batch dimension, not be a scalar")
+    return Port(name=buffer.name, shape=buffer.shape, dtype=buffer.dtype)
+
+
+def compile_model(
+    model: str | Path | bytes | onnx.ModelProto | Graph,
+    *,
+    config: VTAConfig | str | Path = "sim",
+    target: str = "vta",
+    calibration: Array | Mapping[str, Array] | None = None,
+    batch: int | None = None,
+) -> CompiledProgram:
+    """Compile a model for the accelerator (``target="vta"``) or the CPU (``target="cpu"``).
+
+    model: path or contents of an ONNX file, an ONNX model, or a graph, float or quantised. config: a configuration, the
+    name of a preset or the path of a vta_config.json; the CPU computes with its number of bits. calibration: inputs of
+    a few dozen images, from which the quantiser learns the ranges of a float model: an array, or a dict by input name,
+    float32 [N, ...]. batch: images in one run, by default the configuration's BATCH.
+
+    Raises ApiError, ConfigError or CompileError.
+    """
+    from compiler.driver import Target, compile_graph
+
+    if target not in {member.value for member in Target}:
+        raise ApiError(f"Target must be one of {', '.join(repr(t.value) for t in Target)}, not {target!r}")
+    machine = config if isinstance(config, VTAConfig) else resolve(config)
+    if batch is not None and batch < 1:
+        raise ApiError(f"Batch must be at least 1, not {batch}")
+    graph = quantized_graph(model, machine, calibration, machine.batch if batch is None else batch)
+    return CompiledProgram(compile_graph(graph, machine, target=Target(target)), graph=graph)
+
+
+def quantized_graph(
+    model: str | Path | bytes | onnx.ModelProto | Graph,
+    config: VTAConfig,
+    calibration: Array | Mapping[str, Array] | None,
+    batch: int,
+) -> Graph:
+    """The graph that the back ends take: `model` for `batch` images, quantised unless it is already."""
+    from compiler.frontend.onnx import load_onnx
+    from compiler.graph.batch import rebatched
+    from compiler.graph.ir import Graph
+    from compiler.graph.passes.pipeline import prepare
+    from compiler.graph.quantize.convert import quantize
+
+    graph = model if isinstance(model, Graph) else load_onnx(model)
+    if any(graph.types[node.output].dtype.is_integer for node in graph.nodes):
+        return rebatched(graph, batch)
+    if calibration is None:
+        raise ApiError("Calibration must be given for a float model: a few dozen of its inputs")
+    ports = tuple(Port(name=v.name, shape=v.type.shape, dtype=v.type.dtype.value) for v in graph.inputs)
+    samples = named_inputs(ports, calibration, subject="Calibration")
+    quantized = quantize(prepare(graph), [samples], config=config)
+    return rebatched(quantized.graph, batch)
+
+
+def load(path: str | Path) -> CompiledProgram:
+    """Read a compiled program. Raises ProgramError, ApiError for raw instructions."""
+    return CompiledProgram(Program.load(path))

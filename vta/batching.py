@@ -1,0 +1,74 @@
+"""Arrays of any number of images, cut into the batches that a program was compiled for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vta.errors import ApiError
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """One input or output of a program: logical shape with the compiled batch in front, and dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def of_any_batch(self) -> str:
+        """Such as ``float32 [N, 1, 8, 8]``."""
+        return f"{self.dtype} [{', '.join(['N', *map(str, self.shape[1:])])}]"
+
+
+def named_inputs(
+    ports: tuple[Port, ...], inputs: Mapping[str, Array] | Array, subject: str = "Input"
+) -> dict[str, Array]:
+    """Inputs by name, of one batch size for all. Raises ApiError for a wrong name, shape, dtype or batch size."""
+    if not isinstance(inputs, Mapping):
+        if len(ports) != 1:
+            raise ApiError(f"Inputs must be a dict with the names {names(ports)}, not one array")
+        inputs = {ports[0].name: inputs}
+    if inputs.keys() != {port.name for port in ports}:
+        raise ApiError(f"Inputs must be named {names(ports)}, not {', '.join(map(repr, inputs)) or 'none'}")
+    for port in ports:
+        array = inputs[port.name]
+        if not isinstance(array, np.ndarray):
+            raise ApiError(f"{subject} {port.name!r} must be a numpy array, not {type(array).__name__}")
+        fits = array.ndim == len(port.shape) and array.shape[1:] == port.shape[1:] and len(array) > 0
+        if not fits or array.dtype != np.dtype(port.dtype):
+            raise ApiError(
+                f"{subject} {port.name!r} must be {port.of_any_batch()}, not {array.dtype} {list(array.shape)}"
+            )
+    sizes = {len(inputs[port.name]) for port in ports}
+    if len(sizes) != 1:
+        raise ApiError(f"Inputs must have one batch size, not {', '.join(map(str, sorted(sizes)))}")
+    return {port.name: inputs[port.name] for port in ports}
+
+
+def names(ports: tuple[Port, ...]) -> str:
+    """Quoted names with commas."""
+    return ", ".join(repr(port.name) for port in ports)
+
+
+def batches(inputs: Mapping[str, Array], batch: int) -> Iterator[tuple[dict[str, Array], int]]:
+    """(inputs of exactly `batch` images, how many of them are real): the last one is filled up with zeros."""
+    count = len(next(iter(inputs.values())))
+    for begin in range(0, count, batch):
+        real = min(batch, count - begin)
+        part = {name: array[begin : begin + real] for name, array in inputs.items()}
+        if real < batch:
+            part = {name: filled(array, batch) for name, array in part.items()}
+        yield part, real
+
+
+def filled(array: Array, batch: int) -> Array:
+    """`array` with zeros behind its last image."""
+    whole = np.zeros((batch, *array.shape[1:]), array.dtype)
+    whole[: len(array)] = array
+    return whole

@@ -1,0 +1,83 @@
+"""NumPy files on the command line. Nothing in them is executed: pickled objects are refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vta.cli.errors import CommandError
+from vta.cli.files import read_file
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedFile:
+    """``[NAME=]FILE``; `name` is empty when the tensor needs none, being the only one."""
+
+    name: str
+    path: Path
+
+
+def parse_named(option: str, text: str) -> NamedFile:
+    """Raises CommandError."""
+    name, equals, path = text.rpartition("=")
+    if not path or (equals and not name):
+        raise CommandError(f"{option} must be FILE or NAME=FILE, not {text!r}")
+    return NamedFile(name=name, path=Path(path))
+
+
+def read_arrays(path: Path) -> Array | dict[str, Array]:
+    """The array of an .npy file, or those of an .npz file by name. Raises CommandError."""
+    data = read_file(path)
+    try:
+        loaded = np.load(io.BytesIO(data), allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
+    except (ValueError, OSError, EOFError, KeyError, MemoryError, SyntaxError, zipfile.BadZipFile) as error:
+        raise CommandError(f"{path}: must be a NumPy file (.npy or .npz), and is none: {error}") from error
+    array: Array = loaded
+    return array
+
+
+def read_inputs(files: Iterable[NamedFile]) -> Array | dict[str, Array]:
+    """One unnamed .npy file is the array itself; everything else is a dict by name."""
+    given = tuple(files)
+    if len(given) == 1 and not given[0].name:
+        return read_arrays(given[0].path)
+    arrays: dict[str, Array] = {}
+    for file in given:
+        content = read_arrays(file.path)
+        if isinstance(content, dict):
+            raise CommandError(f"{file.path}: must be an .npy file where several inputs are given")
+        if not file.name:
+            raise CommandError(f"{file.path}: must be given as NAME={file.path} where several inputs are given")
+        if file.name in arrays:
+            raise CommandError(f"Input {file.name!r} must be given once, not twice")
+        arrays[file.name] = content
+    return arrays
+
+
+def npy_files(files: Iterable[NamedFile], outputs: Mapping[str, Array]) -> dict[Path, bytes]:
+    """Contents of the .npy files to write. Raises CommandError for an output that does not exist."""
+    contents: dict[Path, bytes] = {}
+    for file in files:
+        name = file.name
+        if not name and len(outputs) == 1:
+            (name,) = outputs
+        if name not in outputs:
+            known = ", ".join(map(repr, outputs))
+            raise CommandError(
+                f"--output must be NAME=FILE with a name of {known}, not {file.name or str(file.path)!r}"
+            )
+        buffer = io.BytesIO()
+        np.save(buffer, outputs[name], allow_pickle=False)
+        contents[file.path] = buffer.getvalue()
+    return contents

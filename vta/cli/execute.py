@@ -1,0 +1,223 @@
+"""``vta exec``: raw instruction streams, as any VTA compiler produces them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vta.cli import params
+from vta.cli.command import command
+from vta.cli.errors import CommandError
+from vta.cli.files import read_file, write_files
+from vta.cli.output import Activity, print_json, print_table
+from vta.cli.params import DumpOption, SegmentOption, config_option, json_option
+
+if TYPE_CHECKING:
+    from runtime.device import Bases, LaunchReport
+    from vta_hw.spec.config import VTAConfig
+    from vta_hw.spec.program import Program
+
+ENGINES = ("functional",)
+INSN_BYTES = 16
+MAX_DUMP_BYTES = 1 << 32
+
+EXAMPLES = (
+    (
+        "Run 4 instructions; weights are at 0x2000, the result of 256 bytes at 0x3000",
+        "vta exec --insns insns.bin --count 4 --segment 0x2000=weights.bin --dump 0x3000:256=out.bin",
+    ),
+    (
+        "Another machine; start with a token in the queue from compute to load (order: l2g,g2l,g2s,s2g)",
+        "vta exec --insns insns.bin --config vta_config.json --tokens 0,1,0,0 --json",
+    ),
+    ("Keep stream and memory as one file", "vta exec --insns insns.bin --segment 0x2000=w.bin --save stream.vta"),
+    ("Run that file", "vta exec stream.vta --dump 0x3000:256=out.bin"),
+)
+
+
+@command("exec", EXAMPLES)
+@click.argument("program", metavar="[PROGRAM.vta]", type=click.Path(path_type=Path), required=False)
+@click.option("--engine", type=params.one_of("Engine", ENGINES), default=ENGINES[0], show_default=True, metavar="NAME")
+@click.option("--insns", type=click.Path(path_type=Path), metavar="FILE", help="Instructions, 16 bytes each.")
+@click.option("--count", type=params.number("--count"), metavar="N", help="Instructions to run; all by default.")
+@config_option
+@click.option(
+    "--segment", "segments", type=params.segment, multiple=True, metavar="ADDR=FILE", help="Contents of memory."
+)
+@click.option(
+    "--dump", "dumps", type=params.dump, multiple=True, metavar="ADDR:LEN=FILE", help="Memory to keep afterwards."
+)
+@click.option(
+    "--tokens",
+    type=params.numbers("--tokens", 4),
+    metavar="L2G,G2L,G2S,S2G",
+    help="Tokens in the queues at the start.",
+)
+@click.option(
+    "--insn-address",
+    type=params.number("--insn-address"),
+    metavar="ADDR",
+    help="Where the instructions lie; by default where the stream has nothing else.",
+)
+@click.option(
+    "--bases",
+    type=params.numbers("--bases", 5),
+    metavar="UOP,INP,WGT,ACC,OUT",
+    help="Base addresses of the ports in bytes; 0 by default.",
+)
+@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after so long.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write stream and segments as .vta.")
+@json_option
+@click.pass_context
+def exec_command(
+    context: click.Context,
+    program: Path | None,
+    engine: str,
+    insns: Path | None,
+    count: int | None,
+    config: VTAConfig,
+    segments: tuple[SegmentOption, ...],
+    dumps: tuple[DumpOption, ...],
+    tokens: tuple[int, ...] | None,
+    insn_address: int | None,
+    bases: tuple[int, ...] | None,
+    timeout: float | None,
+    save: Path | None,
+    as_json: bool,
+) -> None:
+    """Execute a raw instruction stream.
+
+    The stream comes from --insns with --segment's, or from a raw PROGRAM.vta. Addresses and lengths are bytes, decimal
+    or 0x. Memory that no segment covers reads as zero, and so do the scratchpads at the start. Tokens left over at the
+    end are reported; they are no error.
+    """
+    check_dumps(dumps)
+    if program is not None:
+        refuse_options(context, ("insns", "count", "config", "segments", "tokens", "insn_address"))
+        raw = load_raw(program)
+    elif insns is not None:
+        raw = build_raw(config, insns, count, segments, tokens, insn_address, bases, dumps)
+    else:
+        raise CommandError("Give the instructions with --insns FILE, or a raw PROGRAM.vta")
+    report, contents = execute(raw, bases, dumps, timeout)
+    files: dict[Path, bytes | memoryview] = dict(zip((dump.path for dump in dumps), contents, strict=True))
+    if save is not None:
+        files[save] = raw.to_bytes()
+    write_files(files)
+    show(engine, raw, report, dumps, as_json)
+
+
+def refuse_options(context: click.Context, names: tuple[str, ...]) -> None:
+    """A program file says all of this itself."""
+    given = click.core.ParameterSource.COMMANDLINE
+    for name in names:
+        if context.get_parameter_source(name) is given:
+            option = next(param.opts[0] for param in context.command.params if param.name == name)
+            raise CommandError(f"{option} must not be given with a program file, which says it itself")
+
+
+def load_raw(path: Path) -> Program:
+    from vta_hw.spec.program import Program
+
+    program = Program.load(path)
+    if not program.is_raw:
+        raise CommandError(f"{path}: must be a raw program, not a compiled one; run it with `vta run {path}`")
+    return program
+
+
+def build_raw(
+    config: VTAConfig,
+    insns: Path,
+    count: int | None,
+    segments: tuple[SegmentOption, ...],
+    tokens: tuple[int, ...] | None,
+    insn_address: int | None,
+    bases: tuple[int, ...] | None,
+    dumps: tuple[DumpOption, ...],
+) -> Program:
+    from vta.placement import place_instructions
+    from vta_hw.spec.program import Program, Segment, Tokens
+
+    data = read_file(insns)
+    if count is None:
+        if len(data) % INSN_BYTES:
+            raise CommandError(f"{insns}: must hold whole instructions of {INSN_BYTES} bytes, not {len(data)} bytes")
+        count = len(data) // INSN_BYTES
+    if count == 0:
+        raise CommandError(f"{insns}: must hold at least one instruction to run")
+    if len(data) < count * INSN_BYTES:
+        raise CommandError(f"{insns}: must hold {count} instructions of {INSN_BYTES} bytes, not {len(data)} bytes")
+    data = data[: count * INSN_BYTES]
+    filled = [Segment(address=segment.address, data=read_file(segment.path)) for segment in segments]
+    if insn_address is None:
+        taken = [(segment.address, segment.address + len(segment.data)) for segment in filled]
+        taken += [(dump.address, dump.address + dump.nbytes) for dump in dumps]
+        insn_address = place_instructions(config, data, bases=ports(bases), taken=taken)
+    l2g, g2l, g2s, s2g = tokens or (0, 0, 0, 0)
+    return Program.raw(
+        config=config,
+        insns=data,
+        segments=filled,
+        tokens=Tokens(l2g=l2g, g2l=g2l, g2s=g2s, s2g=s2g),
+        insn_address=insn_address,
+    )
+
+
+def ports(bases: tuple[int, ...] | None) -> Bases:
+    from runtime.device import Bases
+
+    uop, inp, wgt, acc, out = bases or (0, 0, 0, 0, 0)
+    return Bases(uop=uop, inp=inp, wgt=wgt, acc=acc, out=out)
+
+
+def check_dumps(dumps: tuple[DumpOption, ...]) -> None:
+    seen: set[Path] = set()
+    for dump in dumps:
+        if dump.nbytes > MAX_DUMP_BYTES:
+            raise CommandError(f"Dump length must be at most {MAX_DUMP_BYTES} bytes, not {dump.nbytes}")
+        if dump.path in seen:
+            raise CommandError(f"Dump files must be different, not twice {str(dump.path)!r}")
+        seen.add(dump.path)
+
+
+def execute(
+    program: Program, bases: tuple[int, ...] | None, dumps: tuple[DumpOption, ...], timeout: float | None
+) -> tuple[LaunchReport, list[memoryview]]:
+    with Activity("Loading the simulator") as activity:
+        from runtime.devices.functional import FunctionalDevice
+        from runtime.replay import Range, replay
+
+        activity.step("Executing instructions")
+        report, contents = replay(
+            FunctionalDevice(program.config),
+            program,
+            bases=ports(bases),
+            dumps=[Range(address=dump.address, nbytes=dump.nbytes) for dump in dumps],
+            timeout=timeout,
+        )
+    return report, [array.data for array in contents]
+
+
+def show(engine: str, program: Program, report: LaunchReport, dumps: tuple[DumpOption, ...], as_json: bool) -> None:
+    left = asdict(report.tokens_left)
+    if as_json:
+        print_json(
+            {
+                "engine": engine,
+                "config": program.config.name,
+                "instructions": len(program.insns) // INSN_BYTES,
+                "tokens_left": left,
+                "statistics": dict(report.counters),
+                "dumps": [{"address": dump.address, "nbytes": dump.nbytes, "file": str(dump.path)} for dump in dumps],
+            }
+        )
+        return
+    rows = [(name, f"{value:,}") for name, value in report.counters.items()]
+    print_table(f"{len(program.insns) // INSN_BYTES} instructions on {program.config.name}", ("counter", "total"), rows)
+    if any(left.values()):
+        click.echo("tokens left: " + ", ".join(f"{name} {value}" for name, value in left.items()))
+    for dump in dumps:
+        click.echo(f"{dump.path}: {dump.nbytes} bytes from {dump.address:#x}")

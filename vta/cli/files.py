@@ -1,0 +1,46 @@
+"""Reading and writing files from the command line: a file is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from vta.cli.errors import CommandError
+
+
+def read_file(path: Path) -> bytes:
+    """Contents of a file. Raises OSError, or CommandError for a directory."""
+    if path.is_dir():
+        raise CommandError(f"{path}: must be a file, not a directory")
+    return path.read_bytes()
+
+
+def write_files(contents: Mapping[Path, bytes | memoryview]) -> None:
+    """Write all files or none of them: each goes to a neighbour first, and the renames come last."""
+    staged: dict[Path, str] = {}
+    try:
+        for path, data in contents.items():
+            if path.is_dir():
+                raise CommandError(f"{path}: must be a file, not a directory")
+            if not path.parent.is_dir():
+                raise CommandError(f"{path}: the directory must exist")
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            staged[path] = name
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(name, 0o666 & ~_umask())
+        for path in list(staged):
+            os.replace(staged[path], path)
+            del staged[path]
+    finally:
+        for name in staged.values():
+            os.unlink(name)
+
+
+def _umask() -> int:
+    # There is no call that only reads it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

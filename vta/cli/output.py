@@ -1,0 +1,87 @@
+"""What the commands print: JSON, tables, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Container, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_WIDE = 1000
+
+PATIENCE = 2.0
+"""Seconds of silence before progress is shown."""
+
+
+def print_json(value: Any) -> None:
+    """The only thing a command prints on stdout under ``--json``."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Container[int] = (0,)
+) -> None:
+    """A table on stdout, never cut to the terminal's width; columns that are not text are figures, to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index in text_columns else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False, width=_WIDE).print(table)
+
+
+class Activity:
+    """Progress on stderr: shown on a terminal only, and only when the work lasts longer than two seconds.
+
+    Use in a ``with`` block; `step` names what is being done and, if known, how much of it.
+    """
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._done = 0
+        self._total: int | None = None
+        self._progress: Progress | None = None
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(PATIENCE, self._show)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        with self._lock:
+            if self._progress is not None:
+                self._progress.stop()
+
+    def step(self, description: str, done: int = 0, total: int | None = None) -> None:
+        """Say what is going on now; `done` of `total` pieces of it are finished."""
+        with self._lock:
+            self._description, self._done, self._total = description, done, total
+            if self._progress is not None:
+                self._progress.update(self._progress.task_ids[0], description=description, completed=done, total=total)
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with self._lock:
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._progress.add_task(self._description, completed=self._done, total=self._total)
+            self._progress.start()

@@ -1,0 +1,66 @@
+"""What can run a program, and the session that does."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from runtime.session import HostFunction, Session
+from vta.errors import ApiError
+from vta_hw.spec.program import Launch, Program
+
+
+class Engine(enum.Enum):
+    """FUNCTIONAL: the VTA program, on the functional simulator, with its host steps on the CPU. LLVM: the CPU program,
+    as machine code. INTERP: the CPU program, by the tensor IR's interpreter, which is slow and obvious. REFERENCE: the
+    quantised graph, op by op in numpy; needs the graph, so a program that was compiled here and not loaded from a file.
+    """
+
+    FUNCTIONAL = "functional"
+    LLVM = "llvm"
+    INTERP = "interp"
+    REFERENCE = "reference"
+
+    @staticmethod
+    def of(name: Engine | str) -> Engine:
+        """Raises ApiError for a name that is none."""
+        try:
+            return Engine(name)
+        except ValueError:
+            known = ", ".join(repr(engine.value) for engine in Engine)
+            raise ApiError(f"Engine must be one of {known}, not {name!r}") from None
+
+
+def is_accelerated(program: Program) -> bool:
+    """Whether any step runs on the accelerator."""
+    return any(isinstance(step, Launch) for step in program.steps)
+
+
+def open_session(program: Program, engine: Engine, timeout: float | None = None) -> Session:
+    """A session of `program` on a new device. `engine` suits the program and is not REFERENCE."""
+    if engine is Engine.FUNCTIONAL:
+        from runtime.devices.functional import FunctionalDevice
+
+        return Session(FunctionalDevice(program.config), program, host_loader(engine), timeout=timeout)
+    from runtime.devices.host import HostDevice
+
+    return Session(HostDevice(program.config), program, host_loader(engine), timeout=timeout)
+
+
+def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:
+    """The loader of serialised host steps that an engine uses: interpreter or machine code."""
+    from compiler.tensor import serial
+
+    if engine is Engine.INTERP:
+        from compiler.tensor import interp
+
+        def interpret(source: Mapping[str, Any]) -> HostFunction:
+            proc = serial.from_json(dict(source))
+            return lambda *arrays: interp.run(proc, arrays)
+
+        return interpret
+
+    from compiler.llvm import jit
+
+    return lambda source: jit.compile_proc(serial.from_json(dict(source)))

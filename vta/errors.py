@@ -1,0 +1,7 @@
+"""Errors of the Python interface and the command line."""
+
+from __future__ import annotations
+
+
+class ApiError(ValueError):
+    """An argument that the toolkit cannot use; the message is one sentence."""

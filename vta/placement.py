@@ -1,0 +1,80 @@
+"""Where to put the instructions of a third-party stream that does not say where they were.
+
+They must not lie in memory the stream reads or writes: reads of memory nobody filled give zero (VTA spec 3.7), and
+what is dumped afterwards must hold no instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.device import PAGE_BYTES, Bases
+from vta.errors import ApiError
+from vta_hw.spec.config import VTAConfig
+from vta_hw.spec.isa import ISA, MemoryType, Opcode
+from vta_hw.spec.program import ADDRESS_LIMIT
+
+Interval = tuple[int, int]
+
+
+def place_instructions(
+    config: VTAConfig, insns: bytes, *, bases: Bases | None = None, taken: Iterable[Interval] = ()
+) -> int:
+    """Lowest page address, not 0, where `insns` collide with nothing. Raises ApiError if there is none.
+
+    taken: (first byte, byte after the last) of memory that is used besides the stream's own loads and stores.
+    """
+    pages = merged([*touched(config, insns, bases or Bases()), *taken])
+    address = PAGE_BYTES
+    for begin, end in pages:
+        if address + len(insns) <= begin:
+            break
+        address = max(address, -(-end // PAGE_BYTES) * PAGE_BYTES)
+    if address + len(insns) > ADDRESS_LIMIT:
+        raise ApiError(f"Memory below 2**32 must have room for {len(insns)} bytes of instructions; give their address")
+    return address
+
+
+def touched(config: VTAConfig, insns: bytes, bases: Bases) -> list[Interval]:
+    """(first byte, byte after the last) that each LOAD and STORE with elements may reach, rows' gaps included."""
+    rows = ISA(config).decode_fields(insns)
+    moves = (rows["opcode"] == Opcode.LOAD) | (rows["opcode"] == Opcode.STORE)
+    rows = rows[moves & (rows["x_size"] > 0) & (rows["y_size"] > 0)]
+    ports = {
+        MemoryType.UOP: bases.uop,
+        MemoryType.WGT: bases.wgt,
+        MemoryType.INP: bases.inp,
+        MemoryType.ACC: bases.acc,
+        MemoryType.OUT: bases.out,
+        MemoryType.ACC_8BIT: bases.acc,
+    }
+    intervals: list[Interval] = []
+    for memory_type, base in ports.items():
+        # A store is of the OUT buffer whatever its memory type says.
+        stores = rows["opcode"] == Opcode.STORE
+        chosen = rows[stores if memory_type is MemoryType.OUT else ~stores & (rows["memory_type"] == memory_type)]
+        intervals += _spans(chosen, base, config.dram_elem_bytes(memory_type))
+    return intervals
+
+
+def merged(intervals: Sequence[Interval]) -> list[Interval]:
+    """Ascending, disjoint, none touching the next."""
+    result: list[Interval] = []
+    for begin, end in sorted(intervals):
+        if result and begin <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((begin, end))
+    return result
+
+
+def _spans(rows: NDArray[np.void], base: int, element_bytes: int) -> list[Interval]:
+    first = rows["dram_base"]
+    count = (rows["y_size"] - 1) * rows["x_stride"] + rows["x_size"]
+    return [
+        (base + int(begin) * element_bytes, base + int(begin + elements) * element_bytes)
+        for begin, elements in zip(first, count, strict=True)
+    ]
