@@ -57,8 +57,12 @@ class Window:
 
     def covered(self, height: int, width: int) -> Array:
         """int32 [OH,OW]: how many taps of each window lie inside the input."""
-        ones = np.ones((1, 1, height, width), np.int32)
-        counts = np.zeros(self.output(height, width), np.int32)
-        for _, _, tap in self.taps(ones, 0):
-            counts += tap[0, 0]
-        return counts
+        rows, columns = self.output(height, width)
+        return np.multiply.outer(self._covered(0, height, rows), self._covered(1, width, columns))
+
+    def _covered(self, axis: int, size: int, outputs: int) -> Array:
+        """The same along one axis, int32 [outputs]."""
+        first = np.arange(outputs) * self.stride[axis] - self.padding[axis]
+        taps = first[:, None] + np.arange(self.kernel[axis]) * self.dilation[axis]
+        inside: Array = np.count_nonzero((taps >= 0) & (taps < size), axis=1)
+        return inside.astype(np.int32)

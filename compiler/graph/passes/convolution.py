@@ -69,8 +69,8 @@ def _affine(rewriter: Rewriter, node: Node) -> str | None:
             return _scale_and_add(rewriter, node, node.inputs[0], factor, offset)
         case Add():
             for value, other in (node.inputs, node.inputs[::-1]):
-                if rewriter.array(value) is None and (offset := _channel_vector(rewriter, value, other)) is not None:
-                    return _scale_and_add(rewriter, node, value, np.ones_like(offset), offset)
+                if rewriter.array(value) is None and (bias := _channel_vector(rewriter, value, other)) is not None:
+                    return _scale_and_add(rewriter, node, value, np.ones_like(bias), bias)
     return None
 
 
@@ -92,7 +92,7 @@ def _scale_and_add(rewriter: Rewriter, node: Node, value: str, factor: Array, of
         parameters = [array for name in producer.inputs[1:] if (array := rewriter.array(name)) is not None]
         if len(parameters) == len(producer.inputs) - 1:
             bias = parameters[1] * factor + offset if len(parameters) == 2 else offset
-            weight = parameters[0] * factor.reshape(-1, 1, 1, 1)
+            weight: Array = parameters[0] * factor.reshape(-1, 1, 1, 1)
             return _conv(rewriter, node, producer.op, producer.inputs[0], weight, bias)
     channels = len(factor)
     return _conv(rewriter, node, Conv(groups=channels), value, factor.reshape(channels, 1, 1, 1), offset)

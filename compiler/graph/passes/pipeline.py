@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from compiler.graph.ir import Graph
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from compiler.graph.ir import Array, Graph
 from compiler.graph.passes.base import run_passes
 from compiler.graph.passes.convolution import DenseToConv, ExpandGroups, FoldAffine
 from compiler.graph.passes.fuse import Fuse
+from compiler.graph.passes.layout import AssignLayouts
+from compiler.graph.passes.partition import Partition
 from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity, SinkReshapes
+from compiler.graph.quantize.convert import quantize
+from compiler.graph.quantize.report import Quantized
+from compiler.graph.quantize.values import QuantizeOptions
+from vta_hw.spec.config import VTAConfig
 
 PREPARE = (
     RemoveIdentity(),
@@ -24,3 +33,20 @@ PREPARE = (
 def prepare(graph: Graph) -> Graph:
     """`graph` after `PREPARE`: the same function, up to float rounding of folded weights."""
     return run_passes(graph, PREPARE)
+
+
+def place(graph: Graph, config: VTAConfig) -> Graph:
+    """A quantised graph with layouts and placements: what the back ends read."""
+    return run_passes(graph, (AssignLayouts(config=config), Partition()))
+
+
+def quantize_model(
+    graph: Graph,
+    batches: Iterable[Mapping[str, Array]],
+    *,
+    config: VTAConfig,
+    options: QuantizeOptions | None = None,
+) -> Quantized:
+    """From a graph as imported to one that the back ends read. See `quantize` for the arguments and errors."""
+    quantized = quantize(prepare(graph), batches, config=config, options=options)
+    return replace(quantized, graph=place(quantized.graph, config))

@@ -76,8 +76,9 @@ def scale_conv(problem: ConvProblem, *, max_shift: int) -> ConvScaling:
             break
     if best is None:
         reach = max(-int(problem.acc_low.min()), int(problem.acc_high.max()))
-        raise QuantizeError(f"accumulators of up to {reach}, scaled by up to {problem.factor.max():.6g}, and a bias of up "
-                            f"to {np.abs(problem.offset).max():.6g} steps of the result must fit in int32 together")
+        offset = float(np.abs(problem.offset).max())
+        raise QuantizeError(f"accumulators of up to {reach}, scaled by up to {problem.factor.max():.6g}, and a bias "
+                            f"of up to {offset:.6g} steps of the result must fit in int32 together")
     return best
 
 

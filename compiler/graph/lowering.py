@@ -1,0 +1,112 @@
+"""How a node becomes a tensor-IR procedure: the tensors' places in memory, and what `Op.lower` gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import LoweringError
+from compiler.tensor.define import Tiled
+from compiler.tensor.ir import DType, Proc
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """The tile of the machine: images, input channels and output channels of one matrix product."""
+
+    batch: int = 1
+    block_in: int = 16
+    block_out: int = 16
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A definition, and what its parameters are.
+
+    arguments: for each parameter but the last, which is the result: the position of the node's input, or a constant array
+    in the shape of the parameter. Parameters view the tensors' bytes in a shape of their own.
+    """
+
+    proc: Proc
+    arguments: tuple[int | Array, ...]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An operand or result of a node being lowered: its logical shape, its tile in memory, and its value if constant."""
+
+    shape: tuple[int, ...]
+    dtype: DType
+    tile: tuple[int, int] | None
+    value: Array | None = None
+
+    @property
+    def image(self) -> tuple[int, int, int, int]:
+        """The shape as [N,C,H,W]; trailing dimensions that are missing count one."""
+        if len(self.shape) > 4:
+            raise LoweringError(f"Tensor must have at most 4 dimensions, not {self.shape}")
+        n, c, h, w = (*self.shape, 1, 1, 1, 1)[:4]
+        return n, c, h, w
+
+    def tiled(self, channels: int, batch: int) -> Tiled:
+        """The tensor as tiles of `batch` images by `channels`, several to a stored block where the block is wider."""
+        if self.tile is None:
+            raise LoweringError(f"Tensor of shape {self.shape} must be packed to be computed on")
+        n, c = self.tile
+        if n != batch or c % channels or (n > 1 and c != channels):
+            raise LoweringError(f"Tensor packed by {n}x{c} must consist of tiles of {batch}x{channels}")
+        images, count, height, width = self.image
+        return Tiled(
+            batches=-(-images // n),
+            blocks=-(-count // c),
+            height=height,
+            width=width,
+            subs=c // channels,
+            n=n,
+            c=channels,
+            dtype=self.dtype,
+        )
+
+    def constant(self) -> Array:
+        """The value. Raises LoweringError if it is computed."""
+        if self.value is None:
+            raise LoweringError(f"Operand of shape {self.shape} must be constant to be packed at compile time")
+        return self.value
+
+
+def pack_weights(w: Array, x: Tiled, y: Tiled) -> Array:
+    """[O,I,KH,KW] to [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x]; missing channels become zero."""
+    outs, ins, kh, kw = w.shape
+    padded = np.zeros((y.blocks * y.subs * y.c, x.blocks * x.subs * x.c, kh, kw), w.dtype)
+    padded[:outs, :ins] = w
+    tiles = padded.reshape(y.blocks, y.subs, y.c, x.blocks, x.subs, x.c, kh, kw)
+    return np.ascontiguousarray(tiles.transpose(0, 1, 3, 4, 6, 7, 2, 5))
+
+
+def pack_channels(values: Array, y: Tiled) -> Array:
+    """[O] to [blocks, subs, n, c], each channel repeated over the rows of a tile."""
+    padded = np.zeros(y.blocks * y.subs * y.c, values.dtype)
+    padded[: len(values)] = values
+    tiles = padded.reshape(y.blocks, y.subs, 1, y.c)
+    return np.ascontiguousarray(np.broadcast_to(tiles, (y.blocks, y.subs, y.n, y.c)))
+
+
+def pack_positions(values: Array, y: Tiled) -> Array:
+    """[OH,OW] to [OH, OW, n, c], each repeated over the whole tile."""
+    return np.ascontiguousarray(np.broadcast_to(values[:, :, None, None], (*values.shape, y.n, y.c)))
+
+
+def packed_tile(operand: Placed) -> tuple[int, int]:
+    """The tile of a packed operand; one element if it lies row-major."""
+    return operand.tile or (1, 1)
+
+
+def elements(operands: Sequence[Placed]) -> int:
+    """Number of elements, the same for all operands."""
+    return int(np.prod(operands[0].shape, dtype=np.int64))

@@ -1,0 +1,107 @@
+"""Where integer tensors get their tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from compiler.graph.ir import Graph, Node
+from compiler.graph.layout import Layout
+from compiler.graph.ops import checks
+from compiler.graph.ops.qconv import QConv2d
+from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
+from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.passes.base import Pass
+from compiler.graph.rewrite import first_free
+from vta_hw.spec.config import VTAConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssignLayouts(Pass):
+    """Every integer activation gets the layout in which the accelerator makes it and wants it.
+
+    With one row per tile, one layout serves all: c is the larger of BLOCK_IN and BLOCK_OUT, of which the other is a
+    divisor, and memory order is the same for both. With more rows it serves where the blocks are equal. Otherwise a
+    convolution reads tiles of BLOCK_IN channels, everything else works on tiles of BLOCK_OUT, and `Relayout` nodes
+    stand between. Afterwards every rank-4 int8 or int16 activation, computed or constant, has a layout that its readers
+    accept. Weights and the other parameters of a layer have none.
+    """
+
+    name: ClassVar[str] = "assign-layouts"
+    config: VTAConfig
+
+    @property
+    def read(self) -> Layout:
+        """What a convolution reads."""
+        if self.config.batch == 1:
+            return Layout(1, max(self.config.block_in, self.config.block_out))
+        return Layout(self.config.batch, self.config.block_in)
+
+    @property
+    def made(self) -> Layout:
+        """What every op makes, and all but convolutions read."""
+        if self.config.batch == 1:
+            return self.read
+        return Layout(self.config.batch, self.config.block_out)
+
+    def apply(self, graph: Graph) -> Graph:
+        sweep = _Sweep(self, graph)
+        for node in graph.nodes:
+            sweep.add(node)
+        return replace(graph, nodes=tuple(sweep.nodes), layouts=sweep.layouts)
+
+    def wanted(self, node: Node, position: int) -> Layout | None:
+        """Layout in which `node` reads its input at `position`; None if any will do."""
+        match node.op:
+            case QConv2d():
+                return {0: self.read, 4: self.made}.get(position)
+            case QAdd() | QMaxPool2d():
+                return self.made
+            case QAvgPool2d():
+                return self.made if position == 0 else None
+            case _:
+                return None
+
+
+class _Sweep:
+    """The new nodes and layouts while the pass runs."""
+
+    def __init__(self, step: AssignLayouts, graph: Graph) -> None:
+        self.step, self.graph = step, graph
+        self.nodes: list[Node] = []
+        self.layouts = dict(graph.layouts)
+        self._relaid: dict[tuple[str, Layout], str] = {}
+        self._taken = set(graph.types)
+
+    def add(self, node: Node) -> None:
+        inputs = tuple(self._input(node, position, name) for position, name in enumerate(node.inputs))
+        self.nodes.append(replace(node, inputs=inputs))
+        result = self.graph.types[node.output]
+        if result.dtype in checks.QUANTISED and len(result.shape) == 4 and node.output not in self.layouts:
+            self.layouts[node.output] = self._made(node)
+
+    def _made(self, node: Node) -> Layout:
+        if not isinstance(node.op, Quantize):
+            return self.step.made
+        wanted = [
+            layout
+            for reader in self.graph.nodes
+            for position, name in enumerate(reader.inputs)
+            if name == node.output and (layout := self.step.wanted(reader, position)) is not None
+        ]
+        return wanted[0] if wanted else self.step.made
+
+    def _input(self, node: Node, position: int, name: str) -> str:
+        """The input in the layout that the node wants, through one relayout for all readers that want the same."""
+        wanted = self.step.wanted(node, position)
+        if wanted is not None and name in self.graph.constants:
+            self.layouts.setdefault(name, wanted)
+        if wanted is None or self.layouts.get(name) == wanted:
+            return name
+        if (name, wanted) not in self._relaid:
+            value = first_free(f"{name}.{wanted}", self._taken)
+            self._taken.add(value)
+            self.nodes.append(Node(op=Relayout(), inputs=(name,), output=value, name=f"{node.name}.relayout"))
+            self.layouts[value] = wanted
+            self._relaid[name, wanted] = value
+        return self._relaid[name, wanted]

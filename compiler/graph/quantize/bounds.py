@@ -1,0 +1,127 @@
+"""Proof that a quantised graph never overflows: interval arithmetic over the integers it really contains.
+
+It knows nothing of how the integers were chosen. A bound holds for every partial sum in any order, since each term's
+interval is widened to contain zero; so it holds for any schedule of the convolution too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import QuantizeError
+from compiler.graph.ir import Graph, Node
+from compiler.graph.ops.qconv import QConv2d
+from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
+from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+
+INT32 = (-(1 << 31), (1 << 31) - 1)
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Closed interval of integers."""
+
+    lo: int
+    hi: int
+
+    def times(self, factor: int) -> Interval:
+        return Interval(lo=min(self.lo * factor, self.hi * factor), hi=max(self.lo * factor, self.hi * factor))
+
+    def with_zero(self) -> Interval:
+        return Interval(lo=min(self.lo, 0), hi=max(self.hi, 0))
+
+    def plus(self, other: Interval) -> Interval:
+        return Interval(lo=self.lo + other.lo, hi=self.hi + other.hi)
+
+    @property
+    def bits(self) -> int:
+        """Signed bits that hold every element."""
+        return max((-self.lo - 1 if self.lo < 0 else 0).bit_length(), max(self.hi, 0).bit_length()) + 1
+
+
+def conv_accumulator(w: NDArray[Any], x: Interval) -> tuple[Ints, Ints]:
+    """(low, high), int64 [O]: bounds of every partial sum of an output channel, for weights [O,C,KH,KW]."""
+    w64 = w.astype(np.int64).reshape(len(w), -1)
+    x = x.with_zero()
+    low = np.minimum(w64 * x.lo, w64 * x.hi).sum(axis=1)
+    high = np.maximum(w64 * x.lo, w64 * x.hi).sum(axis=1)
+    return low, high
+
+
+def prove(graph: Graph) -> dict[str, Interval]:
+    """Largest interval of intermediates of each quantised node, by its output.
+
+    Raises QuantizeError naming the first node that some input could make overflow int32.
+    """
+    values: dict[str, Interval] = {}
+    peaks: dict[str, Interval] = {}
+
+    def interval(name: str) -> Interval:
+        if name not in values:
+            bits = graph.types[name].dtype.bits
+            values[name] = Interval(lo=-(1 << (bits - 1)), hi=(1 << (bits - 1)) - 1)
+        return values[name]
+
+    for node in graph.nodes:
+        match node.op:
+            case Quantize():
+                values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
+            case QMaxPool2d() | Relayout():
+                values[node.output] = interval(node.inputs[0])
+            case QConv2d() | QAdd() | QAvgPool2d():
+                values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
+                peaks[node.output] = _checked(node, _peak(graph, node, interval))
+    return peaks
+
+
+def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Interval:
+    match node.op:
+        case QConv2d():
+            return _conv_peak(graph, node, node.op, interval)
+        case QAdd():
+            factors = (node.op.m0, node.op.m1)
+            terms = [interval(name).times(m).with_zero() for name, m in zip(node.inputs, factors, strict=False)]
+            total = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))
+            for term in terms:
+                total = total.plus(term)
+            return total
+        case QAvgPool2d():
+            total = interval(node.inputs[0]).with_zero().times(math.prod(node.op.kernel))
+            factors_at = [node.op.mul] if node.op.mul is not None else graph.constants[node.inputs[1]].ravel().tolist()
+            peaks = [total.times(int(m)).with_zero() for m in {min(factors_at), max(factors_at), 1}]
+            bias = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))
+            return Interval(lo=min(p.lo for p in peaks), hi=max(p.hi for p in peaks)).plus(bias)
+        case _:
+            raise AssertionError(node.op)
+
+
+def _conv_peak(graph: Graph, node: Node, op: QConv2d, interval: Callable[[str], Interval]) -> Interval:
+    w, m, b = (_constant(graph, node, name) for name in node.inputs[1:4])
+    low, high = conv_accumulator(w, interval(node.inputs[0]))
+    residual = interval(node.inputs[4]).times(op.r_mul).with_zero() if len(node.inputs) == 5 else Interval(lo=0, hi=0)
+    lo, hi = int(low.min(initial=0)), int(high.max(initial=0))
+    for channel in range(len(w)):
+        factor, bias = int(m[channel]), int(b[channel])
+        acc = Interval(lo=int(low[channel]) >> op.pre_shift, hi=int(high[channel]) >> op.pre_shift)
+        peak = acc.times(factor).with_zero().plus(Interval(lo=min(bias, 0), hi=max(bias, 0))).plus(residual)
+        lo, hi = min(lo, peak.lo), max(hi, peak.hi)
+    return Interval(lo=lo, hi=hi)
+
+
+def _constant(graph: Graph, node: Node, name: str) -> NDArray[Any]:
+    if name not in graph.constants:
+        raise QuantizeError(f"Layer {node.name!r} must have constant parameters, not the computed {name!r}")
+    return graph.constants[name]
+
+
+def _checked(node: Node, peak: Interval) -> Interval:
+    if peak.lo < INT32[0] or peak.hi > INT32[1]:
+        raise QuantizeError(f"Layer {node.name!r} must stay within int32, not reach {peak.lo}..{peak.hi}")
+    return peak

@@ -1,0 +1,72 @@
+"""From the prepared float graph to the quantised one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from compiler.errors import QuantizeError
+from compiler.graph.ir import Array, Graph, Node
+from compiler.graph.ops.fused import FusedAdd, FusedConv
+from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
+from compiler.graph.quantize import rules
+from compiler.graph.quantize.bounds import prove
+from compiler.graph.quantize.calibrate import measure
+from compiler.graph.quantize.report import LayerReport, Quantized
+from compiler.graph.quantize.values import QuantizeOptions, Values
+from vta_hw.spec.config import VTAConfig
+
+
+def quantize(
+    graph: Graph,
+    batches: Iterable[Mapping[str, Array]],
+    *,
+    config: VTAConfig,
+    options: QuantizeOptions | None = None,
+) -> Quantized:
+    """Quantise a graph that `pipeline.prepare` made: symmetric, weights per output channel, activations per tensor.
+
+    batches: calibration inputs, each a mapping from input name to a float32 array of any number of images. Bits come
+    from `config`. What has no quantised form stays float, between a `Dequantize` and a `Quantize`. The result is proven
+    free of overflow. Raises QuantizeError when a layer cannot be kept within int32, or calibration is unusable.
+    """
+    values = Values(graph, measure(graph, batches), config, options or QuantizeOptions())
+    reports: list[LayerReport] = []
+    for node in graph.nodes:
+        try:
+            report = _quantize_node(values, node)
+        except QuantizeError as error:
+            raise QuantizeError(f"Layer {node.name!r}: {error}") from None
+        reports += [report] if report is not None else []
+    for name in graph.outputs:
+        if name in graph.producers:
+            values.as_float(name, graph.producers[name])
+    result = values.rewriter.finish()
+    result.verify()
+    peaks = prove(result)
+    layers = tuple(
+        replace(report, accumulator_bits=peaks[report.value].bits if report.value in peaks else None)
+        for report in reports
+        if report.value in result.types
+    )
+    scales = {name: scale for name, scale in values.scales().items() if name in result.types}
+    return Quantized(graph=result, layers=layers, scales=scales)
+
+
+def _quantize_node(values: Values, node: Node) -> LayerReport | None:
+    """Add the node in its quantised form, or as it is and return None."""
+    shape = values.source.types[node.inputs[0]].shape
+    match node.op:
+        case FusedConv():
+            return rules.conv(values, node, node.op)
+        case FusedAdd() if len(shape) == 4:
+            return rules.add(values, node, node.op)
+        case MaxPool():
+            return rules.max_pool(values, node, node.op)
+        case AveragePool():
+            return rules.average_pool(values, node, node.op)
+        case GlobalAveragePool():
+            return rules.average_pool(values, node, AveragePool(kernel=(shape[2], shape[3])))
+        case _:
+            values.define_float(node)
+            return None

@@ -1,0 +1,116 @@
+"""The quantised form of each fused float op: scales, then integers, then the node."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import QuantizeError
+from compiler.graph.ir import Array, Node
+from compiler.graph.ops.fused import FusedAdd, FusedConv
+from compiler.graph.ops.pool import AveragePool, MaxPool
+from compiler.graph.ops.qconv import QConv2d
+from compiler.graph.ops.qelementwise import QAdd
+from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.quantize.bounds import conv_accumulator
+from compiler.graph.quantize.report import LayerReport, Method
+from compiler.graph.quantize.scaling import INT32_MAX, ConvProblem, Term, scale_conv, scale_sum
+from compiler.graph.quantize.values import Integers, Values, storage, symmetric
+
+
+def quantize_weights(w: Array, *, bits: int, reach: int) -> tuple[Array, NDArray[np.float64]]:
+    """float32 [O,C,KH,KW] -> (integers in -qmax..qmax of the same shape, float64 [O] reals per step).
+
+    reach: largest magnitude of an activation. Where the accumulator could overflow, steps get larger, so that fewer
+    integers are used. Raises QuantizeError when rounding alone could overflow it.
+    """
+    flat = np.abs(w.astype(np.float64).reshape(len(w), -1))
+    qmax = symmetric(bits).hi
+    room = INT32_MAX - flat.shape[1] * reach / 2
+    if room <= 0:
+        raise QuantizeError(f"an output must sum fewer than {2 * INT32_MAX // reach} products, not {flat.shape[1]}")
+    scale = np.maximum(flat.max(axis=1) / qmax, flat.sum(axis=1) * reach / room)
+    scale[scale == 0] = 1.0
+    steps = np.rint(w / scale.reshape(-1, 1, 1, 1))
+    return np.clip(steps, -qmax, qmax).astype(storage(bits).numpy), scale
+
+
+def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
+    x = values.as_integers(node.inputs[0], node)
+    w, bias = (values.source.constants[name] for name in node.inputs[1:3])
+    reach = max(-x.range.lo, x.range.hi)
+    w_q, w_scale = quantize_weights(w, bits=values.config.wgt_bits, reach=reach)
+    scale, span = values.clipped(node.output, op.lo, op.hi)
+    residual = values.as_integers(node.inputs[3], node) if len(node.inputs) == 4 else None
+    low, high = conv_accumulator(w_q, x.range)
+    problem = ConvProblem(
+        acc_low=low,
+        acc_high=high,
+        factor=np.where(np.any(w_q != 0, axis=(1, 2, 3)), x.scale * w_scale / scale, 0.0),
+        offset=bias.astype(np.float64) / scale,
+        lo=span.lo,
+        hi=span.hi,
+        residual=_term(residual, scale) if residual else None,
+    )
+    chosen = scale_conv(problem, max_shift=values.options.max_shift)
+    constants = {"w": w_q, "m": chosen.m.astype(np.int32), "b": chosen.b.astype(np.int32)}
+    parameters = [values.rewriter.constant(array, f"{node.name}.{key}") for key, array in constants.items()]
+    q = QConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, pre_shift=chosen.pre_shift,
+                shift=chosen.shift, r_mul=chosen.r_mul, lo=span.lo, hi=span.hi)
+    inputs = (x.name, *parameters, *([residual.name] if residual else []))
+    value = values.define_integers(node, q, inputs, scale, span)
+    return LayerReport(
+        value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,
+        input_scales=(x.scale, *([residual.scale] if residual else [])), output_scale=scale,
+        weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=Method.CALIBRATED,
+        pre_shift=chosen.pre_shift, shift=chosen.shift, error=chosen.error,
+    )
+
+
+def add(values: Values, node: Node, op: FusedAdd) -> LayerReport:
+    operands = tuple(values.as_integers(name, node) for name in node.inputs)
+    scale, span = values.clipped(node.output, op.lo, op.hi)
+    chosen = scale_sum(tuple(_term(operand, scale) for operand in operands))
+    m0, m1 = (*chosen.multipliers, 0)[:2]
+    q = QAdd(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=span.lo, hi=span.hi)
+    value = values.define_integers(node, q, tuple(operand.name for operand in operands), scale, span)
+    return LayerReport(
+        value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, output_scale=scale,
+        input_scales=tuple(operand.scale for operand in operands), scale_method=Method.CALIBRATED,
+        shift=chosen.shift, error=chosen.error,
+    )
+
+
+def max_pool(values: Values, node: Node, op: MaxPool) -> LayerReport:
+    x = values.as_integers(node.inputs[0], node)
+    q = QMaxPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, dilation=op.dilation)
+    value = values.define_integers(node, q, (x.name,), x.scale, x.range)
+    return LayerReport(
+        value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, input_scales=(x.scale,),
+        output_scale=x.scale, scale_method=Method.INHERITED,
+    )
+
+
+def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport:
+    x = values.as_integers(node.inputs[0], node)
+    scale = values.scale(node.output)
+    counts = op.counts(*values.source.types[node.inputs[0]].shape[2:])
+    window = op.kernel[0] * op.kernel[1]
+    fewest = int(counts.min())
+    chosen = scale_sum((Term(ratio=x.scale / scale / fewest, lo=x.range.lo * window, hi=x.range.hi * window),))
+    mul: int | None = chosen.multipliers[0]
+    inputs: tuple[str, ...] = (x.name,)
+    if counts.max() != fewest:
+        factors = np.rint(x.scale / scale / counts * (1 << chosen.shift)).astype(np.int32)
+        mul, inputs = None, (x.name, values.rewriter.constant(factors, f"{node.name}.m"))
+    q = QAvgPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, mul=mul, bias=chosen.bias,
+                   shift=chosen.shift, lo=values.limits.lo, hi=values.limits.hi)
+    value = values.define_integers(node, q, inputs, scale, values.limits)
+    return LayerReport(
+        value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, input_scales=(x.scale,),
+        output_scale=scale, scale_method=Method.CALIBRATED, shift=chosen.shift, error=chosen.error,
+    )
+
+
+def _term(operand: Integers, scale: float) -> Term:
+    return Term(ratio=operand.scale / scale, lo=operand.range.lo, hi=operand.range.hi)

@@ -1,0 +1,136 @@
+"""The two forms of an activation while a graph is being quantised: float32, and integers with a scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.errors import QuantizeError
+from compiler.graph.ir import Graph, Node, Op
+from compiler.graph.ops.qelementwise import Dequantize, Quantize
+from compiler.graph.quantize.bounds import Interval
+from compiler.graph.quantize.calibrate import Calibration, Magnitudes
+from compiler.graph.rewrite import Rewriter
+from compiler.tensor.ir import DType
+from vta_hw.spec.config import VTAConfig
+
+MAX_SHIFT = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """calibration, percent: how thresholds are read from the histograms of activations; percent is for PERCENTILE only.
+
+    max_shift: largest shift amount, 0..30. 15 keeps programs within what every published VTA does (VTA spec 3.5).
+    """
+
+    calibration: Calibration = Calibration.MSE
+    percent: float = 99.99
+    max_shift: int = MAX_SHIFT
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percent <= 100:
+            raise QuantizeError(f"percent must be above 0 and at most 100, not {self.percent}")
+        if not 0 <= self.max_shift <= MAX_SHIFT:
+            raise QuantizeError(f"max_shift must be 0..{MAX_SHIFT}, not {self.max_shift}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integers:
+    """An activation in integers: value of the new graph, reals per step (a float32), range of the steps."""
+
+    name: str
+    scale: float
+    range: Interval
+
+
+def storage(bits: int) -> DType:
+    """The dtype that holds integers of 4, 8 or 16 bits."""
+    return DType.INT8 if bits <= 8 else DType.INT16
+
+
+def symmetric(bits: int) -> Interval:
+    return Interval(lo=-(1 << (bits - 1)), hi=(1 << (bits - 1)) - 1)
+
+
+class Values:
+    """Each value of the source graph exists in the new one as float, as integers, or both, made when asked for."""
+
+    def __init__(
+        self, graph: Graph, magnitudes: Mapping[str, Magnitudes], config: VTAConfig, options: QuantizeOptions
+    ) -> None:
+        self.source, self.options, self.config = graph, options, config
+        self.rewriter = Rewriter(graph)
+        self.limits = symmetric(config.inp_bits)
+        self._magnitudes = magnitudes
+        self._floats = {*(value.name for value in graph.inputs), *graph.constants}
+        self._integers: dict[str, Integers] = {}
+
+    def as_float(self, name: str, reader: Node) -> str:
+        """The value in float32, under its own name."""
+        if name not in self._floats:
+            op = Dequantize(scale=self._integers[name].scale)
+            self.rewriter.emit(op, (self._integers[name].name,), like=reader, output=name)
+            self._floats.add(name)
+        return name
+
+    def as_integers(self, name: str, reader: Node) -> Integers:
+        if name not in self._integers:
+            op = self._quantize_op(self.scale(name))
+            hint = f"{name}.q"
+            if name in self.source.constants:
+                value = self.rewriter.constant(op.reference(self.source.constants[name]), hint)
+            else:
+                value = self.rewriter.emit(op, (name,), like=reader, output=self.rewriter.fresh(hint))
+            self._integers[name] = Integers(name=value, scale=self.scale(name), range=self.limits)
+        return self._integers[name]
+
+    def define_float(self, node: Node) -> None:
+        """Keep a node that has no quantised form."""
+        inputs = tuple(self.as_float(name, node) for name in node.inputs)
+        self.rewriter.emit(node.op, inputs, like=node, output=node.output)
+        self._floats.add(node.output)
+
+    def define_integers(self, node: Node, op: Op, inputs: tuple[str, ...], scale: float, span: Interval) -> str:
+        """Add the quantised form of a node; returns the name of the new value."""
+        value = self.rewriter.emit(op, inputs, like=node, output=self.rewriter.fresh(f"{node.output}.q"))
+        self._integers[node.output] = Integers(name=value, scale=scale, range=span)
+        return value
+
+    def scale(self, name: str, bound: float = math.inf) -> float:
+        """Reals per step, a float32; magnitudes above `bound` are clipped anyway. 1.0 for a value that is always 0."""
+        if name in self.source.constants:
+            threshold = float(np.abs(self.source.constants[name]).max(initial=0.0))
+        else:
+            threshold = self._magnitudes[name].threshold(
+                self.options.calibration, percent=self.options.percent, levels=self.limits.hi
+            )
+        return _usable(min(threshold, bound) / self.limits.hi)
+
+    def clipped(self, output: str, lo: float, hi: float) -> tuple[float, Interval]:
+        """Scale and integer range of a result that is clipped to lo..hi in reals."""
+        bound = max(abs(lo), abs(hi))
+        scale = self.scale(output, bound or math.inf)
+        return scale, Interval(lo=self._step(lo, scale), hi=self._step(hi, scale))
+
+    def scales(self) -> dict[str, float]:
+        """Scale of each integer activation of the new graph."""
+        return {integers.name: integers.scale for integers in self._integers.values()}
+
+    def _step(self, real: float, scale: float) -> int:
+        if math.isinf(real):
+            return self.limits.lo if real < 0 else self.limits.hi
+        return min(max(round(real / scale), self.limits.lo), self.limits.hi)
+
+    def _quantize_op(self, scale: float) -> Quantize:
+        inverse = float(np.float32(1 / scale))
+        return Quantize(inv_scale=inverse, lo=self.limits.lo, hi=self.limits.hi, dtype=storage(self.config.inp_bits))
+
+
+def _usable(scale: float) -> float:
+    """Nearest float32 if it and its inverse are normal numbers, else 1.0."""
+    rounded = float(np.float32(scale))
+    return rounded if 1e-30 < rounded < 1e30 else 1.0
