@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.errors import GraphError
+from compiler.errors import GraphError, LoweringError
 from compiler.graph.layout import Layout
+from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.tensor.ir import DType
 
 Array = NDArray[Any]
@@ -77,6 +78,14 @@ class Op(abc.ABC):
     def macs(self, types: Sequence[TensorType]) -> int:
         """Multiply-accumulates of the op, padding taps included; 0 for all but convolutions and dense layers."""
         return 0
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        """The op's one tensor-IR definition, for tensors that lie in memory as `operands` and `result` say.
+
+        Raises LoweringError if they lie as the definition cannot read them, or the op has none (float ops that
+        quantisation replaces).
+        """
+        raise LoweringError(f"Node {name!r}: op {self.kind} must be quantised to be compiled")
 
 
 class Place(enum.Enum):

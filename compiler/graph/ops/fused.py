@@ -11,9 +11,11 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed, elements
 from compiler.graph.ops import checks
 from compiler.graph.ops.conv import Conv
 from compiler.graph.ops.window import Pair, Quad
+from compiler.tensor import define_host
 from compiler.tensor.ir import DType
 
 
@@ -76,3 +78,8 @@ class FusedAdd(Op):
 
     def reference(self, *arrays: Array) -> Array:
         return _clip(arrays[0] + arrays[1] if len(arrays) == 2 else arrays[0], self.lo, self.hi)
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        low, high = (None if math.isinf(bound) else bound for bound in (self.lo, self.hi))
+        proc = define_host.clip(name, elements(operands), low, high, len(operands))
+        return Lowered(proc, tuple(range(len(operands))))

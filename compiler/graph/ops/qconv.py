@@ -11,9 +11,11 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed, pack_channels, pack_weights
 from compiler.graph.ops import checks
 from compiler.graph.ops.conv import convolve
 from compiler.graph.ops.window import Pair, Quad, Window
+from compiler.tensor import define
 from compiler.tensor.ir import DType
 
 MAX_FACTOR = (1 << 15) - 1
@@ -94,3 +96,28 @@ class QConv2d(Op):
 
     def macs(self, types: Sequence[TensorType]) -> int:
         return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x = operands[0].tiled(blocks.block_in, blocks.batch)
+        y = result.tiled(blocks.block_out, blocks.batch)
+        w, m, b = (operand.constant() for operand in operands[1:4])
+        residual = len(operands) == 5
+        window = define.Window(
+            kernel=(w.shape[2], w.shape[3]), stride=self.stride, padding=self.padding, dilation=self.dilation
+        )
+        scaled = bool((m != 1).any())
+        requantize = define.Requantize(
+            pre_shift=self.pre_shift, shift=self.shift, low=self.lo, high=self.hi, multiplier=scaled
+        )
+        proc = define.conv2d(
+            name,
+            x,
+            y,
+            window,
+            requantize,
+            weight=DType(w.dtype.name),
+            residual_multiplier=self.r_mul if residual else None,
+        )
+        scale = (pack_channels(m, y),) if scaled else ()
+        last = (4,) if residual else ()
+        return Lowered(proc, (0, pack_weights(w, x, y), *scale, pack_channels(b, y), *last))

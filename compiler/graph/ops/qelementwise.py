@@ -11,8 +11,10 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed, packed_tile
 from compiler.graph.ops import checks
 from compiler.graph.ops.qconv import MAX_FACTOR, clip_to
+from compiler.tensor import define, define_host
 from compiler.tensor.ir import DType
 
 
@@ -51,6 +53,12 @@ class QAdd(Op):
         acc = (acc + np.int32(self.bias)) >> np.int32(self.shift)
         return clip_to(acc, self.lo, self.hi, arrays[0])
 
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        y = result.tiled(blocks.block_out, blocks.batch)
+        multipliers = (self.m0, self.m1)[: len(operands)]
+        proc = define.add(name, y, multipliers, self.bias, self.shift, self.lo, self.hi)
+        return Lowered(proc, tuple(range(len(operands))))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Op):
@@ -73,6 +81,18 @@ class Quantize(Op):
         rounded = np.rint(arrays[0] * np.float32(self.inv_scale))
         return np.clip(rounded, np.float32(self.lo), np.float32(self.hi)).astype(self.dtype.numpy)
 
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        proc = define_host.quantize(
+            name,
+            result.image,
+            packed_tile(result),
+            inverse_scale=self.inv_scale,
+            low=self.lo,
+            high=self.hi,
+            dtype=self.dtype,
+        )
+        return Lowered(proc, (0,))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dequantize(Op):
@@ -90,6 +110,10 @@ class Dequantize(Op):
     def reference(self, *arrays: Array) -> Array:
         return arrays[0].astype(np.float32) * np.float32(self.scale)
 
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x = operands[0]
+        return Lowered(define_host.dequantize(name, x.image, packed_tile(x), scale=self.scale, dtype=x.dtype), (0,))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Relayout(Op):
@@ -104,6 +128,10 @@ class Relayout(Op):
 
     def reference(self, *arrays: Array) -> Array:
         return arrays[0]
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x = operands[0]
+        return Lowered(define_host.relayout(name, x.image, packed_tile(x), packed_tile(result), dtype=x.dtype), (0,))
 
 
 def check_scale(what: str, value: float) -> None:

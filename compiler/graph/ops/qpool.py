@@ -9,11 +9,19 @@ from typing import ClassVar
 import numpy as np
 
 from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed, pack_positions
 from compiler.graph.ops import checks
 from compiler.graph.ops.pool import pooled
 from compiler.graph.ops.qconv import MAX_FACTOR, clip_to
 from compiler.graph.ops.window import Pair, Quad, Window
+from compiler.tensor import define
 from compiler.tensor.ir import DType
+
+
+def _window(window: Window) -> define.Window:
+    return define.Window(
+        kernel=window.kernel, stride=window.stride, padding=window.padding, dilation=window.dilation
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,10 @@ class QMaxPool2d(Op):
         for _, _, tap in self.window.taps(arrays[0], lowest):
             np.maximum(result, tap, out=result)
         return result
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x, y = (t.tiled(blocks.block_out, blocks.batch) for t in (operands[0], result))
+        return Lowered(define.max_pool2d(name, x, y, _window(self.window)), (0,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,3 +94,11 @@ class QAvgPool2d(Op):
             total += tap
         scaled = total * (arrays[1] if self.mul is None else np.int32(self.mul))
         return clip_to((scaled + np.int32(self.bias)) >> np.int32(self.shift), self.lo, self.hi, arrays[0])
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x, y = (t.tiled(blocks.block_out, blocks.batch) for t in (operands[0], result))
+        proc = define.avg_pool2d(
+            name, x, y, _window(self.window), self.mul, self.bias, self.shift, self.lo, self.hi
+        )
+        factors = (pack_positions(operands[1].constant(), y),) if self.mul is None else ()
+        return Lowered(proc, (0, *factors))

@@ -9,7 +9,9 @@ from typing import ClassVar
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed, elements
 from compiler.graph.ops import checks
+from compiler.tensor import define_host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,9 @@ class Reshape(Op):
     def reference(self, *arrays: Array) -> Array:
         return arrays[0].reshape(self.shape)
 
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return Lowered(define_host.copy(name, elements(operands), result.dtype), (0,))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flatten(Op):
@@ -43,3 +48,6 @@ class Flatten(Op):
 
     def reference(self, *arrays: Array) -> Array:
         return arrays[0].reshape(self.infer([TensorType.of(arrays[0])]).shape)
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return Lowered(define_host.copy(name, elements(operands), result.dtype), (0,))

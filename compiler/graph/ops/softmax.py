@@ -28,7 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.ops import checks
+from compiler.tensor import define_host
 from compiler.tensor.ir import DType
 
 EXP_MIN = -87.0
@@ -79,3 +81,18 @@ class Softmax(Op):
         for power in powers:
             total = total + power
         return np.ascontiguousarray(np.moveaxis(powers / total, 0, self.axis))
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        shape = result.shape
+        axis = self.axis % len(shape)
+        exp = define_host.ExpConstants(
+            least=EXP_MIN,
+            log2_e=LOG2_E,
+            ln2_high=LN2_HI,
+            ln2_low=LN2_LO,
+            coefficients=COEFFICIENTS,
+            exponent_bias=EXPONENT_BIAS,
+            mantissa_bits=MANTISSA_BITS,
+        )
+        outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+        return Lowered(define_host.softmax(name, outer, shape[axis], inner, exp), (0,))

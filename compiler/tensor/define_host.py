@@ -1,0 +1,207 @@
+"""Definitions of the ops that surround the quantised network: conversions, changes of layout, softmax.
+
+Logical tensors are row-major [N, C, H, W]; packed ones [ceil(N/n), ceil(C/c), H, W, n, c], with zeros where padding is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compiler.tensor.ir import (
+    Alloc,
+    Binary,
+    BinaryOp,
+    Body,
+    Buffer,
+    Const,
+    DType,
+    Expr,
+    For,
+    If,
+    Load,
+    Proc,
+    Scope,
+    Select,
+    Stmt,
+    Store,
+    Unary,
+    UnaryOp,
+    Var,
+    both,
+    cast,
+    lt,
+    maximum,
+    minimum,
+    nest,
+)
+
+Shape4 = tuple[int, int, int, int]
+Tile = tuple[int, int]
+"""n, c of a packed tensor"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpConstants:
+    """The float32 constants of ``exp32``, which `compiler.graph.ops.softmax` defines step by step."""
+
+    least: float
+    log2_e: float
+    ln2_high: float
+    ln2_low: float
+    coefficients: tuple[float, ...]
+    exponent_bias: int
+    mantissa_bits: int
+
+
+def _f32(value: float) -> Const:
+    return Const(float(value), DType.FLOAT32)
+
+
+def _packed_shape(shape: Shape4, tile: Tile) -> tuple[int, ...]:
+    batch, channels, height, width = shape
+    n, c = tile
+    return (-(-batch // n), -(-channels // c), height, width, n, c)
+
+
+_PACKED = ("no", "co", "h", "w", "n", "c")
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """The loops over a packed tensor, and the logical element that each iteration stands for."""
+
+    prefix: str
+    shape: Shape4
+    tile: Tile
+
+    def var(self, axis: str) -> Var:
+        return Var(self.prefix + axis)
+
+    @property
+    def index(self) -> tuple[Expr, ...]:
+        return tuple(self.var(axis) for axis in _PACKED)
+
+    @property
+    def logical(self) -> tuple[Expr, ...]:
+        image = self.var("no") * self.tile[0] + self.var("n")
+        channel = self.var("co") * self.tile[1] + self.var("c")
+        return image, channel, self.var("h"), self.var("w")
+
+    @property
+    def inside(self) -> Expr | None:
+        """The condition for the element to be data and not padding; None if there is no padding."""
+        conditions = []
+        for value, extent, step in zip(self.logical[:2], self.shape[:2], self.tile, strict=True):
+            if extent % step:
+                conditions.append(lt(value, extent))
+        return both(*conditions) if conditions else None
+
+    def nest(self, *body: Stmt) -> For:
+        extents = _packed_shape(self.shape, self.tile)
+        return nest([(self.prefix + axis, extent) for axis, extent in zip(_PACKED, extents, strict=True)], *body)
+
+    def guarded(self, store: Store) -> For:
+        return self.nest(store if self.inside is None else If(self.inside, (store,)))
+
+    def selected(self, value: Expr) -> Expr:
+        return value if self.inside is None else Select(self.inside, value, Const(0, value.dtype))
+
+
+def quantize(
+    name: str, shape: Shape4, tile: Tile, *, inverse_scale: float, low: int, high: int, dtype: DType = DType.INT8
+) -> Proc:
+    """X float32 [N,C,H,W] to Y packed: ``clip(rint(x * inverse_scale), low, high)``, padding zero."""
+    x = Buffer.of("X", DType.FLOAT32, shape)
+    y = Buffer.of("Y", dtype, _packed_shape(shape, tile))
+    packed = _Packed("", shape, tile)
+    rounded: Expr = Unary(UnaryOp.RINT, Load(x, packed.logical) * _f32(inverse_scale))
+    clipped = minimum(maximum(rounded, _f32(low)), _f32(high))
+    store = Store(y, packed.index, packed.selected(cast(dtype, clipped)))
+    return Proc(name, (x, y), (packed.nest(store),))
+
+
+def dequantize(name: str, shape: Shape4, tile: Tile, *, scale: float, dtype: DType = DType.INT8) -> Proc:
+    """X packed to Y float32 [N,C,H,W]: ``float32(x) * scale``."""
+    x = Buffer.of("X", dtype, _packed_shape(shape, tile))
+    y = Buffer.of("Y", DType.FLOAT32, shape)
+    packed = _Packed("", shape, tile)
+    value = cast(DType.FLOAT32, Load(x, packed.index)) * _f32(scale)
+    return Proc(name, (x, y), (packed.guarded(Store(y, packed.logical, value)),))
+
+
+def relayout(name: str, shape: Shape4, source: Tile, target: Tile, *, dtype: DType = DType.INT8) -> Proc:
+    """X packed by `source` to Y packed by `target`, by way of the row-major tensor; padding becomes zero."""
+    x, y = (Buffer.of(n, dtype, _packed_shape(shape, tile)) for n, tile in (("X", source), ("Y", target)))
+    logical = Buffer.of("L", dtype, shape, Scope.LOCAL)
+    unpack, pack = _Packed("from.", shape, source), _Packed("to.", shape, target)
+    body: Body = (
+        unpack.guarded(Store(logical, unpack.logical, Load(x, unpack.index))),
+        pack.nest(Store(y, pack.index, pack.selected(Load(logical, pack.logical)))),
+    )
+    return Proc(name, (x, y), (Alloc(logical, body),))
+
+
+def copy(name: str, elements: int, dtype: DType) -> Proc:
+    """X to Y, the same elements in the same order: a reshape."""
+    x, y = Buffer.of("X", dtype, (elements,)), Buffer.of("Y", dtype, (elements,))
+    return Proc(name, (x, y), (nest([("i", elements)], Store(y, (Var("i"),), x[(Var("i"),)])),))
+
+
+def clip(name: str, elements: int, low: float | None, high: float | None, inputs: int = 1) -> Proc:
+    """Float X0, or X0 + X1, limited to low..high, to Y, all of one shape; None does not limit."""
+    index = (Var("i"),)
+    xs = [Buffer.of(f"X{k}", DType.FLOAT32, (elements,)) for k in range(inputs)]
+    value: Expr = xs[0][index]
+    for x in xs[1:]:
+        value = value + x[index]
+    if low is not None:
+        value = maximum(value, _f32(low))
+    if high is not None:
+        value = minimum(value, _f32(high))
+    y = Buffer.of("Y", DType.FLOAT32, (elements,))
+    return Proc(name, (*xs, y), (nest([("i", elements)], Store(y, index, value)),))
+
+
+def softmax(name: str, outer: int, length: int, inner: int, exp: ExpConstants) -> Proc:
+    """X to Y, float32 [outer, length, inner], normalised along `length`; each rounding is as the graph op defines."""
+    x, y = (Buffer.of(n, DType.FLOAT32, (outer, length, inner)) for n in "XY")
+    largest, total = (Buffer.of(n, DType.FLOAT32, (1,), Scope.LOCAL) for n in ("largest", "total"))
+    powers = Buffer.of("powers", DType.FLOAT32, (length,), Scope.LOCAL)
+    o, i, zero = Var("o"), Var("i"), (Const(0),)
+    at = [(o, Var(f"k{step}"), i) for step in range(3)]
+    steps: Body = (
+        Store(largest, zero, x[o, 0, i]),
+        nest([("k0", length)], Store(largest, zero, maximum(Load(largest, zero), Load(x, at[0])))),
+        Store(total, zero, _f32(0.0)),
+        nest([("k1", length)], *_exp(Load(x, at[1]) - Load(largest, zero), powers, Var("k1"), exp, total)),
+        nest(
+            [("k2", length)],
+            Store(y, at[2], Binary(BinaryOp.DIV, Load(powers, (Var("k2"),)), Load(total, zero))),
+        ),
+    )
+    scratch: Body = steps
+    for buffer in (powers, total, largest):
+        scratch = (Alloc(buffer, scratch),)
+    return Proc(name, (x, y), (nest([("o", outer), ("i", inner)], *scratch),))
+
+
+def _exp(argument: Expr, powers: Buffer, k: Expr, exp: ExpConstants, total: Buffer) -> Sequence[Stmt]:
+    """``powers[k] = exp32(argument); total += powers[k]``"""
+    t, n, r, p = (Buffer.of(name, DType.FLOAT32, (1,), Scope.LOCAL) for name in ("t", "n", "r", "p"))
+    zero = (Const(0),)
+    at = {buffer.name: Load(buffer, zero) for buffer in (t, n, r, p)}
+    exponent = (cast(DType.INT32, at["n"]) + exp.exponent_bias) * (1 << exp.mantissa_bits)
+    body: list[Stmt] = [
+        Store(t, zero, maximum(argument, _f32(exp.least))),
+        Store(n, zero, Unary(UnaryOp.RINT, at["t"] * _f32(exp.log2_e))),
+        Store(r, zero, (at["t"] - at["n"] * _f32(exp.ln2_high)) - at["n"] * _f32(exp.ln2_low)),
+        Store(p, zero, _f32(exp.coefficients[-1])),
+        *(Store(p, zero, at["p"] * at["r"] + _f32(c)) for c in exp.coefficients[-2::-1]),
+        Store(powers, (k,), at["p"] * Unary(UnaryOp.BITCAST, exponent)),
+        Store(total, zero, Load(total, zero) + Load(powers, (k,))),
+    ]
+    scratch: Body = tuple(body)
+    for buffer in (p, r, n, t):
+        scratch = (Alloc(buffer, scratch),)
+    return scratch
