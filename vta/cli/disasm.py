@@ -34,8 +34,9 @@ EXAMPLES = (
 def disasm_command(context: click.Context, file: Path, config: VTAConfig, uops: bool) -> None:
     """Print the instructions of a program as text.
 
-    FILE is a program (.vta) or raw instructions of 16 bytes each. The text is what the assembler reads (vta_hw.spec.asm); comments tell layers and instruction numbers. --config says
-    how to read raw instructions; a program file knows its own.
+    FILE is a program (.vta) or raw instructions of 16 bytes each. The text is what the assembler reads
+    (vta_hw.spec.asm); comments tell layers and instruction numbers. --config says how to read raw instructions; a
+    program file knows its own.
     """
     data = read_file(file)
     if data.startswith(_ZIP_MAGIC) or file.suffix == ".vta":

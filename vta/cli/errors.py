@@ -1,12 +1,10 @@
 """From exceptions to exit codes: 2 with one sentence for what the user can mend, 130 for Ctrl-C.
 
-Anything else is a mistake in the toolkit and keeps its traceback.
+A reader that leaves early (`vta disasm ... | head`) is handled by click: silence and exit code 1. Anything else is a mistake in the toolkit and keeps its traceback.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
 import click
@@ -55,12 +53,10 @@ def run_guarded(command: click.Command, args: Sequence[str] | None) -> int:
         return 0
     except click.ClickException as error:
         return refuse(error.format_message())
-    except BrokenPipeError:
-        # The reader of our output left (`vta disasm ... | head`); without this Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         return refuse(describe(error))
+    except MemoryError as error:
+        return refuse(f"Memory must suffice for this, and does not: {error or 'allocation failed'}")
     except Exception as error:
         if isinstance(error, typed_errors()):
             return refuse(str(error))

@@ -18,7 +18,7 @@ from vta.cli.params import DumpOption, SegmentOption, config_option, json_option
 if TYPE_CHECKING:
     from runtime.device import Bases, LaunchReport
     from vta_hw.spec.config import VTAConfig
-    from vta_hw.spec.program import Program
+    from vta_hw.spec.program import Program, Segment
 
 ENGINES = ("functional",)
 INSN_BYTES = 16
@@ -68,7 +68,7 @@ EXAMPLES = (
     metavar="UOP,INP,WGT,ACC,OUT",
     help="Base addresses of the ports in bytes; 0 by default.",
 )
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after so long.")
+@click.option("--timeout", type=params.seconds("--timeout"), metavar="SECONDS", help="Give up after so long.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write stream and segments as .vta.")
 @json_option
 @click.pass_context
@@ -139,7 +139,7 @@ def build_raw(
     dumps: tuple[DumpOption, ...],
 ) -> Program:
     from vta.placement import place_instructions
-    from vta_hw.spec.program import Program, Segment, Tokens
+    from vta_hw.spec.program import Program, Tokens
 
     data = read_file(insns)
     if count is None:
@@ -151,7 +151,7 @@ def build_raw(
     if len(data) < count * INSN_BYTES:
         raise CommandError(f"{insns}: must hold {count} instructions of {INSN_BYTES} bytes, not {len(data)} bytes")
     data = data[: count * INSN_BYTES]
-    filled = [Segment(address=segment.address, data=read_file(segment.path)) for segment in segments]
+    filled = [read_segment(segment) for segment in segments]
     if insn_address is None:
         taken = [(segment.address, segment.address + len(segment.data)) for segment in filled]
         taken += [(dump.address, dump.address + dump.nbytes) for dump in dumps]
@@ -166,6 +166,15 @@ def build_raw(
     )
 
 
+def read_segment(option: SegmentOption) -> Segment:
+    from vta_hw.spec.program import Segment
+
+    data = read_file(option.path)
+    if not data:
+        raise CommandError(f"{option.path}: must hold at least one byte to be a segment")
+    return Segment(address=option.address, data=data)
+
+
 def ports(bases: tuple[int, ...] | None) -> Bases:
     from runtime.device import Bases
 
@@ -177,9 +186,9 @@ def check_dumps(dumps: tuple[DumpOption, ...]) -> None:
     seen: set[Path] = set()
     for dump in dumps:
         if dump.nbytes > MAX_DUMP_BYTES:
-            raise CommandError(f"Dump length must be at most {MAX_DUMP_BYTES} bytes, not {dump.nbytes}")
+            raise CommandError(f"--dump length must be at most {MAX_DUMP_BYTES} bytes, not {dump.nbytes}")
         if dump.path in seen:
-            raise CommandError(f"Dump files must be different, not twice {str(dump.path)!r}")
+            raise CommandError(f"--dump files must differ, not be {str(dump.path)!r} twice")
         seen.add(dump.path)
 
 

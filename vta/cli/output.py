@@ -33,12 +33,14 @@ def print_table(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index in text_columns else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False, width=_WIDE).print(table)
+    console = Console(highlight=False, markup=False, width=_WIDE)
+    console.print(title, style="bold", overflow="ignore", no_wrap=True)
+    console.print(table)
 
 
 class Activity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -93,6 +94,21 @@ def config(text: str) -> VTAConfig:
         return resolve(text)
     except ConfigError as error:
         raise CommandError(f"{error}{did_you_mean(text, PRESETS)}") from error
+
+
+def seconds(option: str) -> Callable[[str], float]:
+    """Type of an option whose value is a time."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise CommandError(f"{option} must be a positive number of seconds, not {text!r}")
+        return value
+
+    return parse
 
 
 def one_of(subject: str, words: tuple[str, ...]) -> Callable[[str], str]:

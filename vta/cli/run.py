@@ -11,7 +11,7 @@ from vta.cli.command import command
 from vta.cli.errors import CommandError
 from vta.cli.files import write_files
 from vta.cli.output import Activity, print_json, print_table
-from vta.cli.params import json_option, one_of
+from vta.cli.params import json_option, one_of, seconds
 
 if TYPE_CHECKING:
     from runtime.session import RunStatistics
@@ -35,7 +35,7 @@ EXAMPLES = (
 @click.option(
     "--engine", type=one_of("Engine", ENGINES), metavar="NAME", help="By default what the program was compiled for."
 )
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give up when one launch takes so long.")
+@click.option("--timeout", type=seconds("--timeout"), metavar="SECONDS", help="Give up when one launch takes so long.")
 @json_option
 def run_command(
     program: Path,
