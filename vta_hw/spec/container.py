@@ -9,12 +9,15 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+_VERSION: Final = 20  # of the zip format
+_EPOCH: Final = 0x21  # 1 January 1980, the first day of its calendar
 _UNIX: Final = 3
 _READABLE: Final = 0o100644 << 16
+_LIMIT: Final = 1 << 32
 
 # What the standard library's reader raises on damaged archives.
 _DAMAGE: Final = (
@@ -35,15 +38,25 @@ class ContainerError(ValueError):
 
 
 def write_container(members: Mapping[str, bytes]) -> bytes:
-    """Return a zip archive of `members` in their order, the same bytes each time."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in members.items():
-            info = zipfile.ZipInfo(name, date_time=_EPOCH)
-            info.create_system = _UNIX
-            info.external_attr = _READABLE
-            archive.writestr(info, data)
-    return stream.getvalue()
+    """Return a zip archive of `members` in their order, the same bytes each time.
+
+    Written by hand because what `zipfile` writes may change with its version. Raises `ContainerError` from 4 GiB on.
+    """
+    pieces: list[bytes] = []
+    directory: list[bytes] = []
+    offset = 0
+    for name, data in members.items():
+        encoded = name.encode("ascii")
+        if offset + len(data) >= _LIMIT:
+            raise ContainerError(f"archive must be smaller than {_LIMIT} bytes, not {offset + len(data)}")
+        common = (_VERSION, 0, zipfile.ZIP_STORED, 0, _EPOCH, zlib.crc32(data), len(data), len(data), len(encoded), 0)
+        pieces += [struct.pack("<4s5H3I2H", b"PK\3\4", *common), encoded, data]
+        made_by = _UNIX << 8 | _VERSION
+        directory += [struct.pack("<4s6H3I5H2I", b"PK\1\2", made_by, *common, 0, 0, 0, _READABLE, offset), encoded]
+        offset = sum(map(len, pieces))
+    index = b"".join(directory)
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, len(members), len(members), len(index), offset, 0)
+    return b"".join([*pieces, index, end])
 
 
 def read_container(data: bytes, names: Sequence[str]) -> dict[str, bytes]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "vta-program"
 VERSION: Final = 1
+MAX_BYTES: Final = 1 << 28
 MANIFEST: Final = "manifest.json"
 BINARIES: Final = ("insns.bin", "uops.bin", "const.bin")
 
@@ -54,18 +55,21 @@ _KEYS: Final = (
 
 def members_of(program: Program) -> dict[str, bytes]:
     """Return the members of a program's file, the manifest first."""
-    contents = (program.insns, program.uops, b"".join(segment.data for segment in program.segments))
-    binaries = dict(zip(BINARIES, contents, strict=True))
-    manifest = _describe(program, binaries)
-    manifest["digest"] = _digest(manifest)
+    binaries = _binaries(program)
+    return {MANIFEST: seal(_describe(program, binaries)), **binaries}
+
+
+def seal(manifest: Mapping[str, Any]) -> bytes:
+    """Return the text of a manifest, with the digest that vouches for all its keys."""
+    sealed = {**manifest, "digest": _digest(manifest)}
     # One line for each key keeps the file readable without the cost of indenting everything.
-    lines = ",\n".join(f"{_dumps(key)}: {_dumps(value)}" for key, value in manifest.items())
-    return {MANIFEST: f"{{\n{lines}\n}}\n".encode(), **binaries}
+    lines = ",\n".join(f"{_dumps(key)}: {_dumps(value)}" for key, value in sealed.items())
+    return f"{{\n{lines}\n}}\n".encode()
 
 
 def digest_of(program: Program) -> str:
     """Return the SHA-256 (hexadecimal) that identifies a program by its contents."""
-    return str(strict_json.parse(members_of(program)[MANIFEST].decode())["digest"])
+    return _digest(_describe(program, _binaries(program)))
 
 
 def read_members(members: Mapping[str, bytes]) -> dict[str, Any]:
@@ -93,6 +97,11 @@ def read_members(members: Mapping[str, bytes]) -> dict[str, Any]:
     }
     _check_digest("manifest digest", manifest["digest"], _digest({key: manifest[key] for key in _KEYS}))
     return arguments
+
+
+def _binaries(program: Program) -> dict[str, bytes]:
+    contents = (program.insns, program.uops, b"".join(segment.data for segment in program.segments))
+    return dict(zip(BINARIES, contents, strict=True))
 
 
 def _describe(program: Program, binaries: Mapping[str, bytes]) -> dict[str, Any]:
@@ -132,6 +141,8 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _parse(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_BYTES:
+        raise ProgramError(f"manifest must be at most {MAX_BYTES} bytes, not {len(data)}")
     try:
         manifest = strict_json.parse(data.decode("utf-8"))
     except ValueError as error:
@@ -162,7 +173,7 @@ def _check_keys(subject: str, value: object, keys: tuple[str, ...]) -> dict[str,
 
 def _check_digest(subject: str, value: object, expected: str) -> None:
     if value != expected:
-        raise ProgramError(f"{subject} must be {expected!r}, not {value!r}")
+        raise ProgramError(f"{subject} must be {expected!r}, not {shown(value)}")
 
 
 def _read_config(manifest: Mapping[str, Any]) -> VTAConfig:

@@ -177,8 +177,11 @@ class Program:
         raise ProgramError(f"buffer must be one of {names or 'none'}, not {name!r}")
 
     def to_bytes(self) -> bytes:
-        """Return the `.vta` file; equal programs give equal bytes."""
-        return write_container(members_of(self))
+        """Return the `.vta` file; equal programs give equal bytes. Raises `ProgramError` if it would reach 4 GiB."""
+        try:
+            return write_container(members_of(self))
+        except ContainerError as error:
+            raise ProgramError(f"program file cannot be written: {error}") from error
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Program:
@@ -210,7 +213,12 @@ class Program:
     def load(cls, path: str | Path) -> Program:
         """Read a `.vta` file from disk; raises `ProgramError` naming the file."""
         try:
+            nbytes = Path(path).stat().st_size
+            if nbytes >= ADDRESS_LIMIT:
+                raise ProgramError(f"{path}: program file must be smaller than {ADDRESS_LIMIT} bytes, not {nbytes}")
             data = Path(path).read_bytes()
+        except ProgramError:
+            raise
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ProgramError(f"{path}: program file cannot be read: {reason}") from error

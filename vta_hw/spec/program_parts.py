@@ -21,6 +21,9 @@ TOKEN_LIMIT: Final = 1 << 20
 MAX_RANK: Final = 16
 MAX_NAME: Final = 1024
 
+MAX_OBJECT_DEPTH: Final = strict_json.MAX_DEPTH - 8
+"""Nesting of a free-form object; the levels above it in the manifest must fit as well."""
+
 DTYPE_BITS: Final[Mapping[str, int]] = MappingProxyType({"int4": 4, "int8": 8, "int16": 16, "int32": 32, "float32": 32})
 """Bits of one scalar of each buffer type; two `int4` share a byte, the first in the low half."""
 
@@ -75,7 +78,7 @@ def check_object(subject: str, value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ProgramError(f"{subject} must be a JSON object, not {shown(value)}")
     try:
-        strict_json.check_depth(value)
+        strict_json.check_depth(value, MAX_OBJECT_DEPTH)
     except strict_json.JsonError as error:
         raise ProgramError(f"{subject} cannot be kept: {error}") from None
     return {key: _json(f"{subject}[{shown(key)}]", item) for key, item in sorted(_keys(subject, value))}

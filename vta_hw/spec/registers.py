@@ -1,9 +1,9 @@
 """The control registers: the map of the Chisel core, so that its drivers work, and this toolkit's above it.
 
-Registers are 32 bits at byte offsets. The base map is VTA spec 6.2, in its two variants: base addresses of one register,
-or of two, low half first. The extension starts at `EXTENSION_BASE` in both. The Chisel core reads 0 from any address
-it does not map, so `ext_id` tells a driver whether the extension is there; `ext_words` tells how far it reaches, so that a
-later version may append to it without breaking older drivers.
+Registers are 32 bits at byte offsets. The base map is VTA spec 6.2, in its two variants: base addresses of one
+register, or of two, low half first. The extension starts at `EXTENSION_BASE` in both. The Chisel core reads 0 from any
+address it does not map, so `ext_id` tells a driver whether the extension is there; `ext_words` tells how far it
+reaches, so that a later version may append to it without breaking older drivers.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Control(IntFlag):
 
 
 class Status(IntFlag):
-    """Sticky bits of the `status` register; a 1 written to a bit clears it, as does the start of a launch.
+    """Sticky bits of the `status` register; a 1 written to a bit clears it.
 
     All but STORES_OUTSTANDING are faults: the first of them leaves its instruction's index in `fault_insn`.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 MAX_DEPTH: Final = 200
@@ -27,18 +28,18 @@ def parse(text: str) -> Any:
     return value
 
 
-def check_depth(value: object) -> None:
-    """Raise `JsonError` if lists and dictionaries nest deeper than `MAX_DEPTH`."""
+def check_depth(value: object, limit: int = MAX_DEPTH) -> None:
+    """Raise `JsonError` if lists and dictionaries nest deeper than `limit`."""
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(limit + 1):
         level = [child for parent in level for child in _children(parent)]
         if not level:
             return
-    raise JsonError(f"JSON must nest at most {MAX_DEPTH} levels")
+    raise JsonError(f"JSON must nest at most {limit} levels")
 
 
 def _children(value: object) -> list[object]:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return list(value.values())
     return list(value) if isinstance(value, (list, tuple)) else []
 
