@@ -106,6 +106,7 @@ def export(net: DigitsNet, path: Path) -> None:
     )
     model = onnx.load(path)
     strip_metadata(model)
+    name_nodes(model)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
@@ -117,6 +118,16 @@ def strip_metadata(model: onnx.ModelProto) -> None:
     for item in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         del item.metadata_props[:]
         item.doc_string = ""
+
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Call each node by the module whose weights it has, or by its operator and a number: reports show these names."""
+    counts: dict[str, int] = {}
+    for node in model.graph.node:
+        weights = [name for name in node.input if name.endswith(".weight")]
+        name = weights[0].split(".")[0] if weights else node.op_type.lower()
+        counts[name] = counts.get(name, 0) + 1
+        node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
 
 
 def main() -> None:

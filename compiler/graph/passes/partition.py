@@ -11,6 +11,7 @@ from compiler.graph.ir import Graph, Op, Place, Placement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.shape import Reshape
 from compiler.graph.passes.base import Pass
 
 ON_ACCELERATOR: Final = (QConv2d, QAdd, QMaxPool2d, QAvgPool2d)
@@ -20,6 +21,7 @@ HOST_REASONS: Final[Mapping[type[Op], str]] = MappingProxyType(
         Quantize: "float32 input",
         Dequantize: "float32 result",
         Relayout: "moves single elements between tiles",
+        Reshape: "float32 tensor",
     }
 )
 

@@ -1,0 +1,1 @@
+"""Importers: from files of other tools to the graph IR."""

@@ -1,0 +1,152 @@
+"""The graph in the making while an ONNX model is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import FrontendError, GraphError
+from compiler.frontend.attributes import Attributes
+from compiler.frontend.tensors import check_shape
+from compiler.graph.ir import Graph, Node, Op, TensorType, Value
+from compiler.graph.rewrite import first_free, pruned
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxNode:
+    """One ONNX node. inputs: "" where an optional one is absent; the list may also end early."""
+
+    name: str
+    op: str
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Attributes
+
+    def has(self, position: int) -> bool:
+        return position < len(self.inputs) and self.inputs[position] != ""
+
+    def require(self, low: int, high: int) -> None:
+        """Raises FrontendError unless the number of inputs is in low..high and the first `low` are there."""
+        if not low <= len(self.inputs) <= high or not all(self.has(position) for position in range(low)):
+            expected = str(low) if low == high else f"{low} to {high}"
+            raise FrontendError(f"must have {expected} inputs, not {list(self.inputs)}")
+
+
+class Importer:
+    """Values are either static, known while importing (weights, shapes), or computed by graph nodes."""
+
+    def __init__(self, taken: frozenset[str]) -> None:
+        self._statics: dict[str, NDArray[Any]] = {}
+        self._constants: dict[str, NDArray[Any]] = {}
+        self._types: dict[str, TensorType] = {}
+        self._inputs: list[Value] = []
+        self._nodes: list[Node] = []
+        self._taken = set(taken)
+
+    def add_input(self, name: str, type: TensorType) -> None:
+        self._check_new(name)
+        self._types[name] = type
+        self._inputs.append(Value(name=name, type=type))
+
+    def add_static(self, name: str, array: NDArray[Any]) -> None:
+        self._check_new(name)
+        self._statics[name] = array
+
+    def is_known(self, name: str) -> bool:
+        return name in self._statics or name in self._types
+
+    def static(self, node: OnnxNode, position: int) -> NDArray[Any]:
+        """The value of an input that must be known while importing."""
+        name = node.inputs[position]
+        if name not in self._statics:
+            raise FrontendError(f"input {position} must be a constant, not the computed {name!r}")
+        return self._statics[name]
+
+    def is_static(self, node: OnnxNode, position: int) -> bool:
+        return node.inputs[position] in self._statics
+
+    def integers(self, node: OnnxNode, position: int) -> tuple[int, ...]:
+        """A constant list of integers, or one integer."""
+        array = self.static(node, position)
+        if array.dtype.kind not in "iu" or array.ndim > 1 or array.size > 64:
+            raise FrontendError(f"input {position} must be a list of integers, not {array.dtype}{list(array.shape)}")
+        return tuple(int(value) for value in array.reshape(-1))
+
+    def weights(self, node: OnnxNode, position: int) -> NDArray[np.float32]:
+        """A constant input in float32. Raises FrontendError when it is of another kind or not finite."""
+        return as_float32(self.static(node, position), f"input {position}")
+
+    def shape(self, node: OnnxNode, position: int) -> tuple[int, ...]:
+        name = node.inputs[position]
+        return self._types[name].shape if name in self._types else self._statics[name].shape
+
+    def value(self, node: OnnxNode, position: int) -> str:
+        """Graph value of an input; a constant one becomes a constant of the graph, in float32."""
+        name = node.inputs[position]
+        if name not in self._types:
+            array = self.weights(node, position)
+            self._constants[name] = array
+            self._types[name] = TensorType.of(array)
+        return name
+
+    def constant(self, array: NDArray[Any], hint: str) -> str:
+        """Add a constant of the graph that the model does not have in this form."""
+        name = self._fresh(hint)
+        self._constants[name] = array
+        self._types[name] = TensorType.of(array)
+        return name
+
+    def emit(self, node: OnnxNode, op: Op, inputs: tuple[str, ...], *, last: bool = True) -> str:
+        """Add a graph node; `last`: it computes the ONNX node's result. Raises FrontendError if it is refused."""
+        if last:
+            self._check_new(node.outputs[0])
+        output = node.outputs[0] if last else self._fresh(f"{node.outputs[0]}.{op.kind}")
+        try:
+            result = op.infer([self._types[name] for name in inputs])
+        except GraphError as error:
+            raise FrontendError(str(error)) from None
+        check_shape(result.shape, least=1)
+        self._types[output] = result
+        self._nodes.append(Node(op=op, inputs=inputs, output=output, name=node.name))
+        return output
+
+    def graph(self, name: str, outputs: tuple[str, ...]) -> Graph:
+        """The whole graph, verified. Raises FrontendError when an output is not computed."""
+        for output in outputs:
+            if output not in self._types:
+                raise FrontendError(f"Output {output!r} must be computed by a node or be an input")
+        graph = Graph(
+            name=name, inputs=tuple(self._inputs), outputs=outputs, nodes=tuple(self._nodes), constants=self._constants
+        )
+        graph = pruned(graph)
+        try:
+            graph.verify()
+        except GraphError as error:
+            raise FrontendError(str(error)) from None
+        return graph
+
+    def _check_new(self, name: str) -> None:
+        if not name:
+            raise FrontendError("result must have a name, not ''")
+        if self.is_known(name):
+            raise FrontendError(f"value {name!r} must be defined once, not twice")
+
+    def _fresh(self, hint: str) -> str:
+        name = first_free(hint, self._taken)
+        self._taken.add(name)
+        return name
+
+
+def as_float32(array: NDArray[Any], what: str) -> NDArray[np.float32]:
+    """Raises FrontendError unless the array is floating-point and finite in float32."""
+    if array.dtype.kind != "f":
+        raise FrontendError(f"{what} must be floating-point, not {array.dtype.name}")
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise FrontendError(f"{what} must have finite values only")
+    return single

@@ -1,0 +1,145 @@
+"""Read an ONNX model as a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs, one class used
+
+from compiler.errors import FrontendError
+from compiler.frontend.attributes import Attributes
+from compiler.frontend.importer import Importer, OnnxNode
+from compiler.frontend.operators import COMPUTED, Converter
+from compiler.frontend.statics import STATIC
+from compiler.frontend.tensors import check_shape, decode, type_name
+from compiler.graph.ir import Graph, TensorType
+from compiler.tensor.ir import DType
+
+OLDEST_OPSET: Final = 13
+MAX_NODES: Final = 1 << 16
+MAX_FILE_BYTES: Final = 1 << 31
+STANDARD_DOMAINS: Final = ("", "ai.onnx")
+
+CONVERTERS: Final[Mapping[str, Converter]] = MappingProxyType({**COMPUTED, **STATIC})
+
+
+def load_onnx(source: str | Path | bytes | onnx.ModelProto, *, batch: int | None = None) -> Graph:
+    """Import a float model: one main graph, opset 13 or later, float32 inputs, weights known.
+
+    source: path of a file, its bytes, or a parsed model; tensors in files of their own are read for a path only, and
+    only from the model's folder. batch: extent of the first dimension of the inputs where the model leaves it open (1 if
+    not given). Every other extent must be fixed. Raises FrontendError, whatever the bytes are.
+    """
+    if batch is not None and batch < 1:
+        raise FrontendError(f"Batch must be at least 1, not {batch}")
+    model, folder = _parse(source)
+    opset = _opset(model)
+    graph = model.graph
+    if len(graph.node) > MAX_NODES:
+        raise FrontendError(f"Model must have at most {MAX_NODES} nodes, not {len(graph.node)}")
+    if graph.sparse_initializer:
+        raise FrontendError("Model must have dense weights, not sparse ones")
+    importer = Importer(_names(graph))
+    for tensor in graph.initializer:
+        importer.add_static(tensor.name, decode(tensor, folder=folder))
+    for value in graph.input:
+        if not importer.is_known(value.name):
+            importer.add_input(value.name, _input_type(value, batch))
+    hidden: dict[str, str] = {}
+    for node in graph.node:
+        _convert(importer, node, opset, folder, hidden)
+    if not graph.output:
+        raise FrontendError("Model must have an output")
+    return importer.graph(graph.name or "model", tuple(value.name for value in graph.output))
+
+
+def _parse(source: str | Path | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
+    """The model, and the folder of its file if it comes from one."""
+    if isinstance(source, onnx.ModelProto):
+        return source, None
+    data, folder = source if isinstance(source, bytes) else b"", None
+    if not isinstance(source, bytes):
+        path = Path(source)
+        folder = path.parent
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise FrontendError(f"Model file must have at most {MAX_FILE_BYTES} bytes, not {path.stat().st_size}")
+            data = path.read_bytes()
+        except OSError as error:
+            raise FrontendError(f"Model file {str(source)!r} must be readable: {error.strerror}") from None
+    try:
+        return onnx.ModelProto.FromString(data), folder
+    except DecodeError:
+        raise FrontendError("Model must be an ONNX file: this one is damaged, cut off, or of another kind") from None
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    versions = [entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS]
+    if len(versions) != 1:
+        raise FrontendError(f"Model must import one version of the standard operators, not {versions}")
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= versions[0] <= newest:
+        raise FrontendError(f"Opset must be {OLDEST_OPSET}..{newest}, not {versions[0]}")
+    return int(versions[0])
+
+
+def _names(graph: onnx.GraphProto) -> frozenset[str]:
+    """Every name of the model, so that names made here differ from all of them."""
+    names = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
+    return frozenset(names.union(*(set(node.output) for node in graph.node)))
+
+
+def _input_type(value: onnx.ValueInfoProto, batch: int | None) -> TensorType:
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
+        raise FrontendError(f"Input {value.name!r} must be a tensor with a shape")
+    if tensor.elem_type != onnx.TensorProto.FLOAT:
+        raise FrontendError(f"Input {value.name!r} must be of type FLOAT, not {type_name(tensor.elem_type)}")
+    shape = []
+    for position, dimension in enumerate(tensor.shape.dim):
+        if dimension.HasField("dim_value"):
+            extent = dimension.dim_value
+            if position == 0 and batch is not None and batch != extent:
+                raise FrontendError(f"Input {value.name!r} must have the batch it is fixed at, {extent}, not {batch}")
+        elif position == 0:
+            extent = batch or 1
+        else:
+            name = dimension.dim_param or "unnamed"
+            raise FrontendError(f"Input {value.name!r} must have fixed extents behind the batch, not the open {name!r}")
+        shape.append(extent)
+    try:
+        check_shape(tuple(shape), least=1)
+    except FrontendError as error:
+        raise FrontendError(f"Input {value.name!r} {error.reason}") from None
+    return TensorType(tuple(shape), DType.FLOAT32)
+
+
+def _convert(
+    importer: Importer, proto: onnx.NodeProto, opset: int, folder: Path | None, hidden: dict[str, str]
+) -> None:
+    """Add one node. hidden: values that the model has and the graph will not, with the reason."""
+    name = proto.name or next(iter(proto.output), "")
+    try:
+        if proto.domain not in STANDARD_DOMAINS or proto.op_type not in CONVERTERS:
+            raise FrontendError(f"operator must be one of {', '.join(sorted(CONVERTERS))}")
+        if not proto.output:
+            raise FrontendError("must have a result")
+        for value in proto.input:
+            if value in hidden:
+                raise FrontendError(hidden[value])
+            if value and not importer.is_known(value):
+                raise FrontendError(f"must read values defined before it, not {value!r}")
+        attributes = Attributes(proto, folder)
+        node = OnnxNode(name=name, op=proto.op_type, opset=opset, inputs=tuple(proto.input),
+                        outputs=tuple(proto.output), attributes=attributes)
+        CONVERTERS[proto.op_type](importer, node)
+        attributes.finish()
+    except FrontendError as error:
+        raise FrontendError(error.reason, node=name, op=f"{proto.domain}.{proto.op_type}".lstrip(".") or "?") from None
+    for position, extra in enumerate(proto.output[1:], start=1):
+        if extra:
+            hidden[extra] = f"must not read output {position} of node {name!r}, which is not computed at inference"

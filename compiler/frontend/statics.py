@@ -1,0 +1,138 @@
+"""ONNX operators that only move shapes about: evaluated while importing, since every shape is known by then."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from compiler.errors import FrontendError
+from compiler.frontend.importer import Importer, OnnxNode
+from compiler.frontend.operators import Converter
+from compiler.frontend.tensors import check_shape
+from compiler.graph.ops.shape import Reshape
+
+
+def _constant(importer: Importer, node: OnnxNode) -> None:
+    node.require(0, 0)
+    a = node.attributes
+    if (tensor := a.tensor("value")) is not None:
+        importer.add_static(node.outputs[0], tensor)
+    elif "value_int" in a:
+        importer.add_static(node.outputs[0], np.array(a.integer("value_int", 0), np.int64))
+    elif "value_float" in a:
+        importer.add_static(node.outputs[0], np.array(a.number("value_float", 0.0), np.float32))
+    elif (integers := a.integers("value_ints")) is not None:
+        importer.add_static(node.outputs[0], np.array(integers, np.int64))
+    elif (floats := a.list_of_numbers("value_floats")) is not None:
+        importer.add_static(node.outputs[0], np.array(floats, np.float32))
+    else:
+        raise FrontendError("must have a tensor, integers or floats as its value")
+
+
+def _shape(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 1)
+    shape = importer.shape(node, 0)
+    start = node.attributes.integer("start", 0)
+    end = node.attributes.integer("end", len(shape))
+    importer.add_static(node.outputs[0], np.array(shape[start:end], np.int64))
+
+
+def _gather(importer: Importer, node: OnnxNode) -> None:
+    node.require(2, 2)
+    data, index = importer.integers(node, 0), importer.static(node, 1)
+    if node.attributes.integer("axis", 0) != 0 or index.dtype.kind != "i" or index.ndim > 1 or index.size > 64:
+        raise FrontendError("must take elements of a list along axis 0")
+    if any(not -len(data) <= k < len(data) for k in index.reshape(-1)):
+        raise FrontendError(f"indices must be {-len(data)}..{len(data) - 1}, not {index.tolist()}")
+    importer.add_static(node.outputs[0], np.array(data, np.int64)[index])
+
+
+def _concat(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 64)
+    if node.attributes.integer("axis", 0) not in (0, -1):
+        raise FrontendError("must join lists of integers along axis 0")
+    parts = [importer.integers(node, position) for position in range(len(node.inputs)) if node.has(position)]
+    importer.add_static(node.outputs[0], np.array([value for part in parts for value in part], np.int64))
+
+
+def _cast(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 1)
+    if node.attributes.integer("to", 0) not in (6, 7):
+        raise FrontendError("must cast a list of integers to int32 or int64")
+    importer.add_static(node.outputs[0], np.array(importer.integers(node, 0), np.int64))
+
+
+def _reshape(importer: Importer, node: OnnxNode) -> None:
+    node.require(2, 2)
+    wanted = importer.integers(node, 1)
+    zero_is_zero = bool(node.attributes.integer("allowzero", 0, low=0, high=1))
+    old = importer.shape(node, 0)
+    new = list(wanted)
+    if not zero_is_zero:
+        if any(extent == 0 and k >= len(old) for k, extent in enumerate(new)):
+            raise FrontendError(f"shape {wanted} must copy only the {len(old)} extents there are")
+        new = [old[k] if extent == 0 else extent for k, extent in enumerate(new)]
+    if new.count(-1) > 1:
+        raise FrontendError(f"shape must have one -1 at most, not {wanted}")
+    if -1 in new:
+        rest = -math.prod(new)
+        if rest <= 0 or math.prod(old) % rest:
+            raise FrontendError(f"shape must hold the {math.prod(old)} elements of {list(old)}, not be {wanted}")
+        new[new.index(-1)] = math.prod(old) // rest
+    _reshape_to(importer, node, tuple(new))
+
+
+def _squeeze(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 2)
+    shape = importer.shape(node, 0)
+    ones = tuple(k for k, extent in enumerate(shape) if extent == 1)
+    axes = _axes(importer.integers(node, 1), len(shape)) if node.has(1) else set(ones)
+    if not axes <= set(ones):
+        raise FrontendError(f"axes must be those of extent 1 in {list(shape)}, not {sorted(axes)}")
+    _reshape_to(importer, node, tuple(extent for k, extent in enumerate(shape) if k not in axes))
+
+
+def _unsqueeze(importer: Importer, node: OnnxNode) -> None:
+    node.require(2, 2)
+    shape = importer.shape(node, 0)
+    given = importer.integers(node, 1)
+    rank = len(shape) + len(given)
+    axes = _axes(given, rank)
+    rest = iter(shape)
+    _reshape_to(importer, node, tuple(1 if k in axes else next(rest) for k in range(rank)))
+
+
+def _axes(axes: tuple[int, ...], rank: int) -> set[int]:
+    """Axes counted from the front. Raises FrontendError when one is out of range or given twice."""
+    result = {axis % rank for axis in axes if -rank <= axis < rank}
+    if len(result) != len(axes):
+        raise FrontendError(f"axes must be different and in {-rank}..{rank - 1}, not {axes}")
+    return result
+
+
+def _reshape_to(importer: Importer, node: OnnxNode, shape: tuple[int, ...]) -> None:
+    check_shape(shape)
+    if math.prod(shape) != math.prod(importer.shape(node, 0)):
+        raise FrontendError(f"shape must hold the elements of {list(importer.shape(node, 0))}, not be {list(shape)}")
+    if importer.is_static(node, 0):
+        importer.add_static(node.outputs[0], importer.static(node, 0).reshape(shape))
+    else:
+        importer.emit(node, Reshape(shape=shape), (importer.value(node, 0),))
+
+
+STATIC: Final[Mapping[str, Converter]] = MappingProxyType(
+    {
+        "Cast": _cast,
+        "Concat": _concat,
+        "Constant": _constant,
+        "Gather": _gather,
+        "Reshape": _reshape,
+        "Shape": _shape,
+        "Squeeze": _squeeze,
+        "Unsqueeze": _unsqueeze,
+    }
+)

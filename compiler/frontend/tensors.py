@@ -1,0 +1,122 @@
+"""ONNX tensors as numpy arrays, decoded with suspicion: a file may claim any shape and hold any number of bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compiler.errors import FrontendError
+
+MAX_ELEMENTS: Final = 1 << 28
+"""Of any one tensor: a gigabyte of float32."""
+
+_DTYPES: Final[Mapping[int, np.dtype[Any]]] = MappingProxyType(
+    {
+        onnx.TensorProto.FLOAT: np.dtype("<f4"),
+        onnx.TensorProto.DOUBLE: np.dtype("<f8"),
+        onnx.TensorProto.FLOAT16: np.dtype("<f2"),
+        onnx.TensorProto.INT64: np.dtype("<i8"),
+        onnx.TensorProto.INT32: np.dtype("<i4"),
+        onnx.TensorProto.INT8: np.dtype("i1"),
+        onnx.TensorProto.UINT8: np.dtype("u1"),
+        onnx.TensorProto.BOOL: np.dtype("?"),
+    }
+)
+
+_FIELDS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        onnx.TensorProto.FLOAT: "float_data",
+        onnx.TensorProto.DOUBLE: "double_data",
+        onnx.TensorProto.INT64: "int64_data",
+        onnx.TensorProto.INT32: "int32_data",
+        onnx.TensorProto.INT8: "int32_data",
+        onnx.TensorProto.UINT8: "int32_data",
+        onnx.TensorProto.BOOL: "int32_data",
+    }
+)
+
+
+def decode(tensor: onnx.TensorProto, *, folder: Path | None) -> NDArray[Any]:
+    """The tensor's value. folder: that of the model file, or None when there is none and external data is refused.
+
+    Raises FrontendError naming the tensor.
+    """
+    try:
+        return _decode(tensor, folder)
+    except FrontendError as error:
+        raise FrontendError(f"Tensor {tensor.name!r} {error.reason}") from None
+
+
+def _decode(tensor: onnx.TensorProto, folder: Path | None) -> NDArray[Any]:
+    if tensor.data_type not in _DTYPES:
+        raise FrontendError(f"must have a supported element type, not {type_name(tensor.data_type)}")
+    shape, dtype = tuple(tensor.dims), _DTYPES[tensor.data_type]
+    check_shape(shape)
+    if tensor.HasField("segment"):
+        raise FrontendError("must be whole, not a segment")
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return _elements(_external(tensor, folder, math.prod(shape) * dtype.itemsize), dtype, shape)
+    if tensor.HasField("raw_data"):
+        return _elements(bytes(tensor.raw_data), dtype, shape)
+    if tensor.data_type not in _FIELDS:
+        raise FrontendError(f"of type {type_name(tensor.data_type)} must have raw data")
+    listed = getattr(tensor, _FIELDS[tensor.data_type])
+    if len(listed) != math.prod(shape):
+        raise FrontendError(f"of shape {shape} must have {math.prod(shape)} elements, not {len(listed)}")
+    wide = np.array(listed, np.int64 if dtype.kind in "iub" else dtype)
+    narrow = wide.astype(dtype)
+    if not np.array_equal(narrow, wide, equal_nan=dtype.kind == "f"):
+        raise FrontendError(f"must have elements that fit in {dtype.name}")
+    return narrow.reshape(shape)
+
+
+def check_shape(shape: tuple[int, ...], *, least: int = 0) -> None:
+    """Raises FrontendError when an extent is below `least` or there are more than `MAX_ELEMENTS` elements."""
+    if any(extent < least for extent in shape):
+        raise FrontendError(f"must have extents of at least {least}, not shape {shape}")
+    if math.prod(shape) > MAX_ELEMENTS or max(shape, default=0) > MAX_ELEMENTS:
+        raise FrontendError(f"must have at most {MAX_ELEMENTS} elements, not shape {shape}")
+
+
+def type_name(number: int) -> str:
+    """ONNX's name of an element type, or its number."""
+    names = onnx.TensorProto.DataType.items()
+    return next((name for name, value in names if value == number), str(number))
+
+
+def _elements(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise FrontendError(f"of shape {shape} must have {math.prod(shape) * dtype.itemsize} bytes, not {len(data)}")
+    if dtype.kind == "b" and data.strip(b"\x00\x01"):
+        raise FrontendError("must have booleans of 0 or 1")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _external(tensor: onnx.TensorProto, folder: Path | None, nbytes: int) -> bytes:
+    """The bytes of a tensor kept in a file of its own, which must lie in the model's folder or below."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if folder is None:
+        raise FrontendError(f"must be inside the model when that is not read from a file, not in {location!r}")
+    path = (folder / location).resolve()
+    if not location or "\0" in location or not path.is_relative_to(folder.resolve()):
+        raise FrontendError(f"must lie inside the model's folder, not in {location!r}")
+    try:
+        offset, length = int(entries.get("offset", "0")), int(entries.get("length", str(nbytes)))
+    except ValueError:
+        raise FrontendError(f"must have a numeric offset and length in {location!r}") from None
+    if offset < 0 or length != nbytes:
+        raise FrontendError(f"must have {nbytes} bytes at a positive offset, not {length} at {offset}")
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+    except (OSError, OverflowError) as error:
+        raise FrontendError(f"must be readable from {location!r}: {error}") from None
