@@ -1,0 +1,1 @@
+"""CPU back end: tensor IR to LLVM IR text, optimised and run in this process."""

@@ -1,0 +1,217 @@
+"""Tensor IR to the text of an LLVM module, the same for every target.
+
+The module holds one function of pointers: the parameters of the procedure in order, then one scratch pointer for each
+allocated buffer too large for the stack. It is meant for procedures that passed `compiler.tensor.verify`: it checks
+nothing. LLVM may turn its loops into memset and memcpy; nothing else outside the module is called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from compiler.errors import LoweringError
+from compiler.llvm import operators
+from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, memory_dtype
+from compiler.llvm.expressions import Context, Expressions, Lanes, Place, lane_numbers
+from compiler.llvm.lanes import allocated, lane_count
+from compiler.tensor.arguments import written
+from compiler.tensor.interval import interval, loop_interval
+from compiler.tensor.ir import (
+    Alloc,
+    BinaryOp,
+    Body,
+    Buffer,
+    Const,
+    DType,
+    For,
+    If,
+    LoopKind,
+    Mapped,
+    Proc,
+    Stmt,
+    Store,
+    constant,
+)
+
+SYMBOL = "tensor_procedure"
+STACK_BUFFER_BYTES = 64 * 1024
+STACK_BYTES = 256 * 1024  # of all buffers together: a thread may have half a megabyte
+MAX_UNROLLED = 64
+ALIGNMENT = 64
+"""Bytes. Scratch pointers are passed with it; the parameters' own need only suit their element."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    """LLVM IR and the bytes of each scratch pointer that follows the parameters of its function `SYMBOL`."""
+
+    text: str
+    scratch: tuple[int, ...]
+
+
+def generate(proc: Proc) -> Module:
+    """LLVM IR of a verified procedure. Raises LoweringError for what is no statement or expression of the IR."""
+    codegen = _Codegen()
+    for n, buffer in enumerate(proc.params):
+        shape = tuple(literal(DType.INT64, extent) for extent in buffer.static_shape)
+        codegen.expressions.places[buffer.name] = Place(pointer=f"%arg{n}", shape=shape)
+    codegen.body(Context(variables={}, ranges={}), proc.body)
+    stored = written(proc)
+    params = [_parameter(n, buffer, buffer.name in stored) for n, buffer in enumerate(proc.params)]
+    for n, nbytes in enumerate(codegen.scratch):
+        params.append(f"ptr noalias nonnull align {ALIGNMENT} dereferenceable({nbytes}) %scratch{n}")
+    e = codegen.emitter
+    lines = [
+        f"define void @{SYMBOL}({', '.join(params)}) nounwind {{",
+        "start:",
+        *e.entry,
+        *e.lines,
+        "  ret void",
+        "}",
+        *sorted(e.declarations.values()),
+        *e.metadata,
+    ]
+    return Module(text="\n".join(lines) + "\n", scratch=tuple(codegen.scratch))
+
+
+def _parameter(number: int, buffer: Buffer, is_written: bool) -> str:
+    itemsize = buffer.type.numpy.itemsize
+    nbytes = math.prod(buffer.static_shape) * itemsize
+    extent = f" dereferenceable({nbytes})" if nbytes else ""
+    return f"ptr noalias nonnull{'' if is_written else ' readonly'} align {itemsize}{extent} %arg{number}"
+
+
+class _Codegen:
+    """Emits statements. `scratch` collects the bytes of buffers that do not fit the stack."""
+
+    def __init__(self) -> None:
+        self.emitter = Emitter()
+        self.expressions = Expressions(self.emitter)
+        self.scratch: list[int] = []
+        self.stack = 0
+
+    def body(self, at: Context, body: Body) -> None:
+        for stmt in body:
+            self.stmt(at, stmt)
+
+    def stmt(self, at: Context, stmt: Stmt) -> None:
+        match stmt:
+            case Store():
+                value = self.expressions.value(at, stmt.value)
+                self.expressions.store(at, stmt.buffer, stmt.index, value)
+            case For():
+                self.loop(at, stmt)
+            case If():
+                self.guard(at, stmt)
+            case Alloc():
+                self.alloc(at, stmt)
+            case Mapped():
+                self.body(at, stmt.body)
+            case _:
+                raise LoweringError(f"Statement must be one of the IR's, not {stmt!r}")
+
+    def guard(self, at: Context, stmt: If) -> None:
+        e = self.emitter
+        cond = self.expressions.steady(at, stmt.cond)
+        if cond.lanes > 1:
+            self.body(self.expressions.masked(at, cond), stmt.body)
+            return
+        then, join = e.name("then"), e.name("join")
+        e.branch_if(cond, then, join)
+        e.start(then)
+        self.body(at, stmt.body)
+        e.branch(join)
+        e.start(join)
+
+    # -- loops
+
+    def loop(self, at: Context, stmt: For) -> None:
+        if stmt.kind is LoopKind.VECTORIZED and at.lanes is None and (lanes := lane_count(stmt)) > 1:
+            self.vector_loop(at, stmt, lanes)
+            return
+        extent = self.expressions.value(at, stmt.extent)
+        hints: tuple[str, ...] = ()
+        if stmt.kind is LoopKind.UNROLLED and isinstance(stmt.extent, Const) and constant(stmt.extent) <= MAX_UNROLLED:
+            hints = ("unroll.full",)
+        self.scalar_loop(at, stmt, literal(DType.INT64, 0), extent, hints)
+
+    def scalar_loop(self, at: Context, stmt: For, start: Value, stop: Value, hints: tuple[str, ...]) -> None:
+        values = loop_interval(stmt.extent, at.ranges)
+
+        def once(i: Value) -> None:
+            self.body(at.bind(stmt.var.name, i, values), stmt.body)
+
+        self.count(start, stop, 1, once, hints)
+
+    def vector_loop(self, at: Context, stmt: For, lanes: int) -> None:
+        """Whole vectors first, the remaining iterations one by one."""
+        e, values = self.emitter, loop_interval(stmt.extent, at.ranges)
+        extent = self.expressions.value(at, stmt.extent)
+        if isinstance(stmt.extent, Const):
+            whole = literal(DType.INT64, constant(stmt.extent) // lanes * lanes)
+        else:
+            whole = e.value(DType.INT64, 1, f"and {extent.typed}, -{lanes}")
+
+        def once(i: Value) -> None:
+            each = operators.binary(e, BinaryOp.ADD, i, Value(lane_numbers(lanes), DType.INT64, lanes))
+            inner = at.bind(stmt.var.name, each, values)
+            private = Lanes(var=stmt.var.name, first=i, count=lanes, private=allocated(stmt))
+            self.body(replace(inner, lanes=private), stmt.body)
+
+        end = self.count(literal(DType.INT64, 0), whole, lanes, once, ())
+        if whole != extent:
+            self.scalar_loop(at, stmt, end, extent, ("vectorize.enable=false", "unroll.disable"))
+
+    def count(
+        self, start: Value, stop: Value, step: int, once: Callable[[Value], None], hints: tuple[str, ...]
+    ) -> Value:
+        """Emit ``for (i = start; i < stop; i += step) once(i)``; gives the value of i after it."""
+        e = self.emitter
+        if start.is_literal and stop.is_literal:
+            first, last = int(start.text), int(stop.text)
+            if first >= last:
+                return start
+            if first + step >= last:
+                once(start)
+                return literal(DType.INT64, first + step)
+        head, body, latch, done = (e.name(hint) for hint in ("head", "body", "latch", "done"))
+        i, following = f"%{e.name('i')}", f"%{e.name('next')}"
+        before = e.block
+        e.branch(head)
+        e.start(head)
+        e.emit(f"{i} = phi i64 [ {start.text}, %{before} ], [ {following}, %{latch} ]")
+        index = Value(i, DType.INT64)
+        e.branch_if(e.value(DType.BOOL, 1, f"icmp slt i64 {i}, {stop.text}"), body, done)
+        e.start(body)
+        once(index)
+        e.branch(latch)
+        e.start(latch)
+        e.emit(f"{following} = add nuw nsw i64 {i}, {step}")
+        e.branch(head, e.loop_hint(*hints) if hints else "")
+        e.start(done)
+        return index
+
+    # -- buffers
+
+    def alloc(self, at: Context, stmt: Alloc) -> None:
+        """Reserve room for the largest shape the buffer can have; its rows lie as close as its shape now allows."""
+        buffer = stmt.buffer
+        copies = at.lanes.count if at.lanes else 1
+        extents = [max(interval(extent, at.ranges)[1], 0) for extent in buffer.shape]
+        pointer = self.reserve(memory_dtype(buffer.type), max(math.prod(extents), 1) * copies)
+        shape = tuple(self.expressions.value(at, extent) for extent in buffer.shape)
+        self.expressions.places[buffer.name] = Place(pointer=pointer, shape=shape, copies=copies, allocated=True)
+        self.body(at, stmt.body)
+
+    def reserve(self, dtype: DType, elements: int) -> str:
+        """Pointer to `elements` undefined elements that exist once in the procedure."""
+        nbytes = elements * dtype.bits // 8
+        if nbytes > STACK_BUFFER_BYTES or self.stack + nbytes > STACK_BYTES:
+            self.scratch.append(nbytes)
+            return f"%scratch{len(self.scratch) - 1}"
+        self.stack += nbytes
+        pointer = f"%{self.emitter.name('buffer')}"
+        self.emitter.entry.append(f"  {pointer} = alloca [{elements} x {llvm_type(dtype)}], align {ALIGNMENT}")
+        return pointer

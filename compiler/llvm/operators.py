@@ -1,0 +1,124 @@
+"""Operators of the tensor IR as LLVM instructions, on scalars and on vectors alike.
+
+The meaning is that of `compiler.tensor.interp`; divisors are positive, which `compiler.tensor.verify` has proven.
+"""
+
+from __future__ import annotations
+
+from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, mangled
+from compiler.tensor.ir import BinaryOp, CompareOp, DType, UnaryOp
+
+_INTEGER = {
+    BinaryOp.ADD: "add",
+    BinaryOp.SUB: "sub",
+    BinaryOp.MUL: "mul",
+    BinaryOp.SHR: "ashr",
+    BinaryOp.SHL: "shl",
+}
+_INTEGER_INTRINSIC = {BinaryOp.MIN: "smin", BinaryOp.MAX: "smax"}
+_FLOAT = {BinaryOp.ADD: "fadd", BinaryOp.SUB: "fsub", BinaryOp.MUL: "fmul", BinaryOp.DIV: "fdiv"}
+_FLOAT_CHOICE = {BinaryOp.MIN: "olt", BinaryOp.MAX: "ogt"}
+_BOOL = {BinaryOp.AND: "and", BinaryOp.OR: "or"}
+_PREDICATE = {CompareOp.LT: "slt", CompareOp.LE: "sle", CompareOp.EQ: "eq"}
+_FLOAT_PREDICATE = {CompareOp.LT: "olt", CompareOp.LE: "ole", CompareOp.EQ: "oeq"}
+
+
+def splat(e: Emitter, a: Value, lanes: int) -> Value:
+    """`a` in every lane, if it is not a vector already."""
+    if a.lanes == lanes:
+        return a
+    if a.is_literal:
+        return Value(f"splat ({a.typed})", a.dtype, lanes)
+    type = llvm_type(a.dtype, lanes)
+    first = e.value(a.dtype, lanes, f"insertelement {type} poison, {a.typed}, i64 0")
+    return e.value(a.dtype, lanes, f"shufflevector {type} {first.text}, {type} poison, <{lanes} x i32> zeroinitializer")
+
+
+def unify(e: Emitter, *values: Value) -> list[Value]:
+    """Scalars next to a vector become vectors."""
+    lanes = max(value.lanes for value in values)
+    return [splat(e, value, lanes) for value in values]
+
+
+def binary(e: Emitter, op: BinaryOp, a: Value, b: Value) -> Value:
+    if op in (BinaryOp.FLOORDIV, BinaryOp.MOD):
+        return _divide(e, op, a, b)
+    a, b = unify(e, a, b)
+    dtype, lanes = a.dtype, a.lanes
+    if dtype.is_integer and op in _INTEGER_INTRINSIC:
+        return e.call(dtype, lanes, f"{_INTEGER_INTRINSIC[op]}.{mangled(dtype, lanes)}", a.argument, b.argument)
+    if dtype is DType.FLOAT32 and op in _FLOAT_CHOICE:
+        return select(e, e.value(DType.BOOL, lanes, f"fcmp {_FLOAT_CHOICE[op]} {a.typed}, {b.text}"), a, b)
+    table = _FLOAT if dtype is DType.FLOAT32 else _BOOL if dtype is DType.BOOL else _INTEGER
+    return e.value(dtype, lanes, f"{table[op]} {a.typed}, {b.text}")
+
+
+def _divide(e: Emitter, op: BinaryOp, a: Value, b: Value) -> Value:
+    """Quotient rounded down or its remainder, for a positive divisor."""
+    dtype = a.dtype
+    if b.is_literal and b.lanes == 1 and (divisor := int(b.text)) & (divisor - 1) == 0:
+        if op is BinaryOp.MOD:
+            a, mask = unify(e, a, literal(dtype, divisor - 1))
+            return e.value(dtype, a.lanes, f"and {a.typed}, {mask.text}")
+        a, amount = unify(e, a, literal(dtype, divisor.bit_length() - 1))
+        return e.value(dtype, a.lanes, f"ashr {a.typed}, {amount.text}")
+    a, b, zero = unify(e, a, b, literal(dtype, 0))
+    remainder = e.value(dtype, a.lanes, f"srem {a.typed}, {b.text}")
+    negative = e.value(DType.BOOL, a.lanes, f"icmp slt {remainder.typed}, {zero.text}")
+    if op is BinaryOp.MOD:
+        correction = select(e, negative, b, zero)
+        return e.value(dtype, a.lanes, f"add {remainder.typed}, {correction.text}")
+    quotient = e.value(dtype, a.lanes, f"sdiv {a.typed}, {b.text}")
+    minus_one = e.value(dtype, a.lanes, f"sext {negative.typed} to {a.type}")
+    return e.value(dtype, a.lanes, f"add {quotient.typed}, {minus_one.text}")
+
+
+def compare(e: Emitter, op: CompareOp, a: Value, b: Value) -> Value:
+    a, b = unify(e, a, b)
+    instruction = f"fcmp {_FLOAT_PREDICATE[op]}" if a.dtype is DType.FLOAT32 else f"icmp {_PREDICATE[op]}"
+    return e.value(DType.BOOL, a.lanes, f"{instruction} {a.typed}, {b.text}")
+
+
+def select(e: Emitter, cond: Value, a: Value, b: Value) -> Value:
+    """Both operands are evaluated; a scalar condition chooses whole vectors."""
+    lanes = max(cond.lanes, a.lanes, b.lanes)
+    a, b = splat(e, a, lanes), splat(e, b, lanes)
+    return e.value(a.dtype, lanes, f"select {cond.typed}, {a.typed}, {b.typed}")
+
+
+def unary(e: Emitter, op: UnaryOp, a: Value) -> Value:
+    if op is UnaryOp.BITCAST:
+        return e.value(DType.FLOAT32, a.lanes, f"bitcast {a.typed} to {llvm_type(DType.FLOAT32, a.lanes)}")
+    return e.call(DType.FLOAT32, a.lanes, f"roundeven.{mangled(DType.FLOAT32, a.lanes)}", a.argument)
+
+
+def cast(e: Emitter, dtype: DType, a: Value) -> Value:
+    if a.dtype is dtype:
+        return a
+    if a.dtype is DType.FLOAT32:
+        suffix = f"{mangled(dtype, a.lanes)}.{mangled(DType.FLOAT32, a.lanes)}"
+        return e.call(dtype, a.lanes, f"fptosi.sat.{suffix}", a.argument)
+    unsigned = a.dtype is DType.BOOL
+    if dtype is DType.FLOAT32:
+        instruction = "uitofp" if unsigned else "sitofp"
+    elif dtype.bits < a.dtype.bits:
+        instruction = "trunc"
+    else:
+        instruction = "zext" if unsigned else "sext"
+    return e.value(dtype, a.lanes, f"{instruction} {a.typed} to {llvm_type(dtype, a.lanes)}")
+
+
+def conjunction(e: Emitter, a: Value | None, b: Value) -> Value:
+    return b if a is None else binary(e, BinaryOp.AND, a, b)
+
+
+def negation(e: Emitter, a: Value) -> Value:
+    a, true = unify(e, a, literal(DType.BOOL, True))
+    return e.value(DType.BOOL, a.lanes, f"xor {a.typed}, {true.text}")
+
+
+def any_lane(e: Emitter, mask: Value) -> Value:
+    """Whether `mask`, a scalar or a vector, holds anywhere."""
+    if mask.lanes == 1:
+        return mask
+    return e.call(DType.BOOL, 1, f"vector.reduce.or.{mangled(DType.BOOL, mask.lanes)}", mask.argument)
