@@ -19,7 +19,7 @@ def inner(function: F) -> F:
     It is not cached by itself: numba checks the file of the cached function alone, and would not notice a change in
     a function it calls from another file. See `source_stamp`.
     """
-    return cast(F, njit(nogil=True, error_model="numpy")(function))
+    return cast(F, njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)(function))
 
 
 def entry(function: F) -> F:

@@ -1,4 +1,4 @@
-"""ALU (VTA spec 3.5, with the choices of 11.3 and 11.4): strictly in the order of the nest, for it reads what it wrote."""
+"""The steps of an ALU instruction (VTA spec 3.5, 11.3, 11.4), strictly in the order of the nest: they read ACC."""
 
 from __future__ import annotations
 
@@ -19,21 +19,8 @@ from vta_sim.functional.columns import (
     UOP_BGN,
     UOP_END,
     USE_IMM,
-    Code,
 )
-from vta_sim.functional.gemm import mark_written
-from vta_sim.functional.nest import (
-    RUN_DST,
-    RUN_DST_STEP,
-    RUN_LENGTH,
-    RUN_SRC,
-    RUN_SRC_STEP,
-    check_operand,
-    fail,
-    group_uops,
-    trip_count,
-)
-from vta_sim.functional.state import Machine
+from vta_sim.functional.state import RUN_DST, RUN_DST_STEP, RUN_LENGTH, RUN_SRC, RUN_SRC_STEP, Machine
 from vta_sim.functional.vector import VECTOR_LANES, make_elementwise
 
 _minimum = make_elementwise(AluOp.MIN)
@@ -43,68 +30,57 @@ _shift = make_elementwise(AluOp.SHR)
 _times = make_elementwise(AluOp.MUL)
 
 _MIN, _MAX, _ADD, _SHR = int(AluOp.MIN), int(AluOp.MAX), int(AluOp.ADD), int(AluOp.SHR)
-_LAST_OPCODE = int(max(AluOp))
-_UNKNOWN_ALU = int(Code.UNKNOWN_ALU)
-_ACC_DST = int(Code.ACC_DST_RANGE)
-_ACC_SRC = int(Code.ACC_SRC_RANGE)
 
 
 @inner
 def _operate(m: Machine, opcode: int, d: int, s: int, tiles: int, d_step: int, s_step: int) -> None:
-    """acc[d] = op(acc[d], acc[s]) for `tiles` tiles in turn; indices and steps in tiles."""
-    size = m.acc_tile
-    vectors = size // VECTOR_LANES
+    """acc[d] = op(acc[d], acc[s]) for `tiles` tiles in turn; indices and steps count tiles."""
+    d, s, d_step, s_step = d * m.acc_tile, s * m.acc_tile, d_step * m.acc_tile, s_step * m.acc_tile
+    vectors = m.acc_tile // VECTOR_LANES
     if opcode == _MIN:
-        _minimum(m.acc, d * size, s * size, tiles, d_step * size, s_step * size, vectors)
+        _minimum(m.acc, d, s, tiles, d_step, s_step, vectors)
     elif opcode == _MAX:
-        _maximum(m.acc, d * size, s * size, tiles, d_step * size, s_step * size, vectors)
+        _maximum(m.acc, d, s, tiles, d_step, s_step, vectors)
     elif opcode == _ADD:
-        _add(m.acc, d * size, s * size, tiles, d_step * size, s_step * size, vectors)
+        _add(m.acc, d, s, tiles, d_step, s_step, vectors)
     elif opcode == _SHR:
-        _shift(m.acc, d * size, s * size, tiles, d_step * size, s_step * size, vectors)
+        _shift(m.acc, d, s, tiles, d_step, s_step, vectors)
     else:
-        _times(m.acc, d * size, s * size, tiles, d_step * size, s_step * size, vectors)
+        _times(m.acc, d, s, tiles, d_step, s_step, vectors)
 
 
 @inner
-def _run_all(m: Machine, fields: NDArray[np.int64], runs: int) -> None:
-    opcode = fields[ALU_OPCODE]
-    n_out, n_in = fields[ITER_OUT], fields[ITER_IN]
-    d_out, d_in, s_out, s_in = fields[DST_OUT], fields[DST_IN], fields[SRC_OUT], fields[SRC_IN]
+def run_all(m: Machine, fields: NDArray[np.int64], runs: int) -> None:
+    """Execute all steps; `m.runs` holds the micro-ops."""
+    n_in = fields[ITER_IN]
     immediate = fields[USE_IMM] != 0
     if immediate:
         # The immediate becomes a tile behind the last accumulator: one kernel serves both kinds of operand.
-        m.acc[m.acc_depth * m.acc_tile :] = fields[IMM]
+        value = np.int16(fields[IMM])
+        for k in range(m.acc.size - m.acc_tile, m.acc.size):
+            m.acc[k] = value
     single = fields[UOP_END] - fields[UOP_BGN] == 1
-    for o in range(n_out):
+    for o in range(fields[ITER_OUT]):
         for i in range(1 if single else n_in):
             for run in range(runs):
-                d = m.runs[run, RUN_DST] + o * d_out + i * d_in
-                s = m.runs[run, RUN_SRC] + o * s_out + i * s_in
+                d = m.runs[run, RUN_DST] + o * fields[DST_OUT] + i * fields[DST_IN]
+                s = m.runs[run, RUN_SRC] + o * fields[SRC_OUT] + i * fields[SRC_IN]
                 tiles, d_step, s_step = m.runs[run, RUN_LENGTH], m.runs[run, RUN_DST_STEP], m.runs[run, RUN_SRC_STEP]
                 if single:
-                    tiles, d_step, s_step = n_in, d_in, s_in
+                    tiles, d_step, s_step = n_in, fields[DST_IN], fields[SRC_IN]
                 if immediate:
-                    s, s_step = m.acc_depth, 0
-                _operate(m, opcode, d, s, tiles, d_step, s_step)
+                    s, s_step = m.acc.size // m.acc_tile - 1, 0
+                _operate(m, fields[ALU_OPCODE], d, s, tiles, d_step, s_step)
 
 
 @inner
-def execute(m: Machine, fields: NDArray[np.int64], fault: NDArray[np.int64]) -> int:
-    """Execute one ALU instruction; return its micro-ops, or -1 with `fault` filled."""
-    if fields[ALU_OPCODE] > _LAST_OPCODE:
-        return fail(fault, _UNKNOWN_ALU, fields[ALU_OPCODE], _LAST_OPCODE, 0)
-    steps = trip_count(m, fields, fault)
-    if steps <= 0:
-        return steps
-    if check_operand(m, fields, fault, 0, m.dst_mask, DST_OUT, m.acc_depth, _ACC_DST) < 0:
-        return -1
-    if (
-        fields[USE_IMM] == 0
-        and check_operand(m, fields, fault, m.src_lsb, m.src_mask, SRC_OUT, m.acc_depth, _ACC_SRC) < 0
-    ):
-        return -1
-    runs = group_uops(m, fields[UOP_BGN], fields[UOP_END], False)
-    mark_written(m, fields, runs, False)
-    _run_all(m, fields, runs)
-    return steps
+def source_differs(m: Machine, fields: NDArray[np.int64]) -> bool:
+    """Whether an immediate instruction names a src that is not its dst, which only matters on Chisel (VTA spec 3.5)."""
+    if fields[USE_IMM] == 0 or fields[ITER_OUT] == 0 or fields[ITER_IN] == 0:
+        return False
+    differs = fields[SRC_OUT] != fields[DST_OUT] or fields[SRC_IN] != fields[DST_IN]
+    for index in range(fields[UOP_BGN], fields[UOP_END]):
+        word = np.int64(m.uop[index])
+        source = word >> m.uop_places[1, 0] & m.uop_places[1, 1]
+        differs = differs or source != (word >> m.uop_places[0, 0] & m.uop_places[0, 1])
+    return differs

@@ -9,35 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import ISA, Format
+from vta_hw.spec.isa import ISA, MemoryType, Module, Opcode
 
-NAMES: Final = {
-    Format.HEADER: ("opcode", "pop_prev", "pop_next", "push_prev", "push_next"),
-    Format.MEMORY: (
-        "memory_type", "sram_base", "dram_base", "y_size", "x_size", "x_stride",
-        "y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1",
-    ),
-    Format.GEMM: (
-        "uop_bgn", "uop_end", "iter_out", "iter_in", "dst_factor_out", "dst_factor_in",
-        "src_factor_out", "src_factor_in", "reset", "wgt_factor_out", "wgt_factor_in",
-    ),
-    Format.ALU: (
-        "uop_bgn", "uop_end", "iter_out", "iter_in", "dst_factor_out", "dst_factor_in",
-        "src_factor_out", "src_factor_in", "alu_opcode", "use_imm", "imm",
-    ),
-}  # fmt: skip
-"""The fields that compiled code decodes, in the order of the constants below."""
+_MEMORY_FIELDS: Final = (
+    "memory_type", "sram_base", "dram_base", "y_size", "x_size", "x_stride", "y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1",
+)  # fmt: skip
+_NEST_FIELDS: Final = (
+    "uop_bgn", "uop_end", "iter_out", "iter_in",
+    "dst_factor_out", "dst_factor_in", "src_factor_out", "src_factor_in",
+)  # fmt: skip
+_NAMES: Final = {
+    Opcode.LOAD: _MEMORY_FIELDS,
+    Opcode.STORE: _MEMORY_FIELDS,
+    Opcode.GEMM: (*_NEST_FIELDS, "wgt_factor_out", "wgt_factor_in", "reset"),
+    Opcode.ALU: (*_NEST_FIELDS, "alu_opcode", "use_imm", "imm"),
+}
 
-FORMATS: Final = tuple(NAMES)
-HEADER, MEMORY, GEMM, ALU = range(4)
-"""Rows of `field_positions`."""
-
-OPCODE, POP_PREV, POP_NEXT, PUSH_PREV, PUSH_NEXT = range(5)
 MEMORY_TYPE, SRAM_BASE, DRAM_BASE, Y_SIZE, X_SIZE, X_STRIDE, Y_PAD_0, Y_PAD_1, X_PAD_0, X_PAD_1 = range(10)
 UOP_BGN, UOP_END, ITER_OUT, ITER_IN, DST_OUT, DST_IN, SRC_OUT, SRC_IN = range(8)
-RESET, WGT_OUT, WGT_IN = range(8, 11)
+WGT_OUT, WGT_IN, RESET = range(8, 11)
 ALU_OPCODE, USE_IMM, IMM = range(8, 11)
-MOST_FIELDS: Final = 11
+FIELD_COUNT: Final = 11
+"""Indices of decoded fields, in the order of the names above: of LOAD and STORE, GEMM and ALU, GEMM, ALU."""
 
 
 class Code(IntEnum):
@@ -53,73 +46,68 @@ class Code(IntEnum):
     LOAD_RANGE = 7  # value: end of the written range, limit: depth
     STORE_RANGE = 8
     UOP_RANGE = 9  # value: uop_end
-    ACC_DST_RANGE = 10  # value: largest index, limit: depth, uop: micro-op
-    ACC_SRC_RANGE = 11
-    INP_RANGE = 12
-    WGT_RANGE = 13
+    DST_RANGE = 10  # value: largest index, limit: depth, uop: micro-op
+    SRC_RANGE = 11
+    WGT_RANGE = 12
 
 
-FAULT_CODE, FAULT_INSN, FAULT_VALUE, FAULT_LIMIT, FAULT_UOP = range(5)
+FAULT_INSN, FAULT_VALUE, FAULT_LIMIT, FAULT_UOP = range(4)
 """Indices into the array a kernel describes a failure in."""
 
+FLAG_POP_PREV, FLAG_POP_NEXT, FLAG_PUSH_PREV, FLAG_PUSH_NEXT = range(4)
+"""Bits of `Queues.flags`."""
 
-class Category(IntEnum):
-    """Which counter of VTA spec 3.9 an instruction adds to."""
+L2G, G2L, G2S, S2G = range(4)
+"""Indices into `Queues.tokens`."""
 
-    NONE = 0
-    INP = 1
-    WGT = 2
-    ACC = 3
-    UOP = 4
-    OUT = 5
-    GEMM = 6
-    ALU = 7
-
-
-class Hint(IntEnum):
-    """Things that are allowed here and go wrong on some VTA; bits of the lint column (VTA spec 11.15)."""
-
-    FLAG_WITHOUT_QUEUE = 1
-    STORE_PAD = 2
-    STORE_OF_LOADED = 4
-    IMMEDIATE_SOURCE = 8
-    SHIFT_RANGE = 16
-    UOP_ROWS = 32
-    WGT_PAD = 64
-    AFTER_FINISH = 128
+HINT_IMMEDIATE_SOURCE: Final = 1
+HINT_STORE_OF_LOADED: Final = 2
+"""Bits of `Queues.hints`: what only execution can find out (see `vta_sim.functional.lint`)."""
 
 
 class Queues(NamedTuple):
     """State of a launch, so that it can be left and entered again.
 
-    next_insn: int64 [3] index of the next instruction of each module, or the number of instructions when it has none.
-    tokens: int64 [4] in the order l2g, g2l, g2s, s2g. finished: int64 [1] FINISH instructions executed.
+    module, flags: uint8 [N] module number and token flags of each instruction. hints: uint8 [N], filled on the way.
+    next_insn: int64 [3] index of the next instruction of each module, N when it has none. tokens: int64 [4].
+    fields: int64 [FIELD_COUNT] of the instruction at hand. fault: int64 [4].
     """
 
+    module: NDArray[np.uint8]
+    flags: NDArray[np.uint8]
+    hints: NDArray[np.uint8]
     next_insn: NDArray[np.int64]
     tokens: NDArray[np.int64]
-    finished: NDArray[np.int64]
-
-
-L2G, G2L, G2S, S2G = range(4)
-
-
-class Columns(NamedTuple):
-    """What a launch leaves behind for each instruction, arrays [insn_count].
-
-    category: uint8 `Category`. amount: int64 bytes or micro-ops added to that counter. hints: uint8 bits of `Hint`.
-    """
-
-    category: NDArray[np.uint8]
-    amount: NDArray[np.int64]
-    hints: NDArray[np.uint8]
+    fields: NDArray[np.int64]
+    fault: NDArray[np.int64]
 
 
 def field_positions(config: VTAConfig) -> NDArray[np.int64]:
-    """Return int64 [format][field][2]: lowest bit and width of each field in `NAMES`."""
+    """Return int64 [opcode][field][2]: lowest bit and width of each field that compiled code decodes; 0 if none."""
     isa = ISA(config)
-    table = np.zeros((len(FORMATS), MOST_FIELDS, 2), np.int64)
-    for row, kind in enumerate(FORMATS):
-        places = {field.name: (field.lsb, field.width) for field in isa.layout(kind)}
-        table[row, : len(NAMES[kind])] = [places[name] for name in NAMES[kind]]
+    table = np.zeros((8, FIELD_COUNT, 2), np.int64)
+    for opcode, names in _NAMES.items():
+        places = {field.name: (field.lsb, field.width) for field in isa.layout(opcode)}
+        table[opcode, : len(names)] = [places[name] for name in names]
     return table
+
+
+def make_queues(config: VTAConfig, words: NDArray[np.uint64], tokens: tuple[int, int, int, int]) -> Queues:
+    """Return the state at the beginning of a launch of `words`, uint64 [N][2], with `tokens` l2g, g2l, g2s, s2g."""
+    opcode = words[:, 0] & np.uint64(7)
+    places = {field.name: np.uint64(field.lsb) for field in ISA(config).layout(Opcode.LOAD)}
+    memory_type = words[:, 0] >> places["memory_type"] & np.uint64(7)
+    # INP and WGT go to the load queue, whatever else is loaded to compute (VTA spec 5.1).
+    to_load = (opcode == Opcode.LOAD) & ((memory_type == MemoryType.WGT) | (memory_type == MemoryType.INP))
+    module = np.full(len(words), Module.COMPUTE.value, np.uint8)
+    module[to_load] = Module.LOAD.value
+    module[opcode == Opcode.STORE] = Module.STORE.value
+    return Queues(
+        module=module,
+        flags=(words[:, 0] >> places["pop_prev"] & np.uint64(15)).astype(np.uint8),
+        hints=np.zeros(len(words), np.uint8),
+        next_insn=np.zeros(3, np.int64),
+        tokens=np.array(tokens, np.int64),
+        fields=np.zeros(FIELD_COUNT, np.int64),
+        fault=np.zeros(4, np.int64),
+    )

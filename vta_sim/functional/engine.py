@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import ISA, MemoryType
+from vta_hw.spec.isa import ISA, MemoryType, Opcode
 from vta_hw.spec.program import Program, Tokens
 from vta_sim.errors import LeftoverTokens, MissingFinish, SimulationError
 from vta_sim.functional import faults
-from vta_sim.functional.columns import Code, Columns, Queues, field_positions
+from vta_sim.functional.columns import Code, Queues, field_positions, make_queues
 from vta_sim.functional.launch import RUN
-from vta_sim.functional.report import Report, sum_columns
+from vta_sim.functional.report import Report
 from vta_sim.functional.state import contents, fill_with_pattern, make_machine
 from vta_sim.memory import Memory
 
@@ -81,30 +81,18 @@ class FunctionalSimulator:
             raise SimulationError(f"Launch must have at least 1 instruction, not {insn_count}")
         words = self.memory.read(insn_address, insn_count * _INSN_BYTES).view("<u8").reshape(-1, 2)
         start = _NO_TOKENS if tokens is None else tokens
-        queues = Queues(
-            next_insn=np.zeros(3, np.int64),
-            tokens=np.array([start.l2g, start.g2l, start.g2s, start.s2g], np.int64),
-            finished=np.zeros(1, np.int64),
-        )
-        columns = Columns(
-            category=np.zeros(insn_count, np.uint8),
-            amount=np.zeros(insn_count, np.int64),
-            hints=np.zeros(insn_count, np.uint8),
-        )
-        self._run(words, _base_column(bases), queues, columns)
-        if queues.finished[0] == 0:
+        queues = make_queues(self.config, words, (start.l2g, start.g2l, start.g2s, start.s2g))
+        self._run(words, _base_column(bases), queues)
+        if not np.any(words[:, 0] & np.uint64(7) == Opcode.FINISH):
             raise MissingFinish(f"Launch must execute FINISH, but none of its {insn_count} instructions is one")
         left = Tokens(**dict(zip(("l2g", "g2l", "g2s", "s2g"), queues.tokens.tolist(), strict=True)))
         if left != _NO_TOKENS and not allow_leftover_tokens:
             raise LeftoverTokens(f"Launch must leave no tokens, not {_listed(left)}")
-        return Report(counters=sum_columns(columns, 0, insn_count), tokens_left=left, columns=columns)
+        return Report(config=self.config, words=words, hints=queues.hints, tokens_left=left)
 
-    def _run(
-        self, words: NDArray[np.uint64], bases: NDArray[np.int64], queues: Queues, columns: Columns
-    ) -> None:
-        fault = np.zeros(5, np.int64)
+    def _run(self, words: NDArray[np.uint64], bases: NDArray[np.int64], queues: Queues) -> None:
         while True:
-            code = RUN(self._machine, self.memory.table, words, self._places, bases, queues, columns, fault)
+            code = Code(RUN(self._machine, self.memory.table, words, self._places, bases, queues))
             match code:
                 case Code.DONE:
                     return
@@ -113,7 +101,7 @@ class FunctionalSimulator:
                 case Code.STUCK:
                     raise faults.deadlock(self._isa, words, queues)
                 case _:
-                    raise faults.failure(self._isa, words, fault)
+                    raise faults.failure(self._isa, words, code, queues.fault)
 
     def scratchpad(self, memory_type: MemoryType) -> NDArray[np.generic]:
         """Return a copy of a scratchpad, with tiles as in VTA spec 4.

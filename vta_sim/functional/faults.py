@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.asm import disassemble
-from vta_hw.spec.isa import ISA, Insn, Module, module_of
+from vta_hw.spec.isa import ISA, Alu, Insn, Module, module_of
 from vta_sim.errors import Deadlock, OutOfRange, SimulationError, UnknownOpcode
 from vta_sim.functional.columns import (
-    FAULT_CODE,
     FAULT_INSN,
     FAULT_LIMIT,
     FAULT_UOP,
@@ -24,12 +23,7 @@ from vta_sim.functional.columns import (
     Queues,
 )
 
-_MEMORIES: Final = {
-    Code.ACC_DST_RANGE: ("accumulator", "dst"),
-    Code.ACC_SRC_RANGE: ("accumulator", "src"),
-    Code.INP_RANGE: ("input", "src"),
-    Code.WGT_RANGE: ("weight", "wgt"),
-}
+_OPERANDS: Final = {Code.DST_RANGE: "dst", Code.SRC_RANGE: "src", Code.WGT_RANGE: "wgt"}
 
 
 def _decode(isa: ISA, words: NDArray[np.uint64], index: int) -> Insn:
@@ -37,9 +31,9 @@ def _decode(isa: ISA, words: NDArray[np.uint64], index: int) -> Insn:
     return isa.decode(low | high << 64)
 
 
-def _rule(fault: NDArray[np.int64]) -> tuple[type[SimulationError], str]:
+def _rule(code: Code, insn: Insn, fault: NDArray[np.int64]) -> tuple[type[SimulationError], str]:
     value, limit, uop = int(fault[FAULT_VALUE]), int(fault[FAULT_LIMIT]), int(fault[FAULT_UOP])
-    match code := Code(int(fault[FAULT_CODE])):
+    match code:
         case Code.UNKNOWN_OPCODE:
             return UnknownOpcode, f"opcode must be 0 to 4, not {value}"
         case Code.UNKNOWN_LOAD:
@@ -54,18 +48,20 @@ def _rule(fault: NDArray[np.int64]) -> tuple[type[SimulationError], str]:
             return OutOfRange, f"STORE must end within the {limit} elements of OUT, not at {value}"
         case Code.UOP_RANGE:
             return OutOfRange, f"uop_end must be at most {limit}, the number of micro-ops, not {value}"
-        case Code.ACC_DST_RANGE | Code.ACC_SRC_RANGE | Code.INP_RANGE | Code.WGT_RANGE:
-            memory, operand = _MEMORIES[code]
+        case Code.DST_RANGE | Code.SRC_RANGE | Code.WGT_RANGE:
+            operand = _OPERANDS[code]
+            memory = "WGT" if operand == "wgt" else "ACC" if operand == "dst" or isinstance(insn, Alu) else "INP"
             return OutOfRange, f"{memory} index must be below {limit}, not {value} ({operand} of micro-op {uop})"
         case Code.DONE | Code.GROW | Code.STUCK:
             raise ValueError(f"Code must be a failure of an instruction, not {code!r}")
 
 
-def failure(isa: ISA, words: NDArray[np.uint64], fault: NDArray[np.int64]) -> SimulationError:
-    """Return the exception for the failure of one instruction."""
+def failure(isa: ISA, words: NDArray[np.uint64], code: Code, fault: NDArray[np.int64]) -> SimulationError:
+    """Return the exception for the failure `code` of one instruction."""
     index = int(fault[FAULT_INSN])
-    kind, rule = _rule(fault)
-    return kind(rule, insn=index, disassembly=disassemble(_decode(isa, words, index)))
+    insn = _decode(isa, words, index)
+    kind, rule = _rule(code, insn, fault)
+    return kind(rule, insn=index, disassembly=disassemble(insn))
 
 
 def _missing(insn: Insn, tokens: NDArray[np.int64]) -> str:

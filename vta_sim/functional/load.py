@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from vta_hw.spec.isa import MemoryType
 from vta_sim._jit import inner
 from vta_sim.functional.columns import (
+    FAULT_LIMIT,
+    FAULT_VALUE,
     MEMORY_TYPE,
     SRAM_BASE,
     X_PAD_0,
@@ -19,20 +21,18 @@ from vta_sim.functional.columns import (
     Y_SIZE,
     Code,
 )
-from vta_sim.functional.nest import fail
 from vta_sim.functional.packing import unpack
 from vta_sim.functional.state import Machine
 from vta_sim.pages import PageTable, read_bytes
 
 _UOP, _WGT, _INP = int(MemoryType.UOP), int(MemoryType.WGT), int(MemoryType.INP)
-_ACC, _ACC_8BIT = int(MemoryType.ACC), int(MemoryType.ACC_8BIT)
-_LOAD_RANGE = int(Code.LOAD_RANGE)
-_UNKNOWN_LOAD = int(Code.UNKNOWN_LOAD)
+_ACC, _OUT, _ACC_8BIT = int(MemoryType.ACC), int(MemoryType.OUT), int(MemoryType.ACC_8BIT)
+_DONE, _LOAD_RANGE, _UNKNOWN_LOAD = int(Code.DONE), int(Code.LOAD_RANGE), int(Code.UNKNOWN_LOAD)
 
 
 @inner
 def _part_from_out(m: Machine, first: int, count: int) -> None:
-    """Keep OUT of some accumulators that a LOAD is about to overwrite: it does not reach OUT (VTA spec 3.6)."""
+    """Keep OUT of the accumulators that a LOAD is about to overwrite: it does not reach OUT (VTA spec 3.6)."""
     for d in range(first, first + count):
         if m.parted[d] == 0:
             m.parted[d] = 1
@@ -55,29 +55,23 @@ def _zero(m: Machine, kind: int, first: int, count: int) -> None:
         for k in range(first * size, (first + count) * size):
             m.wgt[k] = 0
     else:
-        _part_from_out(m, first, count)
         for k in range(first * m.acc_tile, (first + count) * m.acc_tile):
             m.acc[k] = 0
 
 
 @inner
 def _place_inp(m: Machine, first: int, count: int) -> None:
-    """Put `count` input tiles from the buffer into place."""
-    rows = count * m.batch
-    if m.inp_row == m.block_in:
-        unpack(m.buffer, m.inp_bits, rows * m.block_in, m.inp, first * m.batch * m.inp_row)
-        return
-    unpack(m.buffer, m.inp_bits, rows * m.block_in, m.scalars, 0)
-    for row in range(rows):
-        target = (first * m.batch + row) * m.inp_row
+    """Put `count` input tiles from `m.scalars` into place."""
+    for row in range(count * m.batch):
+        source = row * m.block_in
+        target = first * m.batch * m.inp_row + row * m.inp_row
         for k in range(m.block_in):
-            m.inp[target + k] = m.scalars[row * m.block_in + k]
+            m.inp[target + k] = m.scalars[source + k]
 
 
 @inner
 def _place_wgt(m: Machine, first: int, count: int) -> None:
-    """Put `count` weight tiles from the buffer into place, transposed to [group][pair][lane] (see `Machine`)."""
-    unpack(m.buffer, m.wgt_bits, count * m.block_out * m.block_in, m.scalars, 0)
+    """Put `count` weight tiles from `m.scalars` into place, transposed to [group][pair][lane] (see `Machine`)."""
     pairs = m.block_in // 2
     row_pairs = m.inp_row // 2
     source = 0
@@ -93,101 +87,66 @@ def _place_wgt(m: Machine, first: int, count: int) -> None:
 @inner
 def _place_acc(m: Machine, first: int, count: int, narrow: bool) -> None:
     """Put `count` accumulator tiles from the buffer into place; `narrow` ones are int8 and sign-extended."""
-    source = 0
-    for tile in range(first, first + count):
-        for row in range(m.batch):
-            target = tile * m.acc_tile + row * m.acc_row
-            if narrow:
-                for k in range(m.block_out):
-                    m.acc[target + k] = np.int8(m.buffer[source + k])
-                source += m.block_out
-            else:
-                for k in range(4 * m.block_out):
-                    m.acc_bytes[4 * target + k] = m.buffer[source + k]
-                source += 4 * m.block_out
-
-
-@inner
-def element_bytes(m: Machine, kind: int) -> int:
-    """Bytes of one element in memory (VTA spec 3.1)."""
-    if kind == _UOP:
-        return 4
-    if kind == _INP:
-        return m.batch * m.block_in * m.inp_bits // 8
-    if kind == _WGT:
-        return m.block_out * m.block_in * m.wgt_bits // 8
-    if kind == _ACC:
-        return m.batch * m.block_out * 4
-    if kind == _ACC_8BIT:
-        return m.batch * m.block_out
-    return m.batch * m.block_out * m.out_bits // 8
-
-
-@inner
-def counted_bytes(m: Machine, kind: int) -> int:
-    """Bytes an element counts for in the statistics: ACC_8BIT at its width in the scratchpad (VTA spec 3.9)."""
-    return element_bytes(m, _ACC) if kind == _ACC_8BIT else element_bytes(m, kind)
-
-
-@inner
-def _depth(m: Machine, kind: int) -> int:
-    if kind == _UOP:
-        return m.uop_depth
-    if kind == _INP:
-        return m.inp_depth
-    return m.wgt_depth if kind == _WGT else m.acc_depth
+    for row in range(count * m.batch):
+        source = row * m.block_out
+        target = (first + row // m.batch) * m.acc_tile + row % m.batch * m.acc_row
+        if narrow:
+            for k in range(m.block_out):
+                m.acc[target + k] = np.int8(m.buffer[source + k])
+        else:
+            for k in range(4 * m.block_out):
+                m.acc_bytes[4 * target + k] = m.buffer[4 * source + k]
 
 
 @inner
 def _load_row(m: Machine, table: PageTable, kind: int, first: int, address: int, count: int) -> None:
     """Load `count` neighbouring elements, as many at a time as the buffer holds."""
-    size = element_bytes(m, kind)
-    if kind == _UOP:
-        read_bytes(table, address, m.uop_bytes, 4 * first, 4 * count)
-        return
-    if kind == _ACC or kind == _ACC_8BIT:
-        _part_from_out(m, first, count)
-        if kind == _ACC and m.acc_tile == m.batch * m.block_out:
-            read_bytes(table, address, m.acc_bytes, first * size, count * size)
-            return
-    most = m.buffer.size // size
+    size = m.elem_bytes[kind]
+    # Micro-ops and unpadded accumulators lie in memory as they do here.
+    direct = kind == _UOP or (kind == _ACC and m.acc_tile == m.batch * m.block_out)
+    most = count if direct else m.buffer.size // size
     done = 0
     while done < count:
         step = min(most, count - done)
-        read_bytes(table, address + done * size, m.buffer, 0, step * size)
+        target = m.buffer if not direct else m.uop_bytes if kind == _UOP else m.acc_bytes
+        read_bytes(table, address + done * size, target, first * size if direct else 0, step * size)
+        if kind == _INP or kind == _WGT:
+            bits = m.inp_bits if kind == _INP else m.wgt_bits
+            unpack(m.buffer, bits, step * size * 8 // bits, m.scalars)
         if kind == _INP:
             _place_inp(m, first + done, step)
         elif kind == _WGT:
             _place_wgt(m, first + done, step)
-        else:
+        elif not direct:
             _place_acc(m, first + done, step, kind == _ACC_8BIT)
         done += step
 
 
 @inner
 def execute(m: Machine, table: PageTable, fields: NDArray[np.int64], address: int, fault: NDArray[np.int64]) -> int:
-    """Execute one LOAD from byte `address` on; return 0, or -1 with `fault` filled.
+    """Execute one LOAD from byte `address` on; return a `Code`, with `fault` filled if it is not DONE.
 
     With x_size = 0, or with neither rows nor row pads, nothing happens at all (VTA spec 11.7).
     """
     kind = fields[MEMORY_TYPE]
     columns, rows = fields[X_SIZE], fields[Y_SIZE]
     width = fields[X_PAD_0] + columns + fields[X_PAD_1]
-    height = fields[Y_PAD_0] + rows + fields[Y_PAD_1]
-    if columns == 0 or height == 0:
-        return 0
-    if kind > _ACC and kind != _ACC_8BIT:
-        return fail(fault, _UNKNOWN_LOAD, kind, 0, 0)
+    elements = width * (fields[Y_PAD_0] + rows + fields[Y_PAD_1])
+    if columns == 0 or elements == 0:
+        return _DONE
+    if kind == _OUT or kind > _ACC_8BIT:
+        fault[FAULT_VALUE] = kind
+        return _UNKNOWN_LOAD
     first = fields[SRAM_BASE]
-    if first + width * height > _depth(m, kind):
-        return fail(fault, _LOAD_RANGE, first + width * height, _depth(m, kind), 0)
-    row_bytes = fields[X_STRIDE] * element_bytes(m, kind)
-    for y in range(height):
-        if y < fields[Y_PAD_0] or y >= fields[Y_PAD_0] + rows:
-            _zero(m, kind, first, width)
-        else:
-            _zero(m, kind, first, fields[X_PAD_0])
-            _load_row(m, table, kind, first + fields[X_PAD_0], address + (y - fields[Y_PAD_0]) * row_bytes, columns)
-            _zero(m, kind, first + fields[X_PAD_0] + columns, fields[X_PAD_1])
-        first += width
-    return 0
+    if first + elements > m.depths[kind]:
+        fault[FAULT_VALUE] = first + elements
+        fault[FAULT_LIMIT] = m.depths[kind]
+        return _LOAD_RANGE
+    if kind == _ACC or kind == _ACC_8BIT:
+        _part_from_out(m, first, elements)
+    if elements != rows * columns:
+        _zero(m, kind, first, elements)
+    first += fields[Y_PAD_0] * width + fields[X_PAD_0]
+    for y in range(rows):
+        _load_row(m, table, kind, first + y * width, address + y * fields[X_STRIDE] * m.elem_bytes[kind], columns)
+    return _DONE

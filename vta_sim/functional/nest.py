@@ -1,4 +1,4 @@
-"""What GEMM and ALU share: range checks of the two-level loop nest, and grouping of its micro-ops.
+"""What GEMM and ALU share: the two-level loop nest around micro-ops (VTA spec 3.4), its checks, and its grouping.
 
 Every index is affine in the loop counters with factors that are not negative, so the largest index of a micro-op is
 the one of the last trip: one check for each micro-op replaces one for each step.
@@ -9,98 +9,144 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vta_hw.spec.isa import AluOp, MemoryType
 from vta_sim._jit import inner
+from vta_sim.functional import alu, gemm
 from vta_sim.functional.columns import (
-    FAULT_CODE,
+    ALU_OPCODE,
+    DST_IN,
+    DST_OUT,
     FAULT_LIMIT,
     FAULT_UOP,
     FAULT_VALUE,
     ITER_IN,
     ITER_OUT,
+    RESET,
     UOP_BGN,
     UOP_END,
+    USE_IMM,
     Code,
 )
-from vta_sim.functional.state import Machine
+from vta_sim.functional.state import (
+    RUN_DST,
+    RUN_DST_STEP,
+    RUN_LENGTH,
+    RUN_SRC,
+    RUN_SRC_STEP,
+    RUN_WGT,
+    Machine,
+)
 
-RUN_DST, RUN_SRC, RUN_WGT, RUN_LENGTH, RUN_DST_STEP, RUN_SRC_STEP = range(6)
-"""Columns of `Machine.runs`: consecutive micro-ops with one weight tile and constant steps of dst and src."""
-
-_UOP_RANGE = int(Code.UOP_RANGE)
-
-
-@inner
-def fail(fault: NDArray[np.int64], code: int, value: int, limit: int, uop: int) -> int:
-    """Describe a failure; return -1."""
-    fault[FAULT_CODE] = code
-    fault[FAULT_VALUE] = value
-    fault[FAULT_LIMIT] = limit
-    fault[FAULT_UOP] = uop
-    return -1
-
-
-@inner
-def trip_count(machine: Machine, fields: NDArray[np.int64], fault: NDArray[np.int64]) -> int:
-    """Return the micro-ops the nest executes, 0 if a loop is empty (VTA spec 11.8), -1 if uop_end is out of range."""
-    uops = fields[UOP_END] - fields[UOP_BGN]
-    if uops <= 0 or fields[ITER_OUT] == 0 or fields[ITER_IN] == 0:
-        return 0
-    if fields[UOP_END] > machine.uop_depth:
-        return fail(fault, _UOP_RANGE, fields[UOP_END], machine.uop_depth, 0)
-    return uops * fields[ITER_OUT] * fields[ITER_IN]
+_LAST_ALU_OPCODE = int(max(AluOp))
+_DONE, _UNKNOWN_ALU, _UOP_RANGE, _DST_RANGE = (
+    int(code) for code in (Code.DONE, Code.UNKNOWN_ALU, Code.UOP_RANGE, Code.DST_RANGE)
+)
+_WGT, _INP, _ACC, _UOP = (int(kind) for kind in (MemoryType.WGT, MemoryType.INP, MemoryType.ACC, MemoryType.UOP))
 
 
 @inner
-def check_operand(
-    machine: Machine,
-    fields: NDArray[np.int64],
-    fault: NDArray[np.int64],
-    lsb: int,
-    mask: int,
-    factors: int,
-    depth: int,
-    code: int,
-) -> int:
-    """Check one operand of every micro-op against its scratchpad; return 0, or -1 naming the first that leaves it.
-
-    `lsb` and `mask` are the operand's place in the micro-op, `factors` the field number of its outer factor.
-    """
-    span = (fields[ITER_OUT] - 1) * fields[factors] + (fields[ITER_IN] - 1) * fields[factors + 1]
-    for index in range(fields[UOP_BGN], fields[UOP_END]):
-        last = ((np.int64(machine.uop[index]) >> lsb) & mask) + span
-        if last >= depth:
-            return fail(fault, code, last, depth, index)
-    return 0
+def _check(m: Machine, fields: NDArray[np.int64], is_alu: bool, operands: int, fault: NDArray[np.int64]) -> int:
+    """Check the first `operands` of dst, src, wgt of every micro-op; return a `Code`, with `fault` filled."""
+    for operand in range(operands):
+        kind = _ACC if operand == 0 or is_alu else _INP if operand == 1 else _WGT
+        lsb, mask, depth = m.uop_places[operand, 0], m.uop_places[operand, 1], m.depths[kind]
+        factors = DST_OUT + 2 * operand
+        span = (fields[ITER_OUT] - 1) * fields[factors] + (fields[ITER_IN] - 1) * fields[factors + 1]
+        for index in range(fields[UOP_BGN], fields[UOP_END]):
+            last = ((np.int64(m.uop[index]) >> lsb) & mask) + span
+            if last >= depth:
+                fault[FAULT_VALUE] = last
+                fault[FAULT_LIMIT] = depth
+                fault[FAULT_UOP] = index
+                return _DST_RANGE + operand
+    return _DONE
 
 
 @inner
-def group_uops(machine: Machine, begin: int, end: int, with_weights: bool) -> int:
-    """Fill `machine.runs` from the micro-ops begin..end-1, in their order; return the number of runs."""
-    runs = machine.runs
+def _group(m: Machine, begin: int, end: int, with_weights: bool) -> int:
+    """Fill `m.runs` from the micro-ops begin..end-1, in their order; return the number of runs."""
+    runs = m.runs
     count = 0
     last_d = 0
     last_s = 0
     for index in range(begin, end):
-        word = np.int64(machine.uop[index])
-        d = word & machine.dst_mask
-        s = (word >> machine.src_lsb) & machine.src_mask
-        w = (word >> machine.wgt_lsb) & machine.wgt_mask if with_weights else 0
+        word = np.int64(m.uop[index])
+        d = word >> m.uop_places[0, 0] & m.uop_places[0, 1]
+        s = word >> m.uop_places[1, 0] & m.uop_places[1, 1]
+        w = word >> m.uop_places[2, 0] & m.uop_places[2, 1] if with_weights else 0
         run = count - 1
         joins = count > 0 and runs[run, RUN_WGT] == w
         if joins and runs[run, RUN_LENGTH] > 1:
             joins = d - last_d == runs[run, RUN_DST_STEP] and s - last_s == runs[run, RUN_SRC_STEP]
-        if joins:
-            runs[run, RUN_DST_STEP] = d - last_d
-            runs[run, RUN_SRC_STEP] = s - last_s
-            runs[run, RUN_LENGTH] += 1
-        else:
-            runs[count, RUN_DST] = d
-            runs[count, RUN_SRC] = s
-            runs[count, RUN_WGT] = w
-            runs[count, RUN_LENGTH] = 1
-            runs[count, RUN_DST_STEP] = 0
-            runs[count, RUN_SRC_STEP] = 0
+        if not joins:
+            run = count
             count += 1
+            runs[run, RUN_DST] = d
+            runs[run, RUN_SRC] = s
+            runs[run, RUN_WGT] = w
+            runs[run, RUN_LENGTH] = 0
+            last_d = d
+            last_s = s
+        runs[run, RUN_DST_STEP] = d - last_d
+        runs[run, RUN_SRC_STEP] = s - last_s
+        runs[run, RUN_LENGTH] += 1
         last_d = d
         last_s = s
     return count
+
+
+@inner
+def _mark_written(m: Machine, fields: NDArray[np.int64], runs: int, clear: bool) -> None:
+    """OUT follows ACC again at every dst of the nest; with `clear`, both become zero (VTA spec 11.6)."""
+    n_out = fields[ITER_OUT] if fields[DST_OUT] != 0 else 1
+    n_in = fields[ITER_IN] if fields[DST_IN] != 0 else 1
+    for run in range(runs):
+        base, length, step = m.runs[run, RUN_DST], m.runs[run, RUN_LENGTH], m.runs[run, RUN_DST_STEP]
+        # Consecutive runs of a reduction differ in src and wgt alone.
+        if run > 0:
+            before = run - 1
+            same = base == m.runs[before, RUN_DST] and length == m.runs[before, RUN_LENGTH]
+            if same and step == m.runs[before, RUN_DST_STEP]:
+                continue
+        for o in range(n_out):
+            for i in range(n_in):
+                d = base + o * fields[DST_OUT] + i * fields[DST_IN]
+                for _ in range(length):
+                    m.parted[d] = 0
+                    if clear:
+                        for k in range(d * m.acc_tile, (d + 1) * m.acc_tile):
+                            m.acc[k] = 0
+                    d += step
+
+
+@inner
+def execute(m: Machine, fields: NDArray[np.int64], is_alu: bool, fault: NDArray[np.int64]) -> int:
+    """Execute one GEMM or ALU instruction; return a `Code`, with `fault` filled if it is not DONE.
+
+    An empty loop makes the instruction do nothing (VTA spec 11.8). A reset reads neither src nor wgt, an immediate
+    ALU instruction no src, and so they may hold anything.
+    """
+    if is_alu and fields[ALU_OPCODE] > _LAST_ALU_OPCODE:
+        fault[FAULT_VALUE] = fields[ALU_OPCODE]
+        return _UNKNOWN_ALU
+    if fields[UOP_BGN] >= fields[UOP_END] or fields[ITER_OUT] == 0 or fields[ITER_IN] == 0:
+        return _DONE
+    if fields[UOP_END] > m.depths[_UOP]:
+        fault[FAULT_VALUE] = fields[UOP_END]
+        fault[FAULT_LIMIT] = m.depths[_UOP]
+        return _UOP_RANGE
+    reset = not is_alu and fields[RESET] != 0
+    if is_alu:
+        operands = 1 if fields[USE_IMM] != 0 else 2
+    else:
+        operands = 1 if reset else 3
+    status = _check(m, fields, is_alu, operands, fault)
+    if status != _DONE:
+        return status
+    runs = _group(m, fields[UOP_BGN], fields[UOP_END], operands == 3)
+    _mark_written(m, fields, runs, reset)
+    if is_alu:
+        alu.run_all(m, fields, runs)
+    elif not reset:
+        gemm.run_all(m, fields, runs)
+    return _DONE

@@ -1,4 +1,4 @@
-"""Numbers of 4, 8 and 16 bits between memory bytes and arrays; the lowest address holds the lowest bits (VTA spec 7)."""
+"""Numbers of 4, 8 and 16 bits between memory bytes and arrays; the lowest address holds the lowest bits (VTA spec 4)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from vta_sim._jit import inner
 
 
 @inner
-def unpack(source: NDArray[np.uint8], bits: int, count: int, target: NDArray[np.int16], offset: int) -> None:
-    """target[offset : offset + count] = the signed numbers at the beginning of `source`."""
+def unpack(source: NDArray[np.uint8], bits: int, count: int, target: NDArray[np.int16]) -> None:
+    """Put the first `count` signed numbers of `source` into `target`; `count` is even for 4 bits."""
     if bits == 8:
         for k in range(count):
-            target[offset + k] = np.int8(source[k])
+            target[k] = np.int8(source[k])
     elif bits == 16:
         for k in range(count):
-            target[offset + k] = np.int16(np.uint16(source[2 * k]) | np.uint16(source[2 * k + 1]) << 8)
+            target[k] = np.int16(np.uint16(source[2 * k]) | np.uint16(source[2 * k + 1]) << 8)
     else:
         for k in range(count // 2):
             both = np.int8(source[k])
-            target[offset + 2 * k] = np.int8(both << 4) >> 4
-            target[offset + 2 * k + 1] = both >> 4
+            target[2 * k] = np.int8(both << 4) >> 4
+            target[2 * k + 1] = both >> 4
 
 
 @inner
-def pack(source: NDArray[np.int32], begin: int, bits: int, count: int, target: NDArray[np.uint8], position: int) -> None:
-    """Write the low bits of source[begin : begin + count] as the numbers from `position` on of `target`."""
+def pack(
+    source: NDArray[np.int32], begin: int, bits: int, count: int, target: NDArray[np.uint8], position: int
+) -> None:
+    """Write the low bits of source[begin : begin + count] to `target` as its numbers from `position` on."""
     if bits == 8:
         for k in range(count):
             target[position + k] = np.uint8(source[begin + k])

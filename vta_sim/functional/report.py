@@ -1,21 +1,25 @@
-"""What a launch reports: counters for any range of its instructions, tokens left, hints."""
+"""What a launch reports: counters for any range of its instructions, tokens left, lint."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
+from vta_hw.spec.config import VTAConfig
+from vta_hw.spec.isa import ISA, MemoryType, Opcode
 from vta_hw.spec.program import Tokens
-from vta_sim.functional.columns import Category, Columns, Hint
-from vta_sim.functional.hints import SENTENCES
+from vta_sim.functional.lint import Lint, find_lint
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
     """Counters of VTA spec 3.9, under the names of TVM's simulator, and the number of instructions.
 
-    Load and store counters are bytes without pads; the GEMM counter leaves out resets; both count micro-op steps.
+    Load and store counters are bytes without pads, ACC_8BIT as wide as ACC; gemm_counter and alu_counter are micro-op
+    steps, without those of a reset.
     """
 
     inp_load_nbytes: int = 0
@@ -34,54 +38,54 @@ class Statistics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lint:
-    """Instruction number `insn` of the launch does something that goes wrong on some VTA, told by `hint`."""
-
-    insn: int
-    hint: Hint
-
-    def __str__(self) -> str:
-        return f"Instruction {self.insn}: {SENTENCES[self.hint]}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
-    """Result of a launch that ended well: `counters` of the whole, `tokens_left`, and `columns` by instruction."""
+    """Result of a launch that ended well: `tokens_left` in the queues, counters and lint.
 
-    counters: Statistics
+    `words` are its instructions, uint64 [N][2], and `hints` what execution found out about them, uint8 [N].
+    """
+
+    config: VTAConfig
+    words: NDArray[np.uint64]
+    hints: NDArray[np.uint8]
     tokens_left: Tokens
-    columns: Columns
+
+    @cached_property
+    def counters(self) -> Statistics:
+        """Counters of the whole launch."""
+        return self.statistics_of(0, len(self.words))
 
     def statistics_of(self, begin: int, end: int) -> Statistics:
-        """Return the counters of the instructions begin..end-1 of the launch."""
-        return sum_columns(self.columns, begin, end)
+        """Return the counters of the instructions begin..end-1; `ValueError` if there are no such instructions."""
+        count = len(self.words)
+        if not 0 <= begin <= end <= count:
+            raise ValueError(f"Range of instructions must lie within 0..{count}, not {begin}..{end}")
+        return count_work(self.config, self.words[begin:end])
 
-    @property
+    @cached_property
     def lint(self) -> tuple[Lint, ...]:
         """What this launch does that goes wrong on some VTA, in the order of its instructions."""
-        hints = self.columns.hints
-        return tuple(
-            Lint(insn=int(insn), hint=hint) for insn in np.flatnonzero(hints) for hint in Hint if hints[insn] & hint
-        )
+        return find_lint(ISA(self.config).decode_fields(self.words), self.hints)
 
 
-def sum_columns(columns: Columns, begin: int, end: int) -> Statistics:
-    """Return the counters of the instructions begin..end-1; `ValueError` if there are no such instructions."""
-    count = columns.category.size
-    if not 0 <= begin <= end <= count:
-        raise ValueError(f"Range of instructions must lie within 0..{count}, not {begin}..{end}")
-    category, amount = columns.category[begin:end], columns.amount[begin:end]
-
-    def total(which: Category) -> int:
-        return int(amount[category == which].sum())
-
+def count_work(config: VTAConfig, words: NDArray[np.uint64]) -> Statistics:
+    """Return the counters of instructions, uint64 [N][2], all of which are executed."""
+    rows = ISA(config).decode_fields(words)
+    opcode, memory_type = rows["opcode"], rows["memory_type"]
+    elements = rows["x_size"] * rows["y_size"]
+    steps = rows["iter_out"] * rows["iter_in"] * np.maximum(rows["uop_end"] - rows["uop_bgn"], 0)
+    loads = opcode == Opcode.LOAD
+    of_acc = (memory_type == MemoryType.ACC) | (memory_type == MemoryType.ACC_8BIT)
     return Statistics(
-        inp_load_nbytes=total(Category.INP),
-        wgt_load_nbytes=total(Category.WGT),
-        acc_load_nbytes=total(Category.ACC),
-        uop_load_nbytes=total(Category.UOP),
-        out_store_nbytes=total(Category.OUT),
-        gemm_counter=total(Category.GEMM),
-        alu_counter=total(Category.ALU),
-        insn_count=end - begin,
+        inp_load_nbytes=_total(elements, loads & (memory_type == MemoryType.INP)) * config.inp_elem_bytes,
+        wgt_load_nbytes=_total(elements, loads & (memory_type == MemoryType.WGT)) * config.wgt_elem_bytes,
+        acc_load_nbytes=_total(elements, loads & of_acc) * config.acc_elem_bytes,
+        uop_load_nbytes=_total(elements, loads & (memory_type == MemoryType.UOP)) * config.uop_elem_bytes,
+        out_store_nbytes=_total(elements, opcode == Opcode.STORE) * config.out_elem_bytes,
+        gemm_counter=_total(steps, (opcode == Opcode.GEMM) & (rows["reset"] == 0)),
+        alu_counter=_total(steps, opcode == Opcode.ALU),
+        insn_count=len(words),
     )
+
+
+def _total(amounts: NDArray[np.int64], chosen: NDArray[np.bool_]) -> int:
+    return int(amounts[chosen].sum())

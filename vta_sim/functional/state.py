@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from vta_hw.spec.isa import ISA, Format, MemoryType
 from vta_sim.functional.vector import VECTOR_LANES
 
 _BUFFER_BYTES: Final = 4096
+WIDE_LANES: Final = 16
+"""Output channels of a block of weights, and twice its pairs; the narrow kernel has half."""
+
 _POISON: Final = 0x5A5A5A5A
 
 
@@ -33,22 +37,15 @@ class Machine(NamedTuple):
     wgt_bits: int
     out_bits: int
     lanes: int
-    pairs: int
     inp_row: int
     acc_row: int
     acc_tile: int
-    uop_depth: int
-    inp_depth: int
-    wgt_depth: int
-    acc_depth: int
-    src_lsb: int
-    src_mask: int
-    wgt_lsb: int
-    wgt_mask: int
-    dst_mask: int
+    depths: NDArray[np.int64]  # elements of each memory type's scratchpad, [8]
+    elem_bytes: NDArray[np.int64]  # bytes in memory of an element of each memory type, [8]
+    uop_places: NDArray[np.int64]  # lowest bit and mask of dst, src, wgt in a micro-op, [3, 2]
     uop: NDArray[np.uint32]  # [uop_depth]
     inp: NDArray[np.int16]  # [inp_depth * batch * inp_row]
-    wgt: NDArray[np.int16]  # [wgt_depth * (inp_row * rounded-up block_out)]
+    wgt: NDArray[np.int16]  # [wgt_depth * acc_row * inp_row]
     acc: NDArray[np.int32]  # [(acc_depth + 1) * acc_tile], the last tile holds the immediate of an ALU instruction
     out: NDArray[np.int32]  # [acc_depth * acc_tile]
     parted: NDArray[np.uint8]  # [acc_depth]
@@ -58,26 +55,29 @@ class Machine(NamedTuple):
     buffer: NDArray[np.uint8]  # bytes on their way from or to memory
     scalars: NDArray[np.int16]  # the numbers in `buffer`
     scalar_pairs: NDArray[np.int32]  # `scalars`, two at a time
-    runs: NDArray[np.int64]  # [uop_depth, 6], see `vta_sim.functional.nest`
+    runs: NDArray[np.int64]  # [uop_depth, 6], see `RUN_DST`
 
 
-def _block(config: VTAConfig) -> tuple[int, int]:
-    """Lanes and pairs of the weight blocks: as near to the tile as the compiled kernels allow."""
-    size = max(config.block_out, config.block_in)
-    return (16, 8) if size >= 16 else (8, 4) if size == 8 else (4, 2)
+RUN_DST, RUN_SRC, RUN_WGT, RUN_LENGTH, RUN_DST_STEP, RUN_SRC_STEP = range(6)
+"""Columns of `Machine.runs`: consecutive micro-ops with one weight tile and constant steps of dst and src."""
 
 
 def _round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
 
+def _by_type(value: Callable[[int], int]) -> NDArray[np.int64]:
+    """Return int64 [8], indexed by memory type; 0 for the codes that are not assigned."""
+    return np.array([value(code) if code in list(MemoryType) else 0 for code in range(8)], np.int64)
+
+
 def make_machine(config: VTAConfig) -> Machine:
     """Return a machine whose scratchpads are all zero (VTA spec 3.7)."""
-    lanes, pairs = _block(config)
-    inp_row = _round_up(config.block_in, 2 * pairs)
+    # A block of weights is square, and as near to the tile as the two compiled kernels allow.
+    lanes = WIDE_LANES if max(config.block_in, config.block_out) >= WIDE_LANES else WIDE_LANES // 2
+    inp_row = _round_up(config.block_in, lanes)
     acc_row = _round_up(config.block_out, lanes)
     acc_tile = _round_up(config.batch * acc_row, VECTOR_LANES)
-    dst, src, weight = ISA(config).layout(Format.UOP)
     uop = np.zeros(config.uop_depth, np.uint32)
     wgt = np.zeros(config.wgt_depth * acc_row * inp_row, np.int16)
     acc = np.zeros((config.acc_depth + 1) * acc_tile, np.int32)
@@ -91,19 +91,12 @@ def make_machine(config: VTAConfig) -> Machine:
         wgt_bits=config.wgt_bits,
         out_bits=config.out_bits,
         lanes=lanes,
-        pairs=pairs,
         inp_row=inp_row,
         acc_row=acc_row,
         acc_tile=acc_tile,
-        uop_depth=config.uop_depth,
-        inp_depth=config.inp_depth,
-        wgt_depth=config.wgt_depth,
-        acc_depth=config.acc_depth,
-        src_lsb=src.lsb,
-        src_mask=src.high,
-        wgt_lsb=weight.lsb,
-        wgt_mask=weight.high,
-        dst_mask=dst.high,
+        depths=_by_type(config.depth),
+        elem_bytes=_by_type(config.dram_elem_bytes),
+        uop_places=np.array([(field.lsb, field.high) for field in ISA(config).layout(Format.UOP)], np.int64),
         uop=uop,
         inp=np.zeros(config.inp_depth * config.batch * inp_row, np.int16),
         wgt=wgt,
@@ -150,19 +143,20 @@ def contents(machine: Machine, memory_type: MemoryType) -> NDArray[np.generic]:
 
 
 def _inp_view(machine: Machine) -> NDArray[np.int16]:
-    return machine.inp.reshape(machine.inp_depth, machine.batch, machine.inp_row)[:, :, : machine.block_in]
+    return machine.inp.reshape(-1, machine.batch, machine.inp_row)[:, :, : machine.block_in]
 
 
 def _wgt_view(machine: Machine) -> NDArray[np.int16]:
-    blocks = machine.wgt.reshape(machine.wgt_depth, -1, machine.inp_row // 2, machine.lanes, 2)
+    blocks = machine.wgt.reshape(-1, machine.acc_row // machine.lanes, machine.inp_row // 2, machine.lanes, 2)
     # [depth][group][pair][lane][2] -> [depth][group][lane][pair][2]; a tile narrower than a block has one group.
     lanes = blocks.transpose(0, 1, 3, 2, 4)
     return lanes[:, :, : machine.block_out, : machine.block_in // 2]
 
 
 def _acc_view(machine: Machine, tiles: NDArray[np.int32]) -> NDArray[np.int32]:
-    used = tiles[: machine.acc_depth * machine.acc_tile].reshape(machine.acc_depth, machine.acc_tile)
-    rows = used[:, : machine.batch * machine.acc_row].reshape(machine.acc_depth, machine.batch, machine.acc_row)
+    depth = machine.parted.size
+    used = tiles.reshape(-1, machine.acc_tile)[:depth, : machine.batch * machine.acc_row]
+    rows = used.reshape(depth, machine.batch, machine.acc_row)
     return rows[:, :, : machine.block_out]
 
 
