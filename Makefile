@@ -49,9 +49,11 @@ docs: $(VENV)/.check
 bench: $(VENV)/.bench
 	@set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file; done
 
+# All of them, even when one has found something.
 fuzz: $(VENV)/.test
-	@set -e; for module in $(FUZZERS); do echo "== $$module"; \
-	  $(BIN)/python -m $$module --count $(FUZZ_COUNT) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED)); done
+	@status=0; for module in $(FUZZERS); do echo "== $$module"; \
+	  $(BIN)/python -m $$module --count $(FUZZ_COUNT) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED)) || status=1; \
+	done; exit $$status
 
 clean:
 	rm -rf build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
