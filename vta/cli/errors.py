@@ -1,6 +1,7 @@
 """From exceptions to exit codes: 2 with one sentence for what the user can mend, 130 for Ctrl-C.
 
-A reader that leaves early (`vta disasm ... | head`) is handled by click: silence and exit code 1. Anything else is a mistake in the toolkit and keeps its traceback.
+A reader that leaves early (`vta disasm ... | head`) is handled by click: silence and exit code 1. Anything else is a
+mistake in the toolkit and keeps its traceback.
 """
 
 from __future__ import annotations
