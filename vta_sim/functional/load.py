@@ -22,8 +22,12 @@ from vta_sim.functional.columns import (
     Code,
 )
 from vta_sim.functional.packing import unpack
-from vta_sim.functional.state import Machine
+from vta_sim.functional.state import WIDE_LANES, Machine
+from vta_sim.functional.vector import make_transpose
 from vta_sim.pages import PageTable, read_bytes
+
+_wide_transpose = make_transpose(WIDE_LANES)
+_narrow_transpose = make_transpose(WIDE_LANES // 2)
 
 _UOP, _WGT, _INP = int(MemoryType.UOP), int(MemoryType.WGT), int(MemoryType.INP)
 _ACC, _OUT, _ACC_8BIT = int(MemoryType.ACC), int(MemoryType.OUT), int(MemoryType.ACC_8BIT)
@@ -73,15 +77,23 @@ def _place_inp(m: Machine, first: int, count: int) -> None:
 def _place_wgt(m: Machine, first: int, count: int) -> None:
     """Put `count` weight tiles from `m.scalars` into place, transposed to [group][pair][lane] (see `Machine`)."""
     pairs = m.block_in // 2
-    row_pairs = m.inp_row // 2
-    source = 0
-    for tile in range(first, first + count):
+    target = first * m.acc_row * m.inp_row // 2
+    if m.acc_row == m.block_out and m.inp_row == m.block_in:
+        for row in range(0, count * m.block_out, m.lanes):
+            for pair in range(0, pairs, m.lanes // 2):
+                if m.lanes == WIDE_LANES:
+                    _wide_transpose(m.scalar_pairs, row * pairs + pair, pairs, m.wgt_pairs, target)
+                else:
+                    _narrow_transpose(m.scalar_pairs, row * pairs + pair, pairs, m.wgt_pairs, target)
+                target += m.lanes * m.lanes // 2
+        return
+    for tile in range(count):
         for channel in range(m.block_out):
-            group, lane = channel // m.lanes, channel % m.lanes
-            target = (tile * m.acc_row + group * m.lanes) * row_pairs + lane
+            group = channel // m.lanes * m.lanes
             for pair in range(pairs):
-                m.wgt_pairs[target + pair * m.lanes] = m.scalar_pairs[source + pair]
-            source += pairs
+                value = m.scalar_pairs[(tile * m.block_out + channel) * pairs + pair]
+                m.wgt_pairs[target + group * m.inp_row // 2 + pair * m.lanes + channel % m.lanes] = value
+        target += m.acc_row * m.inp_row // 2
 
 
 @inner

@@ -111,6 +111,49 @@ def make_panel(lanes: int, pairs: int) -> Callable[..., None]:
     return panel
 
 
+def _residues(builder: Any, vectors: list[Any]) -> list[Any]:
+    """Split the sequence that lies in n vectors into its n residue classes modulo n, n being a power of two."""
+    if len(vectors) == 1:
+        return vectors
+    lanes = vectors[0].type.count
+    index = ir.VectorType(_I32, lanes)
+    halves = []
+    for first in (0, 1):
+        chosen = ir.Constant(index, list(range(first, 2 * lanes, 2)))
+        joined = zip(vectors[::2], vectors[1::2], strict=True)
+        halves.append(_residues(builder, [builder.shuffle_vector(a, b, chosen) for a, b in joined]))
+    return [vector for even_and_odd in zip(*halves, strict=True) for vector in even_and_odd]
+
+
+def make_transpose(lanes: int) -> Callable[..., None]:
+    """Return a compiled transposition of one block of `lanes` rows and `lanes` / 2 columns.
+
+    The function takes an int32 array, the index of the block's first element and the step from row to row, and the
+    array and index where the columns go, one after the other. `lanes` must be a power of two.
+    """
+
+    @intrinsic
+    def transpose(typing_context: Any, source: Any, s: Any, step: Any, target: Any, t: Any) -> Any:
+        del typing_context, s, step, t
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            begin = _element(context, builder, signature, args, 0, args[1])
+            row = ir.VectorType(_I32, lanes // 2)
+            offsets = [builder.mul(args[2], _I64(number)) for number in range(lanes)]
+            rows = [_load(builder, builder.gep(begin, [offset]), row) for offset in offsets]
+            both = ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes)))
+            joined = [builder.shuffle_vector(a, b, both) for a, b in zip(rows[::2], rows[1::2], strict=True)]
+            end = _element(context, builder, signature, args, 3, args[4])
+            for number, column in enumerate(_residues(builder, joined)):
+                pointer = builder.gep(end, [_I64(number * lanes)])
+                builder.store(column, builder.bitcast(pointer, column.type.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(source, types.int64, types.int64, target, types.int64), generate
+
+    return transpose
+
+
 def _shift(builder: Any, x: Any, y: Any) -> Any:
     """VTA spec 11.4: y >= 0 shifts right arithmetically by y[4:0], y < 0 shifts left by (-y)[4:0]."""
     low_bits = ir.Constant(y.type, [31] * y.type.count)
