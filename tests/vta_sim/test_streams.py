@@ -22,7 +22,7 @@ from tests.vta_sim.spec_model.layout import ModelConfig
 from tests.vta_sim.spec_model.machine import Machine
 from tests.vta_sim.spec_model.stream import Stream
 from vta_hw.spec.config import VTAConfig
-from vta_sim.functional import FunctionalSimulator
+from vta_sim.functional.engine import FunctionalSimulator
 
 REPO = Path(__file__).parents[2]
 SYNTHETIC = sorted((REPO / "tests" / "vta_sim" / "data").glob("*.npz"))
@@ -134,7 +134,9 @@ def test_vta_exec(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr()
     assert leave.value.code == 0, printed.err
     expect_dumps(stream, dumps)
-    json.loads(printed.out)
+    figures = json.loads(printed.out)
+    assert figures["instructions"] == figures["statistics"]["insn_count"] == len(stream.insns)
+    assert figures["tokens_left"] == dict(zip(pipeline.QUEUES, stream.tokens_after or (0, 0, 0, 0), strict=True))
 
 
 @needs_cli
@@ -145,4 +147,4 @@ def test_vta_exec_as_a_program(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPO, check=False)
     assert done.returncode == 0, done.stderr
     expect_dumps(stream, dumps)
-    json.loads(done.stdout)
+    assert json.loads(done.stdout)["instructions"] == len(stream.insns)

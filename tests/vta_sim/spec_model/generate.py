@@ -46,10 +46,11 @@ class RandomProgram:
 def random_config(rng: random.Random) -> ModelConfig:
     """A small machine; blocks and operand widths are drawn apart, the limits of spec 1.2 and 1.4 hold."""
     while True:
-        batch, block_in, block_out = rng.choice([0, 0, 0, 1, 2]), rng.randint(1, 5), rng.randint(1, 5)
+        batch = rng.choice([0, 0, 0, 1, 1, 2, 2, 3, 4])
+        block_in, block_out = (rng.choice([1, 2, 3, 3, 4, 4, 4, 5, 6]) for _ in range(2))
         inp, wgt = rng.choice([2, 3, 3, 4]), rng.choice([2, 3, 3, 4])
         uop_depth = rng.choice([3, 4, 5, 6, 8, 10, 13])
-        acc_depth, inp_depth, wgt_depth = rng.randint(2, 8), rng.randint(1, 8), rng.randint(1, 6)
+        acc_depth, inp_depth, wgt_depth = rng.randint(1, 8), rng.randint(1, 8), rng.randint(1, 7)
         config = ModelConfig(
             log_inp_width=inp,
             log_wgt_width=wgt,
@@ -61,8 +62,9 @@ def random_config(rng: random.Random) -> ModelConfig:
             log_wgt_buff=wgt_depth + block_out + block_in + wgt - 3,
             log_acc_buff=acc_depth + batch + block_out + 2,
         )
-        bits = [config.bits(m) * int(np.prod(config.shape(m))) for m in (INP, WGT, OUT)]
-        if min(bits) >= 8 and acc_depth + max(acc_depth, inp_depth) + wgt_depth <= 32:
+        scalars = {memory: int(np.prod(config.shape(memory))) for memory in (INP, WGT, ACC, OUT)}
+        bits = [count * config.bits(memory) for memory, count in scalars.items()]
+        if min(bits) >= 8 and max(bits) <= 8 * PAGE and acc_depth + max(acc_depth, inp_depth) + wgt_depth <= 32:
             return config
 
 
@@ -138,7 +140,8 @@ class Generator:
     def _fill(self, dram: Dram) -> Dram:
         """Micro-ops in the first page; then random pages, small numbers, extremes, and holes that read as zero."""
         noise = np.random.default_rng(self.rng.getrandbits(32))
-        uops = np.array([self._random_uop() for _ in range(PAGE // 4)], "<u4")
+        slots = list(layout.uop_slots(self.config).values())
+        uops = np.array([self._random_uop(slots) for _ in range(PAGE // 4)], "<u4")
         dram.write(self.arena, uops.view(np.uint8))
         for address in range(self.arena + PAGE, self.arena + self.arena_bytes, PAGE):
             match self.rng.randrange(6):
@@ -155,10 +158,11 @@ class Generator:
             dram.write(address, page)
         return dram
 
-    def _random_uop(self) -> int:
+    def _random_uop(self, slots: list[tuple[int, int]]) -> int:
+        """Indices that are small more often than not, and garbage above them."""
         word, end = 0, 0
         skew = self.rng.choice([1, 2, 4])
-        for bit, width in layout.uop_slots(self.config).values():
+        for bit, width in slots:
             word |= int((1 << width) * self.rng.random() ** skew) << bit
             end = bit + width
         return word | self.rng.getrandbits(32) >> end << end if end < 32 else word
@@ -210,7 +214,7 @@ class Generator:
             room = depth - (sram_base := rng.choice([0, rng.randrange(depth)]))
             widest = min(room, units)
             x_size = rng.choice([rng.randint(1, min(widest, 24)), rng.randint(1, min(widest, 24)), min(widest, 300)])
-            y_size = rng.choice([1, 1, 1, 1, 2, 2, 3, 3, 4, 5, 7, 0])
+            y_size = rng.choice([1, 1, 1, 1, 2, 2, 3, 3, 4, 7, rng.randint(1, 60), 0])
             kind = rng.randrange(4)
             x_pads = [rng.randint(0, 3) if kind & 1 else 0 for _ in range(2)]
             y_pads = [rng.choice([0, 1, 2, 15]) if kind & 2 else 0 for _ in range(2)]
@@ -277,7 +281,7 @@ class Generator:
         rng = self.rng
         if rng.random() < 0.04:
             return rng.choice([(0, rng.getrandbits(14)), (rng.getrandbits(14), 0), (0, 0)])
-        outer, inner = rng.choice([1, 1, 2, 3, 4, 9]), rng.choice([1, 1, 2, 3, 7, 20])
+        outer, inner = rng.choice([1, 1, 2, 3, 4, 9, 150]), rng.choice([1, 1, 2, 3, 7, 20, 60])
         while outer * inner > 1 and outer * inner * uops > MAX_MICRO_OPS:
             outer, inner = max(outer // 2, 1), max(inner // 2, 1)
         return outer, inner
