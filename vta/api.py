@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compiler.graph.layout import Layout, pack, unpack
 from runtime.session import RunStatistics, Session
 from vta.batching import Array, Port, batches, named_inputs, names
 from vta.engines import Engine, is_accelerated, open_session
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["ApiError", "CompiledProgram", "Engine", "compile_model", "load"]
 
 Progress = Callable[[int, int], None]
+
+CALIBRATION_BATCH = 32
+"""Images that the float network sees at a time: enough to be fast, few enough for memory."""
 
 
 class CompiledProgram:
@@ -129,7 +133,8 @@ class CompiledProgram:
             assert self.graph is not None
             return dict(evaluate(self.graph, batch)), []
         session = self._session(engine, timeout)
-        return session.run(batch), [session.statistics]
+        outputs = session.run({port.name: to_stored(port, batch[port.name]) for port in self.inputs})
+        return {port.name: from_stored(port, outputs[port.name]) for port in self.outputs}, [session.statistics]
 
     def _session(self, engine: Engine, timeout: float | None) -> Session:
         if engine not in self._sessions:
@@ -148,10 +153,27 @@ class CompiledProgram:
 
 
 def port_of(buffer: Buffer) -> Port:
-    """Raises ApiError for a buffer without a batch dimension."""
+    """What a buffer is to the caller. Raises ApiError unless it has a batch dimension and a layout that is known."""
     if not buffer.shape:
         raise ApiError(f"Buffer {buffer.name!r} must have a batch dimension, not be a scalar")
-    return Port(name=buffer.name, shape=buffer.shape, dtype=buffer.dtype)
+    if buffer.layout is None:
+        return Port(name=buffer.name, shape=buffer.shape, dtype=buffer.dtype)
+    match buffer.layout:
+        case {"logical": [int(), int(), int(), int()] as logical, "n": int(n), "c": int(c)} if n > 0 and c > 0:
+            shape = tuple(logical)
+            if Layout(n, c).physical(shape) == buffer.shape and min(shape) > 0:
+                return Port(name=buffer.name, shape=shape, dtype=buffer.dtype, tile=(n, c))
+    raise ApiError(f"Buffer {buffer.name!r} must have a layout of tiles that gives its shape, not {buffer.layout!r}")
+
+
+def to_stored(port: Port, array: Array) -> Array:
+    """Logical array as the program's buffer stores it."""
+    return array if port.tile is None else pack(array, Layout(*port.tile))
+
+
+def from_stored(port: Port, array: Array) -> Array:
+    """The program's buffer as a logical array."""
+    return array if port.tile is None else unpack(array, port.shape)
 
 
 def compile_model(
@@ -161,13 +183,15 @@ def compile_model(
     target: str = "vta",
     calibration: Array | Mapping[str, Array] | None = None,
     batch: int | None = None,
+    progress: Progress | None = None,
 ) -> CompiledProgram:
     """Compile a model for the accelerator (``target="vta"``) or the CPU (``target="cpu"``).
 
     model: path or contents of an ONNX file, an ONNX model, or a graph, float or quantised. config: a configuration, the
     name of a preset or the path of a vta_config.json; the CPU computes with its number of bits. calibration: inputs of
     a few dozen images, from which the quantiser learns the ranges of a float model: an array, or a dict by input name,
-    float32 [N, ...]. batch: images in one run, by default the configuration's BATCH.
+    float32 [N, ...]. batch: images in one run, by default the configuration's BATCH. progress:
+    called with (layers done, layers).
 
     Raises ApiError, ConfigError or CompileError.
     """
@@ -179,7 +203,7 @@ def compile_model(
     if batch is not None and batch < 1:
         raise ApiError(f"Batch must be at least 1, not {batch}")
     graph = quantized_graph(model, machine, calibration, machine.batch if batch is None else batch)
-    return CompiledProgram(compile_graph(graph, machine, target=Target(target)), graph=graph)
+    return CompiledProgram(compile_graph(graph, machine, target=Target(target), progress=progress), graph=graph)
 
 
 def quantized_graph(
@@ -202,7 +226,8 @@ def quantized_graph(
         raise ApiError("Calibration must be given for a float model: a few dozen of its inputs")
     ports = tuple(Port(name=v.name, shape=v.type.shape, dtype=v.type.dtype.value) for v in graph.inputs)
     samples = named_inputs(ports, calibration, subject="Calibration")
-    quantized = quantize(prepare(graph), [samples], config=config)
+    parts = (part for part, _ in batches(samples, CALIBRATION_BATCH, fill=False))
+    quantized = quantize(prepare(graph), parts, config=config)
     return rebatched(quantized.graph, batch)
 
 

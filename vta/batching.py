@@ -15,11 +15,15 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True, kw_only=True)
 class Port:
-    """One input or output of a program: logical shape with the compiled batch in front, and dtype."""
+    """One input or output of a program: logical shape with the compiled batch in front, and dtype.
+
+    tile: (images, channels) of a tile where the buffer is stored in tiles, see `compiler.graph.layout`.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    tile: tuple[int, int] | None = None
 
     def of_any_batch(self) -> str:
         """Such as ``float32 [N, 1, 8, 8]``."""
@@ -56,13 +60,13 @@ def names(ports: tuple[Port, ...]) -> str:
     return ", ".join(repr(port.name) for port in ports)
 
 
-def batches(inputs: Mapping[str, Array], batch: int) -> Iterator[tuple[dict[str, Array], int]]:
-    """(inputs of exactly `batch` images, how many of them are real): the last one is filled up with zeros."""
+def batches(inputs: Mapping[str, Array], batch: int, *, fill: bool = True) -> Iterator[tuple[dict[str, Array], int]]:
+    """(inputs of `batch` images, how many of them are real): the last one is filled up with zeros if `fill`."""
     count = len(next(iter(inputs.values())))
     for begin in range(0, count, batch):
         real = min(batch, count - begin)
         part = {name: array[begin : begin + real] for name, array in inputs.items()}
-        if real < batch:
+        if fill and real < batch:
             part = {name: filled(array, batch) for name, array in part.items()}
         yield part, real
 

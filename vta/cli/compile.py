@@ -61,12 +61,19 @@ def compile_command(
     destination = output if output is not None else Path(model.name).with_suffix(".vta")
     if not model.is_file():
         raise CommandError(f"{model}: must be an ONNX file, and there is none")
-    with Activity("Compiling"):
+    with Activity("Compiling") as activity:
         from vta.api import compile_model
         from vta.cli.arrays import read_arrays
 
         calibration = None if calibrate is None else read_arrays(calibrate)
-        program = compile_model(model, config=config, target=target, calibration=calibration, batch=batch)
+        program = compile_model(
+            model,
+            config=config,
+            target=target,
+            calibration=calibration,
+            batch=batch,
+            progress=lambda done, total: activity.step("Compiling", done, total),
+        )
         data = program.program.to_bytes()
     write_files({destination: data})
     show(program, destination, len(data), as_json)

@@ -57,7 +57,7 @@ def run_guarded(command: click.Command, args: Sequence[str] | None) -> int:
     except OSError as error:
         return refuse(describe(error))
     except MemoryError as error:
-        return refuse(f"Memory must suffice for this, and does not: {error or 'allocation failed'}")
+        return refuse(f"Memory must suffice for this, and does not: {error}")
     except Exception as error:
         if isinstance(error, typed_errors()):
             return refuse(str(error))

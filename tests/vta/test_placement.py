@@ -1,0 +1,52 @@
+"""Instructions are put where their stream has nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.device import Bases
+from tests.vta.streams import code
+from vta.errors import ApiError
+from vta.placement import merged, place_instructions, touched
+from vta_hw.spec.config import VTAConfig
+
+CONFIG = VTAConfig()
+
+
+def test_what_loads_and_stores_may_reach() -> None:
+    source = """
+    load.inp dram_base=0x100 y_size=3 x_size=2 x_stride=8 x_pad_0=4
+    load.wgt dram_base=2 y_size=1 x_size=1
+    load.acc_8bit dram_base=1 y_size=1 x_size=2
+    store.uop dram_base=3 y_size=1 x_size=1
+    load.6 dram_base=1 y_size=1 x_size=1
+    load.uop dram_base=9 y_size=0 x_size=5
+    load.uop dram_base=9 y_size=5 x_size=0
+    gemm uop_end=5 iter_in=1 iter_out=1
+    """
+    bases = Bases(inp=0x10000, wgt=0x20000, acc=0x30000, out=0x40000)
+    assert touched(CONFIG, code(CONFIG, source), bases) == [
+        (0x20200, 0x20300),
+        (0x11000, 0x11000 + 18 * 16),
+        (0x40030, 0x40040),
+        (0x30010, 0x30030),
+    ]
+
+
+def test_the_first_gap_that_is_large_enough() -> None:
+    insns = code(CONFIG, "load.inp dram_base=0x200 y_size=1 x_size=1\n" + "finish\n" * 300)
+    assert place_instructions(CONFIG, insns) == 0x3000
+    assert place_instructions(CONFIG, insns, taken=[(0x3000, 0x3001)]) == 0x4000
+    assert place_instructions(CONFIG, insns, taken=[(0x6000, 0x7000), (0x2900, 0x3500)]) == 0x4000
+    assert place_instructions(CONFIG, code(CONFIG, "finish"), taken=[(0x5000, 0x6000)]) == 0x1000
+
+
+def test_no_gap() -> None:
+    with pytest.raises(
+        ApiError, match=r"^Memory below 2\*\*32 must have room for 16 bytes of instructions; give their address$"
+    ):
+        place_instructions(CONFIG, code(CONFIG, "finish"), taken=[(0, 1 << 32)])
+
+
+def test_intervals_merge() -> None:
+    assert merged([(5, 6), (0, 2), (2, 3), (10, 20), (12, 15)]) == [(0, 3), (5, 6), (10, 20)]
