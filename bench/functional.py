@@ -49,7 +49,14 @@ class Layer:
 
 def _requantise(tiles: int) -> list[Insn]:
     """Shift and clip `tiles` accumulators in place with micro-op 0, the last instruction handing them to store."""
-    loop = {"uop_end": 1, "iter_out": 1, "iter_in": tiles, "dst_factor_in": 1, "src_factor_in": 1, "use_imm": True}
+    loop: dict[str, Any] = {
+        "uop_end": 1,
+        "iter_out": 1,
+        "iter_in": tiles,
+        "dst_factor_in": 1,
+        "src_factor_in": 1,
+        "use_imm": True,
+    }
     return [
         Alu(alu_opcode=AluOp.SHR, imm=SHIFT, **loop),
         Alu(alu_opcode=AluOp.MAX, imm=-128, **loop),
@@ -115,7 +122,12 @@ def schedule_rows(layer: Layer, rows: int) -> tuple[list[Insn], list[Uop]]:
         loads = _load_inputs(layer, range(layer.inputs), first_row, rows)
         insns += _with(loads, {"pop_next": first_row > 0}, {"push_next": True})
         insns.append(_clear(tiles, pop_prev=True, pop_next=first_row > 0))
-        loop = {"iter_out": rows, "iter_in": layer.size, "dst_factor_out": layer.size, "dst_factor_in": 1}
+        loop: dict[str, Any] = {
+            "iter_out": rows,
+            "iter_in": layer.size,
+            "dst_factor_out": layer.size,
+            "dst_factor_in": 1,
+        }
         nests = range(1, len(uops), taps)
         last_band = first_row + rows == layer.size
         for begin in nests:

@@ -90,7 +90,7 @@ def _frame_for_write(table: PageTable, page: int) -> int:
         table.frames[slot] = frame
         table.state[NEXT_FRAME] = frame + PAGE_BYTES
         table.state[MAPPED] += 1
-    return table.frames[slot]
+    return int(table.frames[slot])
 
 
 @inner

@@ -78,9 +78,9 @@ def source_differs(m: Machine, fields: NDArray[np.int64]) -> bool:
     """Whether an immediate instruction names a src that is not its dst, which only matters on Chisel (VTA spec 3.5)."""
     if fields[USE_IMM] == 0 or fields[ITER_OUT] == 0 or fields[ITER_IN] == 0:
         return False
-    differs = fields[SRC_OUT] != fields[DST_OUT] or fields[SRC_IN] != fields[DST_IN]
+    differs = bool(fields[SRC_OUT] != fields[DST_OUT] or fields[SRC_IN] != fields[DST_IN])
     for index in range(fields[UOP_BGN], fields[UOP_END]):
         word = np.int64(m.uop[index])
         source = word >> m.uop_places[1, 0] & m.uop_places[1, 1]
-        differs = differs or source != (word >> m.uop_places[0, 0] & m.uop_places[0, 1])
+        differs = differs or bool(source != (word >> m.uop_places[0, 0] & m.uop_places[0, 1]))
     return differs

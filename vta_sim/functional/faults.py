@@ -66,14 +66,12 @@ def failure(isa: ISA, words: NDArray[np.uint64], code: Code, fault: NDArray[np.i
 
 def _missing(insn: Insn, tokens: NDArray[np.int64]) -> str:
     """Name the empty queues that `insn` pops, for instance "l2g and s2g"."""
-    match module_of(insn):
-        case Module.LOAD:
-            pops = ((insn.pop_next, G2L, "g2l"),)
-        case Module.STORE:
-            pops = ((insn.pop_prev, G2S, "g2s"),)
-        case Module.COMPUTE:
-            pops = ((insn.pop_prev, L2G, "l2g"), (insn.pop_next, S2G, "s2g"))
-    return " and ".join(name for popped, queue, name in pops if popped and tokens[queue] == 0)
+    pops = {
+        Module.LOAD: [(insn.pop_next, G2L, "g2l")],
+        Module.COMPUTE: [(insn.pop_prev, L2G, "l2g"), (insn.pop_next, S2G, "s2g")],
+        Module.STORE: [(insn.pop_prev, G2S, "g2s")],
+    }
+    return " and ".join(name for popped, queue, name in pops[module_of(insn)] if popped and tokens[queue] == 0)
 
 
 def deadlock(isa: ISA, words: NDArray[np.uint64], queues: Queues) -> Deadlock:

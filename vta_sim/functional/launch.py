@@ -46,7 +46,7 @@ _DONE, _STUCK, _UNKNOWN_OPCODE = int(Code.DONE), int(Code.STUCK), int(Code.UNKNO
 @inner
 def _decode(words: NDArray[np.uint64], index: int, places: NDArray[np.int64], fields: NDArray[np.int64]) -> int:
     """Fill `fields` from one instruction, as if all were unsigned; return its opcode."""
-    opcode = np.int64(words[index, 0] & np.uint64(7))
+    opcode = int(words[index, 0] & np.uint64(7))
     for number in range(FIELD_COUNT):
         lsb, width = places[opcode, number, 0], places[opcode, number, 1]
         word = words[index, lsb >> 6] >> np.uint64(lsb & 63)
@@ -70,7 +70,7 @@ def _exchange(queues: Queues, module: int, index: int, commit: bool) -> bool:
     else:
         take_0, take_1, give_0, give_1 = L2G, S2G, G2L, G2S
     pop_0, pop_1 = flags >> FLAG_POP_PREV & 1, flags >> FLAG_POP_NEXT & 1
-    ready = queues.tokens[take_0] >= pop_0 and queues.tokens[take_1] >= pop_1
+    ready = bool(queues.tokens[take_0] >= pop_0) and bool(queues.tokens[take_1] >= pop_1)
     if ready and commit:
         queues.tokens[take_0] -= pop_0
         queues.tokens[take_1] -= pop_1

@@ -1,4 +1,4 @@
-"""Numbers of 4, 8 and 16 bits between memory bytes and arrays; the lowest address holds the lowest bits (VTA spec 4)."""
+"""Numbers of 4, 8 and 16 bits in memory; the lowest address holds the lowest bits (VTA spec 4)."""
 
 from __future__ import annotations
 
