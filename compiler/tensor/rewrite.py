@@ -307,17 +307,12 @@ def narrow(proc: Proc, buffer: str, loop: str) -> Proc:
     box = _box(touched, outer, [False] * len(alloc.buffer.shape))
     small = replace(alloc.buffer, shape=tuple(size for _, size in box))
     body = _moved(site.loop.body, buffer, small, [origin for origin, _ in box])
-    moved = _replace_loop(proc.body, loop, lambda stmt: (replace(stmt, body=_live_range(body, small)),))
 
     def drop(stmt: Stmt) -> Body | None:
-        if isinstance(stmt, Alloc) and stmt.buffer == alloc.buffer:
-            return map_body(stmt.body, lambda _: None, drop)
-        return None
+        return stmt.body if stmt is alloc else None
 
-    # A new allocation of the same shape must not be taken for the old one.
-    if small == alloc.buffer:
-        return proc
-    return proc.with_body(map_body(moved, lambda _: None, drop))
+    without = map_body(proc.body, lambda _: None, drop)
+    return proc.with_body(_replace_loop(without, loop, lambda stmt: (replace(stmt, body=_live_range(body, small)),)))
 
 
 def _loops_around_alloc(proc: Proc, buffer: str) -> tuple[Range, ...]:
@@ -377,6 +372,9 @@ def _live_range(body: Body, buffer: Buffer, before: Body = ()) -> Body:
     """Allocate `buffer` around the statements of `body` from its first use to its last, and run `before` just ahead."""
     used = [k for k, stmt in enumerate(body) if any(access.buffer.name == buffer.name for access in accesses((stmt,)))]
     first, last = used[0], used[-1] + 1
+    only = body[first]
+    if last - first == 1 and isinstance(only, Alloc):
+        return (*body[:first], replace(only, body=_live_range(only.body, buffer, before)), *body[last:])
     return (*body[:first], Alloc(buffer, (*before, *body[first:last])), *body[last:])
 
 

@@ -330,6 +330,8 @@ class _Box:
         self.loops = [loop.var.name for loop in match.loops]
         self.first = dict.fromkeys(self.loops, 0)
         self.extent = {loop.var.name: evaluate(loop.extent, env) for loop in match.loops}
+        self.empty = any(extent <= 0 for extent in self.extent.values())
+        self.outside = False  # a copy whose elements are all padding
         for guard in match.guards:
             self._restrain(guard)
         self.inside = {name: (self.first[name], self.first[name] + self.extent[name]) for name in self.loops}
@@ -338,11 +340,7 @@ class _Box:
             if name is not None:
                 self.inside[name] = (max(self.inside[name][0], low), min(self.inside[name][1], high))
             elif low >= high:
-                self.inside = {other: (0, 0) for other in self.loops}
-
-    @property
-    def empty(self) -> bool:
-        return any(extent <= 0 for extent in self.extent.values())
+                self.outside = True
 
     def _limits(self, condition: Expr) -> tuple[str | None, int, int]:
         """The one loop that a comparison restrains, and the range of values for which it holds.
@@ -363,12 +361,12 @@ class _Box:
     def _restrain(self, guard: Expr) -> None:
         name, low, high = self._limits(guard)
         if name is None:
-            if low >= high:
-                self.extent = dict.fromkeys(self.extent, 0)
+            self.empty = self.empty or low >= high
             return
         end = min(self.first[name] + self.extent[name], high)
         self.first[name] = max(self.first[name], low)
         self.extent[name] = end - self.first[name]
+        self.empty = self.empty or self.extent[name] <= 0
 
     def _known(self, form: Affine) -> Affine:
         """`form` with the loops around the nest replaced by their values."""
@@ -407,7 +405,7 @@ class _Box:
 
     def copy_axes(self, sram: str = "dst", dram: str = "src") -> list[CopyAxis]:
         to, source = self._flat(self.match.operands[sram])[1], self._flat(self.match.operands[dram])[1]
-        axes = []
+        axes = [CopyAxis(0, 0, 0, before=1)] if self.outside else []
         for loop in self.loops:
             low, high = self.inside[loop]
             before = min(max(low - self.first[loop], 0), self.extent[loop])

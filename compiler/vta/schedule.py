@@ -16,10 +16,8 @@ from compiler.tensor.ir import Alloc, Const, DType, For, If, LoopKind, Proc, Sco
 from compiler.tensor.schedule import Schedule
 from compiler.tensor.unify import unify
 from compiler.vta.instructions import InstructionSet
-from compiler.vta.tiling import TILED, Tiling, axes_of, nests_of
+from compiler.vta.tiling import REDUCED, TILED, Tiling, axes_of, nests_of
 from vta_hw.spec.config import VTAConfig
-
-_REDUCED = ("ci", "ky", "kx")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def _cut(s: Schedule, nest: For, tiling: Tiling) -> _Nest:
             s.split(name, tiling.sizes[axis], f"{name}.o", f"{name}.i")
             chunks[axis], inner[axis] = f"{name}.o", f"{name}.i"
     outer = {"no": axes["no"], **{axis: chunks[axis] for axis in tiling.order}}
-    reduced = [chunks[axis] for axis in _REDUCED if axis in chunks]
+    reduced = [chunks[axis] for axis in REDUCED if axis in chunks]
     taps = [inner[axis] for axis in ("ky", "kx") if axis in inner]
     if any(isinstance(stmt, If) for stmt in walk((nest,))):
         reduced += taps  # once the taps are known, each condition of the guard restrains one loop only

@@ -20,8 +20,13 @@ from vta_hw.spec.config import VTAConfig
 
 Ints = NDArray[np.int64]
 
-TILED = ("co", "oh", "ow", "ci", "ky", "kx")
-"""The loops that a tiling cuts; the others (batch, sub-blocks, the tile itself) stay whole."""
+REDUCED = ("ci", "t", "ky", "kx")
+"""Reduction loops, in the order in which chunks follow each other."""
+
+TILED = ("co", "oh", "ow", "s", *REDUCED)
+"""The loops that a tiling cuts; the others (batches, the tile itself) stay whole."""
+
+_WHOLE_OR_ONE = ("s", "t", "ky", "kx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +40,7 @@ class Tiling:
     """
 
     sizes: Mapping[str, int]
-    order: tuple[str, str, str]
+    order: tuple[str, ...]
     threads: str | None
     hoist: bool
 
@@ -149,7 +154,7 @@ class TilingProblem:
     def candidates(self, axis: str) -> list[int]:
         """Tile sizes worth trying: the whole, equal parts of it, and powers of two."""
         extent = self.extents.get(axis, 1)
-        if axis in ("ky", "kx"):
+        if axis in _WHOLE_OR_ONE:
             return sorted({1, extent})
         parts = {-(-extent // k) for k in range(1, min(extent, 16) + 1)}
         return sorted(parts | {1 << k for k in range(extent.bit_length()) if 1 << k <= extent})
@@ -163,7 +168,7 @@ class TilingProblem:
         size: dict[str, Ints] = {axis: grid[:, k] for k, axis in enumerate(axes)}
         best: tuple[float, Tiling] | None = None
         for hoist in (True, False):
-            for order in (("co", "oh", "ow"), ("oh", "ow", "co")):
+            for order in (("co", "oh", "ow", "s"), ("oh", "ow", "co", "s")):
                 for threads in (None, "co", "oh"):
                     cost = self._cost(size, order, threads, hoist)
                     k = int(np.argmin(cost))
@@ -204,7 +209,7 @@ class TilingProblem:
     def _cost(self, size: Mapping[str, Ints], order: tuple[str, ...], threads: str | None, hoist: bool) -> Ints:
         """Estimated cycles of every candidate; infinite where it does not fit."""
         trips = {axis: -(-self.extents[axis] // tile) for axis, tile in size.items()}
-        outer = [axis for axis in (*order, "ci", "ky", "kx") if axis in trips]
+        outer = [axis for axis in (*order, *REDUCED) if axis in trips]
         innermost_axis = threads
         fits = np.ones(len(next(iter(size.values()))), bool)
         if threads is not None:
@@ -251,7 +256,7 @@ class TilingProblem:
         for axis in order:
             tiles = tiles * trips.get(axis, 1)
         reductions: Ints = np.ones(1, np.int64)
-        for axis in ("ci", "ky", "kx"):
+        for axis in REDUCED:
             reductions = reductions * trips.get(axis, 1)
         instructions = instructions + batches * tiles * (self.compute_nests + 2 * reductions)
         bus = self.config.bus_bits // 8
