@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,9 @@ class NamedFile:
 
     name: str
     path: Path
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.path}" if self.name else str(self.path)
 
 
 def parse_named(option: str, text: str) -> NamedFile:
@@ -56,7 +59,7 @@ def read_inputs(files: Iterable[NamedFile]) -> Array | dict[str, Array]:
     for file in given:
         content = read_arrays(file.path)
         if isinstance(content, dict):
-            raise CommandError(f"{file.path}: must be an .npy file where several inputs are given")
+            raise CommandError(f"{file.path}: must be an .npy file where inputs are given by name")
         if not file.name:
             raise CommandError(f"{file.path}: must be given as NAME={file.path} where several inputs are given")
         if file.name in arrays:
@@ -65,19 +68,22 @@ def read_inputs(files: Iterable[NamedFile]) -> Array | dict[str, Array]:
     return arrays
 
 
-def npy_files(files: Iterable[NamedFile], outputs: Mapping[str, Array]) -> dict[Path, bytes]:
-    """Contents of the .npy files to write. Raises CommandError for an output that does not exist."""
-    contents: dict[Path, bytes] = {}
+def match_outputs(files: Iterable[NamedFile], names: Sequence[str]) -> dict[str, Path]:
+    """Output name -> file to write. Raises CommandError for an unknown name, or a name or file given twice."""
+    chosen: dict[str, Path] = {}
     for file in files:
-        name = file.name
-        if not name and len(outputs) == 1:
-            (name,) = outputs
-        if name not in outputs:
-            known = ", ".join(map(repr, outputs))
-            raise CommandError(
-                f"--output must be NAME=FILE with a name of {known}, not {file.name or str(file.path)!r}"
-            )
-        buffer = io.BytesIO()
-        np.save(buffer, outputs[name], allow_pickle=False)
-        contents[file.path] = buffer.getvalue()
-    return contents
+        name = names[0] if not file.name and len(names) == 1 else file.name
+        if name not in names:
+            known = ", ".join(map(repr, names))
+            raise CommandError(f"--output must be FILE or NAME=FILE with one of the names {known}, not {str(file)!r}")
+        if name in chosen or file.path in chosen.values():
+            raise CommandError(f"--output must name each output and each file once, not {str(file)!r} again")
+        chosen[name] = file.path
+    return chosen
+
+
+def npy_bytes(array: Array) -> bytes:
+    """Contents of an .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -50,13 +50,14 @@ def run_command(
     The first dimension of an input is the batch, of any size. Engines: `functional` simulates the accelerator; `llvm`
     and `interp` execute programs that were compiled with --target cpu.
     """
-    from vta.cli.arrays import npy_files, parse_named, read_inputs
+    from vta.cli.arrays import match_outputs, npy_bytes, parse_named, read_inputs
 
     wanted = [parse_named("--output", text) for text in outputs]
     with Activity("Loading the program") as activity:
         from vta.api import load
 
         compiled = load(program)
+        files = match_outputs(wanted, [port.name for port in compiled.outputs])
         if not inputs and compiled.inputs:
             ports = ", ".join(f"{port.name} {port.of_any_batch()}" for port in compiled.inputs)
             raise CommandError(f"Inputs must be given with --input [NAME=]FILE: {ports}")
@@ -68,13 +69,13 @@ def run_command(
             arrays, engine, timeout=timeout, progress=lambda done, total: activity.step("Running", done, total)
         )
         assert isinstance(results, dict)
-    write_files(npy_files(wanted, results))
+    write_files({path: npy_bytes(results[name]) for name, path in files.items()})
     chosen = engine or compiled.engines[0].value
-    show(compiled, chosen, results, {file.name: str(file.path) for file in wanted}, as_json)
+    show(compiled, chosen, results, files, as_json)
 
 
 def show(
-    program: CompiledProgram, engine: str, results: dict[str, Array], files: dict[str, str], as_json: bool
+    program: CompiledProgram, engine: str, results: dict[str, Array], files: dict[str, Path], as_json: bool
 ) -> None:
     statistics = program.statistics
     images = len(next(iter(results.values())))
@@ -85,10 +86,14 @@ def show(
                 "config": program.program.config.name,
                 "images": images,
                 "outputs": [
-                    {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
+                    {
+                        "name": name,
+                        "dtype": str(array.dtype),
+                        "shape": list(array.shape),
+                        "file": str(files[name]) if name in files else None,
+                    }
                     for name, array in results.items()
                 ],
-                "files": files,
                 **statistics_json(statistics),
             }
         )

@@ -1,0 +1,139 @@
+"""Programs from Python: engines, batches, layouts, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vta
+from compiler.graph.layout import Layout, pack
+from tests.vta.programs import SHAPE, cpu_program, elementwise, vta_program
+from tests.vta.streams import raw_program
+from vta.api import CompiledProgram
+from vta.engines import Engine
+from vta_hw.spec.program import Buffer, ProgramError, Role
+
+
+def images(count: int, dtype: str) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(count).integers(-100, 100, (count, *SHAPE[1:])).astype(dtype)
+
+
+@pytest.mark.parametrize("engine", ["llvm", "interp", Engine.LLVM, None])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_cpu_program_takes_any_number_of_images(engine: Engine | str | None, count: int) -> None:
+    x = images(count, "int8")
+    y = CompiledProgram(cpu_program()).run(x, engine)
+    assert isinstance(y, np.ndarray)
+    assert y.dtype == np.int8
+    np.testing.assert_array_equal(y, x + np.int8(3))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_vta_program_runs_launches_and_host_steps(count: int) -> None:
+    program = CompiledProgram(vta_program())
+    x = images(count, "float32")
+    y = program.run({"x": x})
+    assert isinstance(y, dict)
+    np.testing.assert_array_equal(y["y"], x.astype(np.int8) + np.int8(7))
+    runs = -(-count // 2)
+    assert program.statistics.counters["alu_counter"] == 2 * runs
+    assert program.statistics.layers[0].counters["insn_count"] == 4 * runs
+
+
+def test_progress_counts_images() -> None:
+    seen: list[tuple[int, int]] = []
+    CompiledProgram(cpu_program()).run(images(5, "int8"), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_tiled_buffers_look_logical() -> None:
+    """Stored as 2x8 tiles of a logical [2,16,1,1]: what the program sees is packed, what the caller sees is not."""
+    layout = {"logical": list(SHAPE), "n": 2, "c": 8}
+    stored = Layout(2, 8).physical(SHAPE)
+    whole = cpu_program()
+    buffers = tuple(replace(buffer, shape=stored, layout=layout) for buffer in whole.buffers)
+    steps = tuple(replace(step, proc=_plus(stored)) for step in whole.steps)
+    program = CompiledProgram(replace(whole, buffers=buffers, steps=steps))
+    x = images(3, "int8")
+    np.testing.assert_array_equal(program.run(x), x + np.int8(3))
+    assert pack(x[:2], Layout(2, 8)).shape == stored
+
+
+def _plus(shape: tuple[int, ...]) -> dict[str, Any]:
+    from compiler.tensor.ir import Const, DType
+    from compiler.tensor.serial import to_json
+
+    return to_json(elementwise("plus", DType.INT8, DType.INT8, lambda x: x + Const(3, DType.INT8), shape))
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    program = CompiledProgram(vta_program())
+    program.save(tmp_path / "p.vta")
+    loaded = vta.load(tmp_path / "p.vta")
+    assert loaded.program == program.program
+    assert loaded.engines == (Engine.FUNCTIONAL,)
+    x = images(2, "float32")
+    np.testing.assert_array_equal(loaded.run(x), program.run(x))
+
+
+@pytest.mark.parametrize(
+    ("engine", "sentence"),
+    [
+        ("fpga", "Engine must be one of 'functional', 'llvm', 'interp', 'reference', not 'fpga'"),
+        ("functional", "Engine of this program must be one of 'llvm', 'interp', not 'functional'"),
+        ("reference", "Engine of this program must be one of 'llvm', 'interp', not 'reference'"),
+    ],
+)
+def test_engines_that_cannot_run_it(engine: str, sentence: str) -> None:
+    with pytest.raises(vta.ApiError) as caught:
+        CompiledProgram(cpu_program()).run(images(1, "int8"), engine)
+    assert str(caught.value) == sentence
+
+
+def test_statistics_before_a_run() -> None:
+    with pytest.raises(vta.ApiError, match=r"^Statistics must be asked for after a run on a device, not before$"):
+        _ = CompiledProgram(cpu_program()).statistics
+
+
+def test_one_array_for_one_input() -> None:
+    program = CompiledProgram(cpu_program())
+    assert program.named(images(1, "int8")).keys() == {"x"}
+
+
+def test_raw_programs_are_not_run_here(tmp_path: Path) -> None:
+    raw_program().save(tmp_path / "raw.vta")
+    with pytest.raises(vta.ApiError, match=r"^Program must be a compiled one, not raw instructions; run those with "):
+        vta.load(tmp_path / "raw.vta")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match=r"none\.vta: program file cannot be read"):
+        vta.load(tmp_path / "none.vta")
+
+
+@pytest.mark.parametrize(
+    "layout", [{}, {"logical": [2, 16, 1, 1], "n": 1, "c": 16}, {"logical": [2, 16], "n": 2, "c": 8}, {"n": 2, "c": 8}]
+)
+def test_layouts_that_do_not_give_the_shape(layout: dict[str, Any]) -> None:
+    whole = cpu_program()
+    broken = (replace(whole.buffers[0], layout=layout), whole.buffers[1])
+    with pytest.raises(vta.ApiError, match=r"^Buffer 'x' must have a layout of tiles that gives its shape, not "):
+        CompiledProgram(replace(whole, buffers=broken))
+
+
+def test_a_scalar_has_no_batch() -> None:
+    whole = cpu_program()
+    scalar = Buffer(name="s", role=Role.INPUT, dtype="int8", shape=(), address=256, nbytes=1)
+    with pytest.raises(vta.ApiError, match=r"^Buffer 's' must have a batch dimension, not be a scalar$"):
+        CompiledProgram(replace(whole, buffers=(*whole.buffers, scalar)))
+
+
+def test_names_of_the_package() -> None:
+    assert set(vta.__all__) == {"ApiError", "CompiledProgram", "Engine", "compile", "load"}
+    assert all(getattr(vta, name) is not None for name in vta.__all__)
+    with pytest.raises(AttributeError, match=r"^module 'vta' has no attribute 'compil'$"):
+        _ = vta.compil  # type: ignore[attr-defined]
