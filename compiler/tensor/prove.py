@@ -29,8 +29,10 @@ from compiler.tensor.ir import (
     walk_expr,
 )
 
+# Where a proof gives up, and how much all proofs for one procedure may take (in new facts; about ten seconds).
 MAX_FACTS = 400
 MAX_CASES = 64
+MAX_EFFORT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Prover:
         self._constant_buffers = constant_buffers
         self._numbers: dict[Expr, int] = {}
         self._count = 0
+        self._effort = 0
         self._facts: dict[int, Facts] = {}
         self._cases: dict[int, Cases] = {}
 
@@ -184,15 +187,30 @@ class Prover:
     def _contradicts(self, facts: Facts) -> bool:
         """Whether no values of the unknowns satisfy the `facts`, of which the last is the one in question."""
         relevant, unknowns = self._relevant(facts)
-        if _infeasible(relevant):
+        if self._infeasible(relevant):
             return True
         distinctions = [cases for unknown in unknowns if (cases := self._cases[unknown])]
         if not distinctions or 2 ** len(distinctions) > MAX_CASES:
             return False
         return all(
-            _infeasible(self._relevant((*facts[:-1], *sum(chosen, ()), facts[-1]))[0])
+            self._infeasible(self._relevant((*facts[:-1], *sum(chosen, ()), facts[-1]))[0])
             for chosen in product(*distinctions)
         )
+
+    def _infeasible(self, facts: list[Form]) -> bool:
+        """Whether the facts contradict each other, by eliminating one unknown after the other."""
+        current = {_tightened(fact) for fact in facts}
+        while True:
+            if any(not terms and const < 0 for const, terms in current):
+                return True
+            current = {(const, terms) for const, terms in current if terms}
+            if not current:
+                return False
+            unknown, made = _cheapest(current)
+            self._effort += made
+            if made > MAX_FACTS or self._effort > MAX_EFFORT:
+                return False
+            current = set(_eliminate(current, unknown))
 
     def _relevant(self, facts: Facts) -> tuple[list[Form], list[int]]:
         """The facts, and definitions of unknowns, that share unknowns with the last fact; and those unknowns."""
@@ -236,19 +254,6 @@ def _may_wrap(expr: Expr, ranges: Mapping[str, Interval]) -> bool:
             return False
 
 
-def _infeasible(facts: list[Form]) -> bool:
-    """Whether the facts contradict each other, by eliminating one unknown after the other."""
-    current = {_tightened(fact) for fact in facts}
-    while True:
-        if any(not terms and const < 0 for const, terms in current):
-            return True
-        current = {(const, terms) for const, terms in current if terms}
-        if not current or len(current) > MAX_FACTS:
-            return False
-        unknown = _cheapest(current)
-        current = set(_eliminate(current, unknown))
-
-
 Row = tuple[int, tuple[tuple[int, int], ...]]
 
 
@@ -258,13 +263,15 @@ def _tightened(fact: Form) -> Row:
     return fact.const // divisor, tuple(sorted((u, c // divisor) for u, c in fact.terms.items()))
 
 
-def _cheapest(rows: set[Row]) -> int:
-    """The unknown whose elimination makes fewest new facts."""
+def _cheapest(rows: set[Row]) -> tuple[int, int]:
+    """The unknown whose elimination leaves fewest facts, and their number."""
     counts: dict[int, list[int]] = {}
     for _, terms in rows:
         for unknown, coefficient in terms:
             counts.setdefault(unknown, [0, 0])[coefficient > 0] += 1
-    return min(counts, key=lambda u: (counts[u][0] * counts[u][1] - sum(counts[u]), u))
+    left = {unknown: len(rows) - below - above + below * above for unknown, (below, above) in counts.items()}
+    best = min(left, key=lambda unknown: (left[unknown], unknown))
+    return best, left[best]
 
 
 def _eliminate(rows: set[Row], unknown: int) -> Iterator[Row]:

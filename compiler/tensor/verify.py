@@ -44,6 +44,7 @@ from compiler.tensor.prove import Facts, Prover
 
 MAX_STATEMENT_DEPTH = 64
 MAX_EXPRESSION_DEPTH = 100
+MAX_NAME = 200
 MAX_BYTES = 1 << 36
 """Of one buffer, and of all allocated buffers together."""
 
@@ -93,15 +94,16 @@ class _Verifier:
 
     def run(self) -> None:
         try:
+            _require_name("Name of a procedure", self.proc.name)
             for buffer in self.proc.params:
                 self.declare("buffer", buffer.name)
                 self.parameter(buffer)
         except _BrokenRule as broken:
-            raise VerifyError(f"{broken} (in the parameters of {self.proc.name})") from None
+            raise VerifyError(f"{broken} (in the parameters of {ascii(self.proc.name)[1:-1]})") from None
         self.body(_Scope(buffers={buffer.name: buffer for buffer in self.proc.params}), self.proc.body)
 
     def declare(self, kind: str, name: str) -> None:
-        _require(bool(name) and name.isprintable(), f"Name of a {kind} must be printable, not {name!r}")
+        _require_name(f"Name of a {kind}", name)
         key = f"{kind} {name}"
         _require(key not in self.names, f"Name of a {kind} must be unique, not {name!r} again")
         self.names.add(key)
@@ -149,7 +151,7 @@ class _Verifier:
                 self.alloc(at, stmt.buffer)
                 return replace(at, buffers={**at.buffers, stmt.buffer.name: stmt.buffer})
             case Mapped():
-                _require(bool(stmt.instruction), "Instruction of a mapped nest must have a name")
+                _require_name("Instruction of a mapped nest", stmt.instruction)
                 return at
             case _:
                 raise _BrokenRule(f"Statement must be one of the IR's, not a {type(stmt).__name__}")
@@ -239,6 +241,11 @@ class _Verifier:
         )
 
 
+def _require_name(what: str, name: str) -> None:
+    holds = 0 < len(name) <= MAX_NAME and name.isprintable()
+    _require(holds, f"{what} must be 1 to {MAX_NAME} printable characters, not {name[:MAX_NAME]!a}")
+
+
 def _require_type(what: str, expr: Expr, dtype: DType) -> None:
     _require(expr.dtype is dtype, f"{what} must be {dtype.value}, not {expr.dtype.value}")
 
@@ -259,7 +266,8 @@ def _require_size(buffer: Buffer, nbytes: int) -> None:
 def _check_const(const: Const) -> None:
     value, dtype = const.value, const.type
     if dtype is DType.FLOAT32:
-        _require(isinstance(value, int | float), f"Constant of float32 must be a number, not {value!r}")
+        fits = isinstance(value, float) or abs(value) < 1 << 128
+        _require(fits, "Constant of float32 must be a number below 2**128")
         return
     low, high = (0, 1) if dtype is DType.BOOL else (-(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1)
     fits = isinstance(value, int) and low <= value <= high
