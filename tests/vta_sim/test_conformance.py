@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.vta_sim.spec_model import compare, every_instruction, layout, pipeline
+from tests.vta_sim.spec_model import compare, damage, every_instruction, layout, pipeline
 from tests.vta_sim.spec_model.dram import Dram
 from tests.vta_sim.spec_model.layout import ACC, ALU, FINISH, GEMM, INP, LOAD, OUT, STORE, UOP, WGT, ModelConfig
 from tests.vta_sim.spec_model.machine import Machine
@@ -80,6 +80,11 @@ def test_every_instruction() -> None:
 @pytest.mark.parametrize("seed", range(60))
 def test_random_program(seed: int) -> None:
     assert compare.check(seed) == []
+
+
+@pytest.mark.parametrize("seed", range(1000, 1060))
+def test_damaged_program(seed: int) -> None:
+    assert damage.check_damaged(seed) == []
 
 
 @pytest.mark.parametrize("seed", range(100, 112))

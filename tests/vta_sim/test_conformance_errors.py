@@ -110,6 +110,8 @@ def test_micro_ops_stay_inside(
         pytest.param((ALU, {"uop_bgn": 9, "uop_end": 2, "dst_factor_out": 15}), id="end-before-begin"),
         pytest.param((LOAD, {"memory_type": INP, "sram_base": 0xFFFF, "y_size": 9, "x_pad_0": 15}), id="nop-load"),
         pytest.param((STORE, {"memory_type": UOP, "sram_base": 0xFFFF, "y_size": 9}), id="nop-store"),
+        pytest.param((LOAD, {"memory_type": 7, "sram_base": 0xFFFF, "x_size": 9, "x_pad_1": 2}), id="load-of-no-rows"),
+        pytest.param((STORE, {"memory_type": WGT, "sram_base": 0xFFFF, "x_size": 9}), id="store-of-no-rows"),
     ],
 )
 def test_what_is_not_used_is_not_checked(insn: tuple[int, dict[str, int]]) -> None:

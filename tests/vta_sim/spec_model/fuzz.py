@@ -1,4 +1,4 @@
-"""Random programs on the functional simulator and on the model of the specification.
+"""Random programs, sound and damaged, on the functional simulator and on the model of the specification.
 
 `python -m tests.vta_sim.spec_model.fuzz --count 500` tries new programs and prints the seeds of those on which the two
 differ; `--seed S --count 1` repeats one.
@@ -11,13 +11,14 @@ import secrets
 import sys
 
 from tests.vta_sim.spec_model.compare import check, random_program, summary
+from tests.vta_sim.spec_model.damage import check_damaged
 
 
 def fuzz(seed: int, count: int) -> list[int]:
-    """Compare programs `seed` to `seed + count - 1`; returns the seeds that differ, having printed how."""
+    """Compare programs `seed` to `seed + count - 1`, as they are and damaged; returns the seeds that differ."""
     failed = []
     for number in range(seed, seed + count):
-        problems = check(number)
+        problems = check(number) + [f"damaged: {problem}" for problem in check_damaged(number)]
         if problems:
             failed.append(number)
             print(f"seed {number}: {summary(random_program(number))}")

@@ -88,13 +88,13 @@ class Machine:
 
     def _load(self, index: int, insn: Fields) -> None:
         x_size, y_size, memory = insn["x_size"], insn["y_size"], insn["memory_type"]
-        if x_size == 0:
+        rows = insn["y_pad_0"] + y_size + insn["y_pad_1"]
+        if x_size == 0 or rows == 0:  # moves no data, so nothing else in it matters (spec 11.7)
             return
         if memory not in (UOP, WGT, INP, ACC, ACC_8BIT):
             raise ModelError("unknown memory type", index, f"LOAD of {memory}")
         config, pad = self.config, ACC if memory == ACC_8BIT else memory
         columns = insn["x_pad_0"] + x_size + insn["x_pad_1"]
-        rows = insn["y_pad_0"] + y_size + insn["y_pad_1"]
         self._check(index, f"LOAD of {memory}", insn["sram_base"] + rows * columns, config.depth(pad) + 1)
         window = np.zeros((rows, columns, *config.shape(memory)), np.int64)
         nbytes, first = x_size * config.element_bytes(memory), insn["x_pad_0"]
@@ -111,7 +111,7 @@ class Machine:
 
     def _store(self, index: int, insn: Fields) -> None:
         x_size, y_size = insn["x_size"], insn["y_size"]
-        if x_size == 0:
+        if x_size == 0 or y_size == 0:
             return
         if insn["memory_type"] != OUT:
             raise ModelError("unknown memory type", index, f"STORE of {insn['memory_type']}")
