@@ -87,35 +87,60 @@ VALUE = [*STORE, 3]
         (changed(["name"], 5), "Name must be a string, not 5 (at name)"),
         (changed(["params"], "x"), "Item must be a list of at most 1000, not 'x' (at params)"),
         (changed(["params", 0], ["x"]), "Item must be [name, type, shape, scope], not a list of 1 (at params/0)"),
-        (changed(["params", 0, 1], "int4"),
-         "DType must be one of bool, int8, int16, int32, int64, float32, not 'int4' (at params/0)"),
-        (changed(["params", 0, 3], []), "Scope must be one of dram, local, inp, wgt, acc, not a list of 0 (at params/0)"),
-        (changed(["params"], [["x", "int8", [2], "dram"]] * 2),
-         "Name of a buffer must be unique, not 'x' again (at params/1)"),
+        (
+            changed(["params", 0, 1], "int4"),
+            "DType must be one of bool, int8, int16, int32, int64, float32, not 'int4' (at params/0)",
+        ),
+        (
+            changed(["params", 0, 3], []),
+            "Scope must be one of dram, local, inp, wgt, acc, not a list of 0 (at params/0)",
+        ),
+        (
+            changed(["params"], [["x", "int8", [2], "dram"]] * 2),
+            "Name of a buffer must be unique, not 'x' again (at params/1)",
+        ),
         (changed(["body", 0], []), "Statement must be a store, for, if, alloc or mapped, not nothing (at body/0)"),
-        (changed(["body", 0], ["while", 1]),
-         "Statement must be a store, for, if, alloc or mapped, not 'while' with 1 operands (at body/0)"),
-        (changed(["body", 0, 3], "fast"),
-         "LoopKind must be one of serial, unrolled, vectorized, parallel, vthread, not 'fast' (at body/0)"),
+        (
+            changed(["body", 0], ["while", 1]),
+            "Statement must be a store, for, if, alloc or mapped, not 'while' with 1 operands (at body/0)",
+        ),
+        (
+            changed(["body", 0, 3], "fast"),
+            "LoopKind must be one of serial, unrolled, vectorized, parallel, vthread, not 'fast' (at body/0)",
+        ),
         (changed([*STORE, 1], "z"), "Buffer must be declared before its use, not 'z' (at body/0/4/0)"),
         (changed([*STORE, 2], [0] * 17), "Item must be a list of at most 16, not a list of 17 (at body/0/4/0/2)"),
         (changed(VALUE, []), "Expression must be one of the IR's, not nothing (at body/0/4/0/3)"),
-        (changed(VALUE, ["pow", 1, 2]),
-         "Expression must be one of the IR's, not 'pow' with 2 operands (at body/0/4/0/3)"),
+        (
+            changed(VALUE, ["pow", 1, 2]),
+            "Expression must be one of the IR's, not 'pow' with 2 operands (at body/0/4/0/3)",
+        ),
         (changed(VALUE, ["const", "int8", True]), "Constant must be a number, not True (at body/0/4/0/3)"),
-        (changed(VALUE, 2**70),
-         "Procedure must keep the rules of the IR: Constant of int64 must be in -9223372036854775808..9223372036854775807,"
-         " not 1180591620717411303424 (in half: x[1, i] = 1180591620717411303424)"),
-        (changed(["name"], "a\nb"),
-         "Procedure must keep the rules of the IR: Name of a procedure must be 1 to 200 printable characters, not 'a\\nb'"
-         " (in the parameters of a\\nb)"),
+        (
+            changed(VALUE, 2**70),
+            (
+                "Procedure must keep the rules of the IR: Constant of int64 must be in "
+                "-9223372036854775808..9223372036854775807, not 1180591620717411303424 (in half: x[1, i] = 1180591620717411303424)"
+            ),
+        ),
+        (
+            changed(["name"], "a\nb"),
+            (
+                "Procedure must keep the rules of the IR: Name of a procedure must be 1 to 200 printable characters, "
+                "not 'a\\nb' (in the parameters of a\\nb)"
+            ),
+        ),
         (changed(["body"], nested(66)), "Statements must be nested at most 64 deep (at body" + "/0/2" * 65 + ")"),
-        (changed(["body"], [["mapped", "m", []]] * 200_001),
-         "Item must be a list of at most 200000, not a list of 200001 (at body)"),
-        (changed(["body"], [["mapped", "m", []]] * 200_000),
-         "Procedure must have at most 200000 nodes (at body/199997)"),
+        (
+            changed(["body"], [["mapped", "m", []]] * 200_001),
+            "Item must be a list of at most 200000, not a list of 200001 (at body)",
+        ),
+        (
+            changed(["body"], [["mapped", "m", []]] * 200_000),
+            "Procedure must have at most 200000 nodes (at body/199997)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_procedure_is_refused(value: Any, sentence: str) -> None:
     with pytest.raises(SerialError) as error:
         from_json(value)
@@ -127,8 +152,30 @@ def test_deep_expressions_are_refused() -> None:
         from_json(changed(VALUE, deep(5000)))
 
 
-JUNK = (None, True, -1, 0, 7, 2**63, 1e300, "", "x", "i", "for", "inf", [], [[]], {}, {"a": 1}, ["var", "i"],
-        ["load", "x", [0, 0]], ["+", 1, ["const", "int8", 1]], ["cast", "bool", 1], ["rint", 1], ["<", 1, 2])  # fmt: skip
+JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    7,
+    2**63,
+    1e300,
+    "",
+    "x",
+    "i",
+    "for",
+    "inf",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    ["var", "i"],
+    ["load", "x", [0, 0]],
+    ["+", 1, ["const", "int8", 1]],
+    ["cast", "bool", 1],
+    ["rint", 1],
+    ["<", 1, 2],
+)
 
 
 def mutate(rng: np.random.Generator, value: Any) -> Any:
@@ -156,10 +203,9 @@ def test_damage_gives_a_serial_error_or_a_verified_procedure(seed: int) -> None:
         damaged = mutate(rng, original)
         try:
             proc = from_json(damaged)
-        except SerialError as error:
-            assert str(error)
-        else:
-            assert from_json(to_json(proc)) == proc
+        except SerialError:
+            continue
+        assert from_json(to_json(proc)) == proc
 
 
 def test_what_is_not_of_the_ir_is_not_written() -> None:
