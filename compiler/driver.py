@@ -101,7 +101,7 @@ class _Compilation:
                 if name in self.graph.constants:
                     self._keep_constant(name)
             else:
-                name = f"{node.name}.{parameter.name}"
+                name = f"{node.output}.{parameter.name}"
                 self.constants[name] = argument
             names.append(name)
         return names

@@ -79,7 +79,7 @@ class Session:
         self._program = program
         self.timeout = timeout
         self._buffers = {buffer.name: buffer for buffer in program.buffers}
-        self._functions = {step.name: host(step.proc) for step in program.steps if isinstance(step, Host)}
+        self._functions = {k: host(step.proc) for k, step in enumerate(program.steps) if isinstance(step, Host)}
         self._statistics: RunStatistics | None = None
         self._arena: int | None = device.allocate(program.arena_bytes)
         for address, data in self._images():
@@ -116,12 +116,12 @@ class Session:
         for name, array in self._checked(inputs).items():
             self._device.write(arena + self._buffers[name].address, array)
         reports = []
-        for step in self._program.steps:
+        for position, step in enumerate(self._program.steps):
             match step:
                 case Launch():
                     reports.append((step, self._launch(arena, step)))
                 case Host():
-                    self._call(arena, step)
+                    self._call(arena, step, self._functions[position])
                 case _:
                     raise SessionError(f"Step must be a launch or a host function, not {step!r}")
         self._statistics = self._summary(reports)
@@ -157,14 +157,14 @@ class Session:
         self._device.launch(address, step.insn_count, bases=Bases.at(arena))
         return self._device.wait(self.timeout)
 
-    def _call(self, arena: int, step: Host) -> None:
+    def _call(self, arena: int, step: Host, function: HostFunction) -> None:
         buffers = [self._buffers[name] for name in step.buffers]
         views = [self._device.view(arena + buffer.address, buffer.nbytes) for buffer in buffers]
         arrays = [
             self._read(arena, buffer) if view is None else shaped(view, buffer)
             for buffer, view in zip(buffers, views, strict=True)
         ]
-        self._functions[step.name](*arrays)
+        function(*arrays)
         for buffer, array, view in zip(buffers, arrays, views, strict=True):
             if view is None and buffer.role in (Role.OUTPUT, Role.WORKSPACE):
                 self._device.write(arena + buffer.address, array)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from runtime.session import HostFunction, Session
+from vta.batching import Array
 from vta.errors import ApiError
 from vta_hw.spec.program import Launch, Program
 
@@ -49,18 +50,29 @@ def open_session(program: Program, engine: Engine, timeout: float | None = None)
 
 
 def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:
-    """The loader of serialised host steps that an engine uses: interpreter or machine code."""
+    """The loader of serialised host steps that an engine uses: interpreter or machine code.
+
+    The arrays of a call are the program's buffers; each parameter of the step views one in a shape of its own.
+    """
     from compiler.tensor import serial
+    from compiler.tensor.ir import Proc
+
+    def _viewed(proc: Proc, arrays: Sequence[Array]) -> list[Array]:
+        return [array.reshape(buffer.static_shape) for array, buffer in zip(arrays, proc.params, strict=True)]
 
     if engine is Engine.INTERP:
         from compiler.tensor import interp
 
         def interpret(source: Mapping[str, Any]) -> HostFunction:
             proc = serial.from_json(dict(source))
-            return lambda *arrays: interp.run(proc, arrays)
+            return lambda *arrays: interp.run(proc, _viewed(proc, arrays))
 
         return interpret
 
     from compiler.llvm import jit
 
-    return lambda source: jit.compile_proc(serial.from_json(dict(source)))
+    def compiled(source: Mapping[str, Any]) -> HostFunction:
+        function = jit.compile_proc(serial.from_json(dict(source)))
+        return lambda *arrays: function(*_viewed(function.proc, arrays))
+
+    return compiled

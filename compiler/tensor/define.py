@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from compiler.tensor.ir import (
     Alloc,
-    Binary,
-    BinaryOp,
     Buffer,
     Const,
     DType,
@@ -26,8 +24,6 @@ from compiler.tensor.ir import (
     Select,
     Stmt,
     Store,
-    Unary,
-    UnaryOp,
     Var,
     both,
     cast,

@@ -14,8 +14,8 @@ from compiler.tensor.affine import affine
 from compiler.tensor.analysis import accesses, innermost, loops_of
 from compiler.tensor.define import AXES
 from compiler.tensor.ir import Alloc, DType, For, Proc, Scope, Var, constant, walk
-from compiler.vta.instructions import InstructionSet
 from compiler.tensor.unify import unify
+from compiler.vta.instructions import InstructionSet
 from vta_hw.spec.config import VTAConfig
 
 Ints = NDArray[np.int64]
@@ -180,7 +180,7 @@ class TilingProblem:
         raise self._refusal(axes)
 
     def _refusal(self, axes: Sequence[str]) -> LoweringError:
-        smallest = {axis: 1 for axis in axes}
+        smallest = dict.fromkeys(axes, 1)
         for scope, depth in self.depths.items():
             need = self._peak(scope, smallest, lambda operand: 1, hoist=False)
             if int(need[0]) > depth:
