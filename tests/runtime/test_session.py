@@ -31,7 +31,8 @@ def load_host(source: Mapping[str, Any]) -> Callable[..., None]:
     def double(w: Array, y: Array) -> None:
         y[:] = (2 * w.astype(np.int16)).reshape(3, 2)
 
-    return {"sum": add, "double": double}[source["name"]]
+    functions: dict[str, Callable[..., None]] = {"sum": add, "double": double}
+    return functions[source["name"]]
 
 
 def device() -> FakeDevice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from compiler.tensor.ir import Buffer as Array
 from compiler.tensor.ir import Const, DType, Expr, Proc, Store, Var, cast, nest
@@ -31,15 +32,19 @@ def buffer(name: str, role: Role, address: int, dtype: str = "int8", shape: tupl
     return Buffer(name=name, role=role, dtype=dtype, shape=shape, address=address, nbytes=nbytes)
 
 
+def plus_three(shape: tuple[int, ...]) -> dict[str, Any]:
+    """Serialised ``y = x + 3`` on int8 arrays."""
+    return to_json(elementwise("plus", DType.INT8, DType.INT8, lambda x: x + Const(3, DType.INT8), shape))
+
+
 def cpu_program(config: VTAConfig | None = None) -> Program:
     """int8 [N,16,1,1] -> the same plus 3, as one host step compiled for batches of 2."""
-    proc = elementwise("plus", DType.INT8, DType.INT8, lambda x: x + Const(3, DType.INT8), SHAPE)
     return Program(
         config=config or VTAConfig(),
         insns=b"",
         arena_bytes=0x1000,
         buffers=(buffer("x", Role.INPUT, 0), buffer("y", Role.OUTPUT, 64)),
-        steps=(Host(name="plus", proc=to_json(proc), buffers=("x", "y")),),
+        steps=(Host(name="plus", proc=plus_three(SHAPE), buffers=("x", "y")),),
     )
 
 
