@@ -33,7 +33,8 @@ class OnnxNode:
         """Raises FrontendError unless the number of inputs is in low..high and the first `low` are there."""
         if not low <= len(self.inputs) <= high or not all(self.has(position) for position in range(low)):
             expected = str(low) if low == high else f"{low} to {high}"
-            raise FrontendError(f"must have {expected} inputs, not {list(self.inputs)}")
+            plural = "" if high == 1 else "s"
+            raise FrontendError(f"must have {expected} input{plural}, not {list(self.inputs)}")
 
 
 class Importer:

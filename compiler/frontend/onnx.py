@@ -31,8 +31,8 @@ def load_onnx(source: str | Path | bytes | onnx.ModelProto, *, batch: int | None
     """Import a float model: one main graph, opset 13 or later, float32 inputs, weights known.
 
     source: path of a file, its bytes, or a parsed model; tensors in files of their own are read for a path only, and
-    only from the model's folder. batch: extent of the first dimension of the inputs where the model leaves it open (1 if
-    not given). Every other extent must be fixed. Raises FrontendError, whatever the bytes are.
+    only from the model's folder. batch: extent of the first dimension of the inputs where the model leaves it open, 1
+    if not given. Every other extent must be fixed. Raises FrontendError, whatever the bytes are.
     """
     if batch is not None and batch < 1:
         raise FrontendError(f"Batch must be at least 1, not {batch}")
@@ -118,6 +118,12 @@ def _input_type(value: onnx.ValueInfoProto, batch: int | None) -> TensorType:
     return TensorType(tuple(shape), DType.FLOAT32)
 
 
+def _operator(proto: onnx.NodeProto) -> str:
+    """The operator as messages show it: with its domain unless that is the standard one, quoted unless it is a word."""
+    name = f"{proto.domain}.{proto.op_type}".lstrip(".")
+    return name if name.replace(".", "_").isidentifier() else repr(name)
+
+
 def _convert(
     importer: Importer, proto: onnx.NodeProto, opset: int, folder: Path | None, hidden: dict[str, str]
 ) -> None:
@@ -139,7 +145,7 @@ def _convert(
         CONVERTERS[proto.op_type](importer, node)
         attributes.finish()
     except FrontendError as error:
-        raise FrontendError(error.reason, node=name, op=f"{proto.domain}.{proto.op_type}".lstrip(".") or "?") from None
+        raise FrontendError(error.reason, node=name, op=_operator(proto)) from None
     for position, extra in enumerate(proto.output[1:], start=1):
         if extra:
             hidden[extra] = f"must not read output {position} of node {name!r}, which is not computed at inference"

@@ -105,9 +105,7 @@ def _external(tensor: onnx.TensorProto, folder: Path | None, nbytes: int) -> byt
     location = entries.get("location", "")
     if folder is None:
         raise FrontendError(f"must be inside the model when that is not read from a file, not in {location!r}")
-    path = (folder / location).resolve()
-    if not location or "\0" in location or not path.is_relative_to(folder.resolve()):
-        raise FrontendError(f"must lie inside the model's folder, not in {location!r}")
+    path = _inside(folder, location)
     try:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", str(nbytes)))
     except ValueError:
@@ -117,6 +115,18 @@ def _external(tensor: onnx.TensorProto, folder: Path | None, nbytes: int) -> byt
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            return file.read(length)
+            data: bytes = file.read(length)
+            return data
     except (OSError, OverflowError) as error:
         raise FrontendError(f"must be readable from {location!r}: {error}") from None
+
+
+def _inside(folder: Path, location: str) -> Path:
+    """The file of that name in the folder or below, symbolic links followed."""
+    try:
+        path = (folder / location).resolve()
+        if location and path.is_relative_to(folder.resolve()):
+            return path
+    except (OSError, RuntimeError, ValueError):  # a name too long, a loop of links, a null character
+        pass
+    raise FrontendError(f"must lie inside the model's folder, not in {location!r}")

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from compiler.errors import GraphError
 from compiler.graph.ir import Array, Graph, Node
 from compiler.graph.ops.conv import Conv, Dense
 from compiler.graph.ops.elementwise import Add, BatchNorm
@@ -99,9 +100,18 @@ def _scale_and_add(rewriter: Rewriter, node: Node, value: str, factor: Array, of
 
 
 def _conv(rewriter: Rewriter, node: Node, op: Conv, x: str, weight: Array, bias: Array) -> str:
-    w = rewriter.constant(weight.astype(np.float32), f"{node.output}.weight")
-    b = rewriter.constant(bias.astype(np.float32), f"{node.output}.bias")
+    w = rewriter.constant(_float32(node, weight), f"{node.output}.weight")
+    b = rewriter.constant(_float32(node, bias), f"{node.output}.bias")
     return rewriter.emit(op, (x, w, b), like=node, output=node.output)
+
+
+def _float32(node: Node, array: Array) -> Array:
+    """Raises GraphError when the product of two layers' weights is not finite in float32."""
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise GraphError(f"Node {node.name!r} must have finite weights when folded into one convolution")
+    return single
 
 
 @dataclass(frozen=True, kw_only=True)

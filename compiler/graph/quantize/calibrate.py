@@ -99,7 +99,8 @@ def measure(graph: Graph, batches: Iterable[Mapping[str, Array]]) -> dict[str, M
         size = len(batch[graph.inputs[0].name])
         if size not in graphs:
             graphs[size] = rebatched(graph, size)
-        values = evaluate_all(graphs[size], batch)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused just below
+            values = evaluate_all(graphs[size], batch)
         for name in names:
             try:
                 seen[name].add(values[name])
