@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from runtime.errors import SessionError
 from runtime.session import HostFunction, Session
 from vta.batching import Array
 from vta.errors import ApiError
 from vta_hw.spec.program import Launch, Program
+
+if TYPE_CHECKING:
+    from compiler.tensor.ir import Proc
 
 
 class Engine(enum.Enum):
@@ -49,23 +54,32 @@ def open_session(program: Program, engine: Engine, timeout: float | None = None)
     return Session(HostDevice(program.config), program, host_loader(engine), timeout=timeout)
 
 
+def viewed(proc: Proc, arrays: Sequence[Array]) -> list[Array]:
+    """Each array in the shape of its parameter. Raises SessionError, because the program may be a stranger's."""
+    if len(arrays) != len(proc.params):
+        raise SessionError(f"Host step {proc.name!r} must have {len(proc.params)} buffers, not {len(arrays)}")
+    for array, parameter in zip(arrays, proc.params, strict=True):
+        if array.size != math.prod(parameter.static_shape):
+            raise SessionError(
+                f"Parameter {parameter.name!r} of host step {proc.name!r} must have the shape of its buffer, "
+                f"{list(array.shape)}, not {list(parameter.static_shape)}"
+            )
+    return [array.reshape(parameter.static_shape) for array, parameter in zip(arrays, proc.params, strict=True)]
+
+
 def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:
     """The loader of serialised host steps that an engine uses: interpreter or machine code.
 
     The arrays of a call are the program's buffers; each parameter of the step views one in a shape of its own.
     """
     from compiler.tensor import serial
-    from compiler.tensor.ir import Proc
-
-    def _viewed(proc: Proc, arrays: Sequence[Array]) -> list[Array]:
-        return [array.reshape(buffer.static_shape) for array, buffer in zip(arrays, proc.params, strict=True)]
 
     if engine is Engine.INTERP:
         from compiler.tensor import interp
 
         def interpret(source: Mapping[str, Any]) -> HostFunction:
             proc = serial.from_json(dict(source))
-            return lambda *arrays: interp.run(proc, _viewed(proc, arrays))
+            return lambda *arrays: interp.run(proc, viewed(proc, arrays))
 
         return interpret
 
@@ -73,6 +87,6 @@ def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:
 
     def compiled(source: Mapping[str, Any]) -> HostFunction:
         function = jit.compile_proc(serial.from_json(dict(source)))
-        return lambda *arrays: function(*_viewed(function.proc, arrays))
+        return lambda *arrays: function(*viewed(function.proc, arrays))
 
     return compiled

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 import vta
+from compiler.errors import CompileError
 from compiler.graph.layout import Layout, pack
+from compiler.tensor.serial import SerialError
+from runtime.errors import SessionError
 from tests.vta.programs import SHAPE, cpu_program, plus_three, vta_program
 from tests.vta.streams import raw_program
 from vta.api import CompiledProgram
@@ -130,3 +133,38 @@ def test_names_of_the_package() -> None:
     assert all(getattr(vta, name) is not None for name in vta.__all__)
     with pytest.raises(AttributeError, match=r"^module 'vta' has no attribute 'compil'$"):
         _ = vta.compil
+
+
+@pytest.mark.parametrize("engine", ["llvm", "interp"])
+@pytest.mark.parametrize(
+    ("step", "sentence"),
+    [
+        (
+            Host(name="plus", proc=plus_three(SHAPE), buffers=("x",)),
+            "Host step 'plus' must have 2 buffers, not 1",
+        ),
+        (
+            Host(name="plus", proc=plus_three((2, 15)), buffers=("x", "y")),
+            "Parameter 'x' of host step 'plus' must have the shape of its buffer, [2, 16, 1, 1], not [2, 15]",
+        ),
+    ],
+)
+def test_host_steps_that_do_not_fit_their_buffers(engine: str, step: Host, sentence: str) -> None:
+    program = CompiledProgram(replace(cpu_program(), steps=(step,)))
+    with pytest.raises(SessionError) as caught:
+        program.run(images(2, "int8"), engine)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("engine", ["llvm", "interp"])
+def test_a_host_step_that_writes_its_input_is_refused(engine: str) -> None:
+    step = Host(name="plus", proc=plus_three(SHAPE), buffers=("y", "x"))
+    with pytest.raises(CompileError, match=r"must be writeable"):
+        CompiledProgram(replace(cpu_program(), steps=(step,))).run(images(2, "int8"), engine)
+
+
+@pytest.mark.parametrize("engine", ["llvm", "interp"])
+def test_a_host_step_that_is_no_procedure_is_refused(engine: str) -> None:
+    step = Host(name="plus", proc={"body": [1, 2]}, buffers=("x", "y"))
+    with pytest.raises(SerialError):
+        CompiledProgram(replace(cpu_program(), steps=(step,))).run(images(2, "int8"), engine)
