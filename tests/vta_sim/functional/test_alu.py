@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -18,9 +20,9 @@ def _shift(x: int, y: int) -> int:
 def _operate(operation: AluOp, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     match operation:
         case AluOp.MIN:
-            return np.minimum(x, y)
+            return np.where(x < y, x, y)
         case AluOp.MAX:
-            return np.maximum(x, y)
+            return np.where(x > y, x, y)
         case AluOp.ADD:
             return wrap(x + y, 32)
         case AluOp.SHR:
@@ -45,7 +47,7 @@ def _reference(insn: Alu, uops: list[Uop], acc: np.ndarray) -> set[int]:
 def _random_alu(rng: np.random.Generator, operation: AluOp) -> tuple[Alu, list[Uop]]:
     n_out, n_in, count = (int(n) for n in rng.integers(1, 4, 3))
     names = ("dst_factor_out", "dst_factor_in", "src_factor_out", "src_factor_in")
-    factors = {name: int(value) for name, value in zip(names, rng.integers(0, 3, 4), strict=True)}
+    factors: dict[str, Any] = {name: int(value) for name, value in zip(names, rng.integers(0, 3, 4), strict=True)}
     uops = [Uop(dst=int(d), src=int(s)) for d, s in rng.integers(0, 8, (count, 2))]
     insn = Alu(
         reset=bool(rng.integers(2)),
@@ -143,7 +145,7 @@ def test_alu_ignores_the_reset_bit_and_empty_loops() -> None:
     bench.fill(MemoryType.ACC, np.full(4, 9))
     bench.run([Alu(reset=True, uop_end=1, iter_out=1, iter_in=1, alu_opcode=AluOp.ADD, use_imm=True, imm=1)])
     for empty in ({"iter_out": 0}, {"iter_in": 0}, {"uop_bgn": 1}):
-        loop = {"uop_end": 1, "iter_out": 1, "iter_in": 1} | empty
+        loop: dict[str, Any] = {"uop_end": 1, "iter_out": 1, "iter_in": 1} | empty
         bench.run([Alu(alu_opcode=AluOp.ADD, use_imm=True, imm=1, **loop)])
     assert bench.acc[0].tolist() == [[10] * 4]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -52,7 +54,7 @@ def _random_gemm(rng: np.random.Generator) -> tuple[Gemm, list[Uop]]:
     if rng.integers(2):
         dst, src = dst[0] + np.arange(count), src[0] + np.arange(count)
     names = ("dst_factor_out", "dst_factor_in", "src_factor_out", "src_factor_in", "wgt_factor_out", "wgt_factor_in")
-    values = {name: int(value) for name, value in zip(names, factors, strict=True)}
+    values: dict[str, Any] = {name: int(value) for name, value in zip(names, factors, strict=True)}
     uops = [Uop(dst=int(d), src=int(s), wgt=int(w)) for d, s, w in zip(dst, src, wgt, strict=True)]
     return Gemm(uop_end=count, iter_out=n_out, iter_in=n_in, **values), uops
 
