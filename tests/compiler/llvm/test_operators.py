@@ -1,0 +1,129 @@
+"""Every operator on every type it has, in scalar and in vector code, against the interpreter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compiler.llvm.jit import compile_proc
+from compiler.tensor.interp import run
+from compiler.tensor.ir import (
+    Binary,
+    BinaryOp,
+    Buffer,
+    Cast,
+    Compare,
+    CompareOp,
+    Const,
+    DType,
+    Expr,
+    For,
+    LoopKind,
+    Proc,
+    Store,
+    Unary,
+    UnaryOp,
+    Var,
+    maximum,
+)
+
+INTEGERS = (DType.INT8, DType.INT16, DType.INT32, DType.INT64)
+ARITHMETIC = (BinaryOp.ADD, BinaryOp.SUB, BinaryOp.MUL, BinaryOp.MIN, BinaryOp.MAX)
+COUNT = 259  # leaves a scalar rest for every number of lanes
+
+
+def samples(dtype: DType, seed: int) -> np.ndarray[Any, Any]:
+    """Every pair of extreme values (with the other seed), and random ones."""
+    rng = np.random.default_rng(seed)
+    if dtype is DType.BOOL:
+        return rng.integers(0, 2, COUNT).astype(np.bool_)
+    if dtype is DType.FLOAT32:
+        edges = np.array([0, -0.0, 1, -1.5, 2.5, np.inf, -np.inf, np.nan, 1e-45, 3e38, 2.0**31, -(2.0**63)], np.float32)
+        rest = rng.integers(0, 2**32, COUNT, dtype=np.uint32).view(np.float32)
+        rest[::2] = rng.standard_normal(len(rest[::2])).astype(np.float32) * 100
+    else:
+        info = np.iinfo(dtype.value)
+        edges = np.array([info.min, info.min + 1, -1, 0, 1, 7, info.max - 1, info.max], dtype.numpy)
+        rest = rng.integers(info.min, info.max, COUNT, dtype=np.int64, endpoint=True).astype(dtype.numpy)
+    pairs = edges.repeat(len(edges)) if seed else np.tile(edges, len(edges))
+    return np.concatenate([pairs, rest])[:COUNT]
+
+
+def check(dtype: DType, result: DType, function: Any) -> None:
+    """Compare ``z = function(x, y)`` for all samples; a NaN may have any sign and payload."""
+    x, y = Buffer.of("x", dtype, (COUNT,)), Buffer.of("y", dtype, (COUNT,))
+    z = Buffer.of("z", result, (2, COUNT))
+    loops = []
+    for row, kind in enumerate((LoopKind.VECTORIZED, LoopKind.SERIAL)):
+        i = Var(kind.value)
+        store = Store(z, (Const(row), i), function(x[i,], y[i,]))
+        loops.append(For(i, Const(COUNT), (store,), kind))
+    proc = Proc("operator", (x, y, z), tuple(loops))
+    a, b = samples(dtype, 0), samples(dtype, 1)
+    expected, found = (np.zeros((2, COUNT), result.numpy) for _ in "ef")
+    run(proc, [a, b, expected])
+    compile_proc(proc)(a, b, found)
+    if result is DType.FLOAT32:
+        different = (expected.view(np.uint32) != found.view(np.uint32)) & ~(np.isnan(expected) & np.isnan(found))
+    else:
+        different = expected != found
+    assert not different.any()
+
+
+@pytest.mark.parametrize("op", ARITHMETIC)
+@pytest.mark.parametrize("dtype", [*INTEGERS, DType.FLOAT32])
+def test_arithmetic(op: BinaryOp, dtype: DType) -> None:
+    check(dtype, dtype, lambda a, b: Binary(op, a, b))
+
+
+def test_division_of_floats() -> None:
+    check(DType.FLOAT32, DType.FLOAT32, lambda a, b: Binary(BinaryOp.DIV, a, b))
+
+
+@pytest.mark.parametrize("op", [BinaryOp.FLOORDIV, BinaryOp.MOD])
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_division_of_integers(op: BinaryOp, dtype: DType) -> None:
+    check(dtype, dtype, lambda a, b: Binary(op, a, maximum(b, 1)))
+    for divisor in (1, 3, 8, 127):
+        check(dtype, dtype, lambda a, b, divisor=divisor: Binary(op, a, Const(divisor, dtype)))
+
+
+@pytest.mark.parametrize("op", [BinaryOp.SHL, BinaryOp.SHR])
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_shifts(op: BinaryOp, dtype: DType) -> None:
+    check(dtype, dtype, lambda a, b: Binary(op, a, Const(dtype.bits - 1, dtype)))
+    check(dtype, dtype, lambda a, b: Binary(op, a, Binary(BinaryOp.MOD, b, Const(dtype.bits - 1, dtype))))
+
+
+@pytest.mark.parametrize("op", [BinaryOp.AND, BinaryOp.OR])
+def test_logic(op: BinaryOp) -> None:
+    check(DType.BOOL, DType.BOOL, lambda a, b: Binary(op, a, b))
+    check(DType.BOOL, DType.BOOL, lambda a, b: Compare(CompareOp.EQ, a, b))
+
+
+@pytest.mark.parametrize("op", tuple(CompareOp))
+@pytest.mark.parametrize("dtype", [*INTEGERS, DType.FLOAT32])
+def test_comparison(op: CompareOp, dtype: DType) -> None:
+    check(dtype, DType.BOOL, lambda a, b: Compare(op, a, b))
+
+
+@pytest.mark.parametrize("target", [*INTEGERS, DType.FLOAT32])
+@pytest.mark.parametrize("source", tuple(DType))
+def test_casts(source: DType, target: DType) -> None:
+    check(source, target, lambda a, b: Cast(target, a))
+
+
+def test_unary() -> None:
+    check(DType.FLOAT32, DType.FLOAT32, lambda a, b: Unary(UnaryOp.RINT, a))
+    check(DType.INT32, DType.FLOAT32, lambda a, b: Unary(UnaryOp.BITCAST, a))
+
+
+def test_products_and_sums_are_not_contracted() -> None:
+    """A fused multiply-add would round once where the IR rounds twice."""
+
+    def function(a: Expr, b: Expr) -> Expr:
+        return a * b + Binary(BinaryOp.SUB, Binary(BinaryOp.MUL, a, Const(0.1, DType.FLOAT32)), b * b)
+
+    check(DType.FLOAT32, DType.FLOAT32, function)
