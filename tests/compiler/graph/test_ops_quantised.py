@@ -1,0 +1,192 @@
+"""Quantised ops against arithmetic on Python's integers: int64 that is wrapped where the definition says int32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from compiler.errors import GraphError
+from compiler.graph.ir import Op, TensorType
+from compiler.graph.ops.qconv import QConv2d, convolve_exact
+from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
+from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.window import Window
+from compiler.tensor.ir import DType
+from tests.compiler.graph.build import int8s
+from tests.compiler.graph.test_ops_float import taps, windows
+
+shifts = st.integers(0, 31)
+factors = st.integers(-32767, 32767)
+ranges = st.sampled_from([(-128, 127), (0, 127), (-3, 5), (0, 0)])
+
+
+def wrap(value: int) -> int:
+    return (value + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+@given(
+    window=windows,
+    pre_shift=shifts,
+    shift=shifts,
+    r_mul=factors,
+    clip=ranges,
+    wild=st.booleans(),
+    residual=st.booleans(),
+)
+def test_qconv2d(
+    window: Window, pre_shift: int, shift: int, r_mul: int, clip: tuple[int, int], wild: bool, residual: bool
+) -> None:
+    """`wild` multipliers make every step wrap."""
+    rng = np.random.default_rng(3)
+    size = 1 << 31 if wild else 1 << 10
+    x, w = int8s(2, 3, 5, 6), int8s(4, 3, *window.kernel, seed=1)
+    m, b = (rng.integers(-size, size, 4).astype(np.int32) for _ in range(2))
+    op = QConv2d(stride=window.stride, padding=window.padding, dilation=window.dilation, pre_shift=pre_shift,
+                 shift=shift, r_mul=r_mul if residual else 0, lo=clip[0], hi=clip[1])
+    height, width = window.output(5, 6)
+    r = int8s(2, 4, height, width, seed=2)
+    operands = (x, w, m, b, r) if residual else (x, w, m, b)
+    y = op.reference(*operands)
+    assert op.infer([TensorType.of(a) for a in operands]) == TensorType.of(y)
+    for n, o, oh, ow in np.ndindex(y.shape):
+        acc = wrap(sum(int(tap[n] @ w[o, :, ky, kx]) for ky, kx, tap in taps(window, x, oh, ow))) >> pre_shift
+        acc = wrap(wrap(acc * int(m[o])) + int(b[o]))
+        if residual:
+            acc = wrap(acc + wrap(int(r[n, o, oh, ow]) * r_mul))
+        assert y[n, o, oh, ow] == min(max(acc >> shift, clip[0]), clip[1])
+
+
+def test_convolution_is_exact_where_float64_is_not() -> None:
+    x = np.full((1, 1, 1, 1), -(1 << 15), np.int16).repeat(70_000, axis=1)
+    w = np.full((1, 70_000, 1, 1), -(1 << 15), np.int16)
+    assert convolve_exact(x, w, Window(kernel=(1, 1)))[0, 0, 0, 0] == 70_000 << 30
+    op = QConv2d(lo=-1, hi=1)
+    one, zero = np.ones(1, np.int32), np.zeros(1, np.int32)
+    assert op.reference(x[:, :4], w[:, :4], one, zero)[0, 0, 0, 0] == 0  # 4 << 30 wraps to 0
+    assert op.reference(x[:, :2], w[:, :2], one, zero)[0, 0, 0, 0] == -1  # 2 << 30 wraps to the lowest int32
+
+
+@given(m0=factors, m1=factors, bias=factors, shift=shifts, clip=ranges, both=st.booleans())
+def test_qadd(m0: int, m1: int, bias: int, shift: int, clip: tuple[int, int], both: bool) -> None:
+    a, c = int8s(1, 3, 4, 4), int8s(1, 3, 4, 4, seed=1)
+    op = QAdd(m0=m0, m1=m1 if both else 0, bias=bias, shift=shift, lo=clip[0], hi=clip[1])
+    y = op.reference(a, c) if both else op.reference(a)
+    total = a.astype(np.int64) * m0 + bias + (c.astype(np.int64) * m1 if both else 0)
+    np.testing.assert_array_equal(y, np.clip(total >> shift, *clip))
+    assert y.dtype == np.int8
+
+
+@given(window=windows, mul=factors, bias=factors, shift=shifts, per_position=st.booleans())
+def test_qavg_pool2d(window: Window, mul: int, bias: int, shift: int, per_position: bool) -> None:
+    window = Window(kernel=window.kernel, stride=window.stride, padding=(0, 0, 0, 0))
+    x = int8s(2, 3, 5, 6)
+    height, width = window.output(5, 6)
+    m = np.random.default_rng(0).integers(-(1 << 31), 1 << 31, (height, width)).astype(np.int32)
+    op = QAvgPool2d(kernel=window.kernel, stride=window.stride, mul=None if per_position else mul, bias=bias,
+                    shift=shift, lo=-128, hi=127)
+    operands: tuple[NDArray[Any], ...] = (x, m) if per_position else (x,)
+    y = op.reference(*operands)
+    assert op.infer([TensorType.of(a) for a in operands]) == TensorType.of(y)
+    for n, c, oh, ow in np.ndindex(y.shape):
+        total = sum(int(tap[n, c]) for _, _, tap in taps(window, x, oh, ow))
+        scaled = wrap(wrap(total * (int(m[oh, ow]) if per_position else mul)) + bias)
+        assert y[n, c, oh, ow] == min(max(scaled >> shift, -128), 127)
+
+
+@given(window=windows)
+def test_qmax_pool2d(window: Window) -> None:
+    x = int8s(1, 2, 6, 6)
+    op = QMaxPool2d(kernel=window.kernel, stride=window.stride, padding=window.padding, dilation=window.dilation)
+    if not window.covered(6, 6).all():
+        with pytest.raises(GraphError, match=r"an element of the input, not none$"):
+            op.infer([TensorType.of(x)])
+        return
+    y = op.reference(x)
+    for n, c, oh, ow in np.ndindex(y.shape):
+        assert y[n, c, oh, ow] == max(tap[n, c] for _, _, tap in taps(window, x, oh, ow))
+
+
+def test_quantize_rounds_ties_to_even_and_clips() -> None:
+    x = np.array([0.25, 0.75, 1.25, -0.25, -0.75, 63.9, 1e30, -1e30, np.inf], np.float32)
+    y = Quantize(inv_scale=2.0, lo=-128, hi=127).reference(x)
+    np.testing.assert_array_equal(y, [0, 2, 2, 0, -2, 127, 127, -128, 127])
+    assert y.dtype == np.int8
+
+
+def test_quantize_multiplies_in_float32() -> None:
+    inverse = float(np.float32(1 / 3))
+    x = np.arange(-500, 500, dtype=np.float32) / np.float32(7)
+    expected = np.clip(np.rint((x * np.float32(inverse)).astype(np.float32)), -32768, 32767)
+    y = Quantize(inv_scale=inverse, lo=-32768, hi=32767, dtype=DType.INT16).reference(x)
+    np.testing.assert_array_equal(y, expected)
+    assert y.dtype == np.int16
+
+
+def test_dequantize_and_relayout() -> None:
+    q = int8s(1, 2, 3, 3)
+    scale = float(np.float32(0.1))
+    np.testing.assert_array_equal(Dequantize(scale=scale).reference(q), q.astype(np.float32) * np.float32(0.1))
+    np.testing.assert_array_equal(Relayout().reference(q), q)
+
+
+def q8(*shape: int) -> TensorType:
+    return TensorType(shape, DType.INT8)
+
+
+def i32(*shape: int) -> TensorType:
+    return TensorType(shape, DType.INT32)
+
+
+CONV = [q8(1, 2, 3, 3), q8(4, 2, 1, 1), i32(4), i32(4)]
+
+
+@pytest.mark.parametrize(
+    ("op", "types", "sentence"),
+    [
+        (QConv2d(lo=0, hi=1), CONV[:3], "number of inputs must be 4 or 5, not 3"),
+        (QConv2d(lo=0, hi=1), [i32(1, 2, 3, 3), *CONV[1:]], "input must be int8 or int16, not int32[1,2,3,3]"),
+        (QConv2d(lo=0, hi=1), [q8(1, 3, 3, 3), *CONV[1:]], "weight must have 3 input channels, not 2"),
+        (QConv2d(lo=0, hi=1), [*CONV[:2], i32(3), i32(4)], "factor m must be int32[4], not int32[3]"),
+        (QConv2d(lo=0, hi=1), [*CONV[:3], q8(4)], "bias b must be int32[4], not int8[4]"),
+        (QConv2d(lo=0, hi=1, shift=32), CONV, "shift must be 0..31, not 32"),
+        (QConv2d(lo=0, hi=1, pre_shift=-1), CONV, "pre_shift must be 0..31, not -1"),
+        (QConv2d(lo=0, hi=128), CONV, "clip range must lie within -128..127, not 0..128"),
+        (QConv2d(lo=1, hi=0), CONV, "clip range must lie within -128..127, not 1..0"),
+        (QConv2d(lo=0, hi=1, r_mul=1), CONV, "r_mul must be 0 without a residual, not 1"),
+        (QConv2d(lo=0, hi=1, r_mul=1 << 15), CONV, "r_mul must be -32767..32767, not 32768"),
+        (QConv2d(lo=0, hi=1), [*CONV, q8(1, 4, 1, 1)], "residual must be int8[1,4,3,3], not int8[1,4,1,1]"),
+        (QAdd(m0=1, m1=1, lo=0, hi=1), [q8(1, 2, 3, 3)], "m1 must be 0 without a second operand, not 1"),
+        (QAdd(m0=1 << 15, lo=0, hi=1), [q8(1, 2, 3, 3)], "m0 must be -32767..32767, not 32768"),
+        (QAdd(m0=1, lo=0, hi=1), [q8(1, 2), q8(1, 2)], "input must have rank 4, not int8[1,2]"),
+        (
+            QAvgPool2d(kernel=(2, 2), mul=None, lo=0, hi=1),
+            [q8(1, 2, 3, 3), i32(2, 3)],
+            "factor m must be int32[2,2], not int32[2,3]",
+        ),
+        (
+            QAvgPool2d(kernel=(2, 2), mul=1, lo=0, hi=1),
+            [q8(1, 2, 3, 3), i32(2, 2)],
+            "number of inputs must be 1, not 2",
+        ),
+        (
+            QAvgPool2d(kernel=(2, 2), mul=1, bias=1 << 15, lo=0, hi=1),
+            [q8(1, 2, 3, 3)],
+            "bias must be -32767..32767, not 32768",
+        ),
+        (
+            Quantize(inv_scale=0.1, lo=0, hi=1),
+            [TensorType((1,), DType.FLOAT32)],
+            "inv_scale must be a positive finite float32, not 0.1",
+        ),
+        (Dequantize(scale=0.0), [q8(1)], "scale must be a positive finite float32, not 0.0"),
+    ],
+)
+def test_refusal(op: Op, types: list[TensorType], sentence: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        op.infer(types)
+    assert str(caught.value) == sentence
