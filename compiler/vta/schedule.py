@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from compiler.errors import LoweringError
 from compiler.tensor.affine import variables
 from compiler.tensor.analysis import accesses, find_loop, innermost
-from compiler.tensor.ir import Alloc, Const, DType, For, If, LoopKind, Proc, Scope, Stmt, Store, stmt_body, walk
+from compiler.tensor.ir import Const, DType, For, If, LoopKind, Proc, Scope, Stmt, stmt_body, walk
 from compiler.tensor.schedule import Schedule
 from compiler.tensor.unify import unify
+from compiler.vta.footprint import axes_of, is_transfer, nests_of, temporaries_of
 from compiler.vta.instructions import InstructionSet
-from compiler.vta.tiling import REDUCED, TILED, Tiling, axes_of, nests_of
+from compiler.vta.tiling import REDUCED, TILED, Tiling
 from vta_hw.spec.config import VTAConfig
 
 
@@ -49,7 +50,7 @@ def schedule(proc: Proc, config: VTAConfig, tiling: Tiling) -> Schedule:
         tile_loops = _split_threads(s, nests[0].outer[tiling.threads], tile_loops)
     for cut, original in zip(nests, originals, strict=True):
         _stage_reads(s, instructions, cut, original, tile_loops, tiling)
-    for buffer in _temporaries(proc):
+    for buffer in temporaries_of(proc):
         s.narrow(buffer, tile_loops[-1])
         s.set_scope(buffer, Scope.ACC)
     if tiling.threads is not None:
@@ -87,20 +88,13 @@ def _split_threads(s: Schedule, loop: str, tile_loops: list[str]) -> list[str]:
     return [*tile_loops[:at], f"{loop}.p", f"{loop}.v", *tile_loops[at + 1 :]]
 
 
-def _temporaries(proc: Proc) -> list[str]:
-    return [stmt.buffer.name for stmt in walk(proc.body) if isinstance(stmt, Alloc)]
-
-
 def _stage_reads(
     s: Schedule, instructions: InstructionSet, nest: _Nest, original: For, tile_loops: list[str], tiling: Tiling
 ) -> None:
     """Give every DRAM operand of a computing nest a place in the scratchpad that its instruction reads."""
-    found = innermost(original)
-    assert found is not None
-    store = found[2]
     dram = {a.buffer.name: a.buffer for a in accesses((original,)) if a.buffer.scope is Scope.DRAM and not a.write}
     gemm = unify(instructions.gemm.meaning, original, unplaced=True)
-    if gemm is None and _is_copy(store, set(dram)):
+    if is_transfer(original, temporaries_of(s.proc)):
         return
     for name, buffer in dram.items():
         scope, dtype = Scope.ACC, DType.INT32
@@ -109,12 +103,6 @@ def _stage_reads(
             dtype = buffer.type
         level = _level(s, name, [*tile_loops, *nest.reduced], tiling.hoist)
         s.stage(name, level, scope, f"{name}.{scope.value}", None if dtype is buffer.type else dtype)
-
-
-def _is_copy(store: Store, dram: set[str]) -> bool:
-    """Whether the statement only moves data between DRAM and a temporary."""
-    reads = [access.buffer.name for access in accesses((store,)) if not access.write]
-    return len(reads) == 1 and (reads[0] in dram or store.buffer.scope is Scope.DRAM)
 
 
 def _level(s: Schedule, buffer: str, loops: list[str], hoist: bool) -> str | None:

@@ -1,0 +1,152 @@
+"""What the tiles of an op take in the scratchpads, as functions of tile sizes.
+
+Works on the definition of the op, before any schedule: an index that is affine in the loops covers, for a tile of
+given sizes, an interval whose length follows from the coefficients alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.tensor.affine import affine
+from compiler.tensor.analysis import Access, accesses, innermost, loops_of
+from compiler.tensor.define import AXES
+from compiler.tensor.ir import Alloc, DType, For, Proc, Scope, Var, constant, walk
+from compiler.tensor.unify import Match, unify
+from compiler.vta.instructions import InstructionSet
+from vta_hw.spec.config import VTAConfig
+
+Ints = NDArray[np.int64]
+Sizes = Mapping[str, Ints]
+
+_UNLIMITED = 1 << 40
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dimension of a scratchpad buffer: ``1 + sum(coefficient * (size - 1))`` over the axes, at most `limit`."""
+
+    coefficients: Mapping[str, int]
+    limit: int
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A buffer that computing nests use through a scratchpad.
+
+    temporary: it never lies in DRAM. elem_bytes: of a scratchpad element; dram_bytes: of the same element in DRAM.
+    """
+
+    name: str
+    scope: Scope
+    elem_bytes: int
+    dram_bytes: int
+    dimensions: tuple[Dimension, ...]
+    temporary: bool
+
+    def elements(self, sizes: Sizes) -> Ints:
+        """Elements of the scratchpad that one tile takes, for every candidate."""
+        total = np.ones(1, np.int64)
+        for dimension in self.dimensions:
+            total = total * _extent(dimension, sizes)
+        return total
+
+    def blocks(self, sizes: Sizes) -> Ints:
+        """Pieces that do not follow each other in DRAM, which separate loads must fetch: an estimate."""
+        total = np.ones(1, np.int64)
+        for dimension in self.dimensions[:2]:
+            total = total * _extent(dimension, sizes)
+        return total
+
+    def depends_on(self, axis: str) -> bool:
+        return any(axis in dimension.coefficients for dimension in self.dimensions)
+
+
+def _extent(dimension: Dimension, sizes: Sizes) -> Ints:
+    extent = np.ones(1, np.int64)
+    for axis, coefficient in dimension.coefficients.items():
+        extent = extent + coefficient * (sizes.get(axis, extent) - 1)
+    return np.minimum(extent, dimension.limit)
+
+
+def axes_of(nest: For) -> dict[str, str]:
+    """Canonical axis by loop name: output loops by their place in the stored index, others by the end of their name."""
+    found = innermost(nest)
+    assert found is not None, "an op is a sequence of perfect nests"
+    loops, _, store = found
+    place = {index.name: axis for index, axis in zip(store.index, AXES, strict=True) if isinstance(index, Var)}
+    return {loop.var.name: place.get(loop.var.name, loop.var.name.rsplit(".", 1)[-1]) for loop in loops}
+
+
+def nests_of(proc: Proc) -> list[For]:
+    """The loop nests of an op's definition, in program order."""
+    body = proc.body
+    while len(body) == 1 and isinstance(body[0], Alloc):
+        body = body[0].body
+    return [stmt for stmt in body if isinstance(stmt, For)]
+
+
+def temporaries_of(proc: Proc) -> list[str]:
+    """Names of the buffers that the op allocates, outermost first."""
+    return [stmt.buffer.name for stmt in walk(proc.body) if isinstance(stmt, Alloc)]
+
+
+def extents_of(proc: Proc) -> dict[str, int]:
+    """Trip count of every axis of the op."""
+    extents: dict[str, int] = {}
+    for nest in nests_of(proc):
+        axes = axes_of(nest)
+        for site in loops_of((nest,)):
+            extents.setdefault(axes[site.loop.var.name], constant(site.loop.extent))
+    return extents
+
+
+def is_transfer(nest: For, temporaries: list[str]) -> bool:
+    """Whether the nest only moves data between DRAM and a temporary."""
+    found = innermost(nest)
+    assert found is not None, "an op is a sequence of perfect nests"
+    store = found[2]
+    reads = [access.buffer.name for access in accesses((store,)) if not access.write]
+    return len(reads) == 1 and (reads[0] not in temporaries or store.buffer.name not in temporaries)
+
+
+def operands_of(proc: Proc, config: VTAConfig) -> list[Operand]:
+    """The scratchpad buffers of an op, each once, in order of first use."""
+    gemm = InstructionSet(config).gemm.meaning
+    temporaries = temporaries_of(proc)
+    found: dict[str, Operand] = {}
+    for nest in nests_of(proc):
+        match = unify(gemm, nest, unplaced=True)
+        transfer = is_transfer(nest, temporaries)
+        for access in _computed_with(nest, temporaries, transfer):
+            if access.buffer.name not in found:
+                found[access.buffer.name] = _operand(access, axes_of(nest), match, temporaries, config)
+    return list(found.values())
+
+
+def _computed_with(nest: For, temporaries: list[str], transfer: bool) -> Iterator[Access]:
+    """Accesses that go through a scratchpad; a transfer touches its DRAM side directly."""
+    for access in accesses((nest,)):
+        if access.buffer.name in temporaries or not (transfer or access.write):
+            yield access
+
+
+def _operand(
+    access: Access, axes: Mapping[str, str], match: Match | None, temporaries: list[str], config: VTAConfig
+) -> Operand:
+    name = access.buffer.name
+    scope = Scope.ACC
+    if match is not None and name not in temporaries:
+        scope = Scope.INP if match.operands["inp"].buffer.name == name else Scope.WGT
+    dimensions = []
+    for index, extent in zip(access.index[:-2], access.buffer.shape, strict=False):
+        coefficients = {axes[a.name]: c for a, c in affine(index).terms.items() if isinstance(a, Var)}
+        # Padding is loaded too, so that an input tile may be larger than the input.
+        dimensions.append(Dimension(coefficients, _UNLIMITED if scope is Scope.INP else constant(extent)))
+    elem = {Scope.INP: config.inp_elem_bytes, Scope.WGT: config.wgt_elem_bytes, Scope.ACC: config.acc_elem_bytes}[scope]
+    narrow = scope is Scope.ACC and access.buffer.type is DType.INT8
+    return Operand(name, scope, elem, elem // 4 if narrow else elem, tuple(dimensions), name in temporaries)
