@@ -4,6 +4,7 @@ It shares no code with `vta_hw` or `vta_sim`: own configuration, own bit fields,
 implementations which were written apart and agree on random programs are both right, or misread the same sentence.
 It is plain numpy, one instruction at a time, and is meant to be read beside the specification.
 
-`layout` bit fields, `dram` and `packing` memory, `machine` execution and tokens, `stream` recorded streams on disk,
-`generate` random race-free programs, `fuzz` the comparison with the toolkit's functional simulator.
+The model is `layout` (bit fields), `dram` and `packing` (memory), `machine` (instructions), `pipeline` (order, tokens).
+Programs come from `stream` (recorded, on disk), `every_instruction` (by hand) and `generate` with `ordering` (random, free
+of races); `fixtures` writes the streams of tests/vta_sim/data. `compare`, `damage` and `fuzz` meet the toolkit.
 """
