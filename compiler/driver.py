@@ -47,8 +47,8 @@ def compile_graph(
 ) -> Program:
     """Compile a quantised graph (see `compiler.graph.quantize`) for `config`.
 
-    progress: called with (nodes done, nodes). Raises CompileError: a layer that cannot fit is refused with its name, the
-    buffer and the bytes needed. The same graph and configuration give the same program, byte for byte.
+    progress: called with (nodes done, nodes). Raises CompileError: a layer that cannot fit is refused with its name,
+    the buffer and the bytes needed. The same graph and configuration give the same program, byte for byte.
     """
     if target is Target.VTA and config.inp_bits < 8:
         raise LoweringError(f"Inputs must have 8 or 16 bits to be compiled for VTA, not {config.inp_bits}")

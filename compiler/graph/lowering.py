@@ -29,8 +29,8 @@ class Blocks:
 class Lowered:
     """A definition, and what its parameters are.
 
-    arguments: for each parameter but the last, which is the result: the position of the node's input, or a constant array
-    in the shape of the parameter. Parameters view the tensors' bytes in a shape of their own.
+    arguments: for each parameter but the last, which is the result: the position of the node's input, or a constant
+    array in the shape of the parameter. Parameters view the tensors' bytes in a shape of their own.
     """
 
     proc: Proc
@@ -39,7 +39,7 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Placed:
-    """An operand or result of a node being lowered: its logical shape, its tile in memory, and its value if constant."""
+    """An operand or result of a node being lowered: logical shape, tile in memory, and value if constant."""
 
     shape: tuple[int, ...]
     dtype: DType

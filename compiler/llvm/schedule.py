@@ -1,7 +1,7 @@
 """The schedule of an op on a CPU: the same definition as everywhere, cut for caches and vector units.
 
-All nests run row by row of the output, so that temporaries stay in cache; padding is resolved into a local copy of the rows
-that one output row reads; the channels of a tile are a vector.
+All nests run row by row of the output, so that temporaries stay in cache; padding is resolved into a local copy of the
+rows that one output row reads; the channels of a tile are a vector.
 """
 
 from __future__ import annotations

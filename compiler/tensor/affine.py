@@ -1,8 +1,8 @@
 """Affine forms of index expressions, and bounds over loop ranges.
 
 An expression is kept as ``constant + sum(coefficient * atom)``. An atom is a loop variable or a term that is not affine
-(``min``, ``max``, ``//``, ``%``), which stays opaque. Sums distribute into ``min`` and ``max``, so that the size of a tile
-at the edge of a tensor, ``min(T, N - T*o)``, keeps a form that cancels against the tile's origin.
+(``min``, ``max``, ``//``, ``%``), which stays opaque. Sums distribute into ``min`` and ``max``, so that the size of a
+tile at the edge of a tensor, ``min(T, N - T*o)``, keeps a form that cancels against the tile's origin.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Range:
 
 
 def _highest(form: Affine, loops: Sequence[Range], sign: int) -> list[Affine]:
-    """Alternatives whose least (for ``sign`` 1) is an upper bound of `form` once `loops` (innermost last) are eliminated.
+    """Upper bounds of `form` (``sign`` 1), of which the least counts, with `loops` (innermost last) eliminated.
 
     With ``sign`` -1 they are lower bounds, of which the greatest counts.
     """

@@ -1,9 +1,10 @@
 """The one tensor-IR definition of each op, from which the schedules of every target start.
 
 Tensors of the quantised network are stored in tiles, ``[N/n, C/(s*c), H, W, s, n, c]``: the innermost ``n x c`` is one
-scratchpad element of the accelerator, and `s` elements follow each other where the stored channel block is wider than the
-element (BLOCK_IN differs from BLOCK_OUT). An op is a sequence of perfect loop nests over that output domain, some with
-reduction loops inside, each holding one statement that some machine executes as it stands. That is all a schedule needs to know.
+scratchpad element of the accelerator, and `s` elements follow each other where the stored channel block is wider than
+the element (BLOCK_IN differs from BLOCK_OUT). An op is a sequence of perfect loop nests over that output domain, some
+with reduction loops inside, each holding one statement that some machine executes as it stands. That is all a schedule
+needs to know.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Tiled:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Sliding window. Extents in elements; the window at output (oh, ow) reads rows ``oh*stride - top + k*dilation``."""
+    """Sliding window, in elements; the window at output row oh reads rows ``oh*stride - top + k*dilation``."""
 
     kernel: Pair
     stride: Pair = (1, 1)
@@ -91,7 +92,10 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Requantize:
-    """``clip((((acc >> pre_shift) * m[channel]) + b[channel] + ...) >> shift, low, high)``; `multiplier` False leaves m out."""
+    """``clip((((acc >> pre_shift) * m[channel]) + b[channel] + ...) >> shift, low, high)``.
+
+    Without a `multiplier` the factor m is left out.
+    """
 
     shift: int
     low: int
@@ -180,9 +184,11 @@ def conv2d(
         weights = w[i["co"], i["s"], i["ci"], i["t"], i["ky"], i["kx"], i["c"], i["i"]]
         return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
 
+    def per_channel(buffer: Buffer, i: Index) -> Expr:
+        return buffer[i["co"], i["s"], i["n"], i["c"]]
+
     taps = [("ci", x.blocks), ("t", x.subs), ("ky", kh), ("kx", kw), ("i", x.c)]
     body = [_fill("init", a, y, 0), _over("dot", y, multiply, taps)]
-    per_channel: Callable[[Buffer, Index], Expr] = lambda buffer, i: buffer[i["co"], i["s"], i["n"], i["c"]]  # noqa: E731
     if requantize.pre_shift:
         body.append(_update("preshift", a, y, lambda v, _: v >> requantize.pre_shift))
     if requantize.multiplier:

@@ -1,7 +1,7 @@
 """Loop-level tensor IR: procedures over buffers, from which every back end starts.
 
-A `Proc` is a list of loop nests over `Buffer`s. It says *what* is computed in an order; schedules (`schedule.py`) rewrite
-the order without changing the answer, and `interp.py` defines what that answer is.
+A `Proc` is a list of loop nests over `Buffer`s. It says *what* is computed in an order; schedules (`schedule.py`)
+rewrite the order without changing the answer, and `interp.py` defines what that answer is.
 
 Rules, checked by `verify.py`:
 
@@ -58,8 +58,9 @@ class Scope(enum.Enum):
 class LoopKind(enum.Enum):
     """How a loop runs. All kinds but `SERIAL` and `UNROLLED` assert that the iterations are independent.
 
-    `VTHREAD` iterations own private copies of the buffers allocated inside and may be interleaved statement by statement,
-    which hides latency on a machine with decoupled load, compute and store (TVM's virtual threads, OSDI 2018).
+    `VTHREAD` iterations own private copies of the buffers allocated inside and may be interleaved statement by
+    statement, which hides latency on a machine with decoupled load, compute and store (TVM's virtual threads, OSDI
+    2018).
     """
 
     SERIAL = "serial"
@@ -216,7 +217,7 @@ class Cast(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A dense row-major array. The shape of a parameter is constant; that of an `Alloc` may use outer loop variables."""
+    """A dense row-major array. Parameters have a constant shape, an `Alloc`'s may use outer loop variables."""
 
     name: str
     type: DType
@@ -455,7 +456,7 @@ def map_expr(expr: Expr, f: Callable[[Expr], Expr | None]) -> Expr:
 
 
 def map_body(body: Body, f: Callable[[Expr], Expr | None], g: Callable[[Stmt], Body | None] = lambda _: None) -> Body:
-    """Rewrite statements top-down: where `g` gives statements they replace the statement whole; expressions go by `f`."""
+    """Rewrite top-down: where `g` gives statements they replace the statement whole; expressions go by `f`."""
     out: list[Stmt] = []
     for stmt in body:
         if (new := g(stmt)) is not None:

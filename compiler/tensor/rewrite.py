@@ -1,4 +1,4 @@
-"""The rewrites behind the schedule primitives: pure functions from procedure to procedure, with their legality checks."""
+"""The rewrites behind the schedule primitives: pure functions on procedures, with their legality checks."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Schedule primitives: rewrites of a procedure that change how, never what, it computes.
 
 Each primitive is a method of `Schedule` that checks its legality, rewrites the procedure and appends itself to `trace`.
-A trace is plain data: `Schedule.replay` applies one to a fresh procedure, which is what tuning stores. Loops and buffers are
-addressed by their names, which are unique in a procedure. The primitives follow Halide's and Exo's vocabulary.
+A trace is plain data: `Schedule.replay` applies one to a fresh procedure, which is what tuning stores. Loops and
+buffers are addressed by their names, which are unique in a procedure. The primitives follow Halide's and Exo's
+vocabulary.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Schedule:
         self.trace.append(Step(primitive, arguments))
 
     def split(self, loop: str, factor: int, outer: str, inner: str) -> None:
-        """Replace `loop` by `outer` over chunks of `factor` and `inner` within a chunk; the last chunk may be shorter."""
+        """Replace `loop` by `outer` over chunks of `factor` and `inner` within one; the last may be shorter."""
         self._apply("split", rewrite.split, loop, factor, outer, inner)
 
     def reorder(self, *loops: str) -> None:
@@ -76,7 +77,7 @@ class Schedule:
         self._apply("narrow", rewrite.narrow, buffer, loop)
 
     def stage(self, buffer: str, loop: str | None, scope: Scope, name: str, dtype: DType | None = None) -> None:
-        """Copy what one iteration of `loop` (None: the whole procedure) reads of `buffer` to a new buffer `name`, first.
+        """Copy what one iteration of `loop` (None: the whole procedure) reads of `buffer` to a new buffer `name`.
 
         Padding moves into the copy. With a `dtype` the copy converts, and takes the place of the reader's own cast.
         """
@@ -98,7 +99,7 @@ class Schedule:
         self._apply("drop_unit_loops", rewrite.drop_unit_loops)
 
     def map(self, loop: str, instruction: Proc) -> None:
-        """Declare that hardware executes the nest at `loop` by `instruction`, whose meaning must unify with its tile."""
+        """Declare that hardware executes the nest at `loop` by `instruction`, with whose meaning it unifies."""
         site = rewrite.site_of(self.proc, loop)
         if unify(instruction, site.loop) is None:
             raise ScheduleError(f"map in {self.proc.name}: loop {loop!r} must compute what {instruction.name} does")

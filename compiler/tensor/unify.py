@@ -1,9 +1,9 @@
 """Unification of a loop nest with the declaration of a hardware instruction.
 
-A declaration is a small procedure over one tile: loops over the tile, one store. A nest computes it when its store has the
-same form, every buffer lies in the memory that the declaration names, and the trailing dimensions of every access are the
-tile, indexed by the nest's own tile loops. What remains of the indices addresses tiles, and the loops left over repeat
-the instruction.
+A declaration is a small procedure over one tile: loops over the tile, one store. A nest computes it when its store has
+the same form, every buffer lies in the memory that the declaration names, and the trailing dimensions of every access
+are the tile, indexed by the nest's own tile loops. What remains of the indices addresses tiles, and the loops left over
+repeat the instruction.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class _Unifier:
         )
 
     def check_tile_loops(self, loops: list[For]) -> bool:
-        """The innermost loops run over exactly one tile, whole; the others, which repeat the instruction, choose the tile."""
+        """The innermost loops run over exactly one tile; the others choose the tile and repeat the instruction."""
         bound = set(self.vars.values())
         repeat, tile = loops[: len(loops) - len(bound)], loops[len(loops) - len(bound) :]
         if {loop.var.name for loop in tile} != bound:

@@ -1,4 +1,4 @@
-"""What the VTA can do with one tile, declared as tensor IR (meaning: VTA spec 3). Nests are mapped on these by unification."""
+"""What the VTA can do with one tile, declared as tensor IR (VTA spec 3); nests are mapped on it by unification."""
 
 from __future__ import annotations
 

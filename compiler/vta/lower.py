@@ -242,7 +242,7 @@ class _LayerLowering:
         dst = columns["dst"]
         zero = np.zeros_like(dst)
         gemm = instruction.opcode is Opcode.GEMM
-        # Immediate operations name dst as src too, which every implementation of the machine reads alike (VTA spec 3.5).
+        # Immediate operations name dst as src too: all implementations read that alike (VTA spec 3.5).
         src = columns.get("inp", columns.get("src", zero if gemm else dst))
         kernel = self.builder.codec.encode_uops((dst, src, columns.get("wgt", zero)))
         begin = self._load_uops(kernel)

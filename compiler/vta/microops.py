@@ -1,7 +1,7 @@
 """Micro-op kernels: stored once in DRAM, kept in the micro-op buffer while they fit.
 
-Kernels are appended to one DRAM area and never overwritten, so that a launch may use more of them than the buffer holds (the TVM
-runtime breaks there: VTA spec 8.2). Within a launch a kernel that is still resident is not loaded again.
+Kernels are appended to one DRAM area and never overwritten, so that a launch may use more of them than the buffer holds
+(the TVM runtime breaks there: VTA spec 8.2). Within a launch a kernel that is still resident is not loaded again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Regions of tiles: the affine loop nests that one or a few hardware instructions cover, as plain integers.
 
 By the time instructions are emitted all loops around a nest have values, so that what was symbolic is now a box of tile
-indices with strides. This module cuts such boxes into the shapes the instructions have: two loops around a list of micro-ops,
-or a two-dimensional copy with padding.
+indices with strides. This module cuts such boxes into the shapes the instructions have: two loops around a list of
+micro-ops, or a two-dimensional copy with padding.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The schedule of an op on the VTA: one recipe for every op, driven by the accesses of its definition and a tiling.
 
-1. Cut every nest into tiles of the output, and reductions into chunks; 2. run all nests tile by tile; 3. load
-what a tile reads into the scratchpads; 4. keep temporaries in the accumulator for one tile; 5. let neighbouring tiles run as
+1. Cut every nest into tiles of the output, and reductions into chunks; 2. run all nests tile by tile; 3. load what a
+tile reads into the scratchpads; 4. keep temporaries in the accumulator for one tile; 5. let neighbouring tiles run as
 virtual threads, so that one loads while the other computes; 6. map every nest that is left on an instruction.
 """
 

@@ -1,9 +1,10 @@
 """Dependence tokens, derived from what each instruction reads and writes.
 
 Load, compute and store each run their instructions in order, but not in step. Where an instruction of one module needs
-something that an earlier instruction of another did, the earlier pushes a token and the later pops it (VTA spec 5.2). Only
-the newest such instruction matters, because its module has then finished everything before it; and no token is
-spent on what an earlier one has established. Every token goes forward in program order, so that no cycle of waits exists.
+something that an earlier instruction of another did, the earlier pushes a token and the later pops it (VTA spec 5.2).
+Only the newest such instruction matters, because its module has then finished everything before it; and no token is
+spent on what an earlier one has established. Every token goes forward in program order, so that no cycle of waits
+exists.
 """
 
 from __future__ import annotations
