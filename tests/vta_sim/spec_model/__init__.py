@@ -5,6 +5,6 @@ implementations which were written apart and agree on random programs are both r
 It is plain numpy, one instruction at a time, and is meant to be read beside the specification.
 
 The model is `layout` (bit fields), `dram` and `packing` (memory), `machine` (instructions), `pipeline` (order, tokens).
-Programs come from `stream` (recorded, on disk), `every_instruction` (by hand) and `generate` with `ordering` (random, free
-of races); `fixtures` writes the streams of tests/vta_sim/data. `compare`, `damage` and `fuzz` meet the toolkit.
+Programs come from `stream` (recorded, on disk), `every_instruction` (by hand) and `generate` with `ordering` (random,
+free of races); `fixtures` writes the streams of tests/vta_sim/data. `compare`, `damage` and `fuzz` meet the toolkit.
 """
