@@ -438,19 +438,23 @@ def map_expr(expr: Expr, f: Callable[[Expr], Expr | None]) -> Expr:
     """Rewrite top-down: where `f` gives an expression it replaces the node whole; None descends."""
     if (new := f(expr)) is not None:
         return new
+    old = children(expr)
+    parts = tuple(map_expr(child, f) for child in old)
+    if all(part is child for part, child in zip(parts, old, strict=True)):
+        return expr
     match expr:
         case Unary():
-            return Unary(expr.op, map_expr(expr.a, f))
+            return Unary(expr.op, *parts)
         case Binary():
-            return binary(expr.op, map_expr(expr.a, f), map_expr(expr.b, f))
+            return binary(expr.op, *parts)
         case Compare():
-            return Compare(expr.op, map_expr(expr.a, f), map_expr(expr.b, f))
+            return Compare(expr.op, *parts)
         case Select():
-            return Select(map_expr(expr.cond, f), map_expr(expr.a, f), map_expr(expr.b, f))
+            return Select(*parts)
         case Cast():
-            return cast(expr.type, map_expr(expr.a, f))
+            return cast(expr.type, *parts)
         case Load():
-            return Load(expr.buffer, tuple(map_expr(i, f) for i in expr.index))
+            return Load(expr.buffer, parts)
         case _:
             return expr
 

@@ -73,10 +73,15 @@ def _fresh(proc: Proc, *names: str) -> None:
 
 
 def _replace_loop(body: Body, loop: str, new: Callable[[For], Body]) -> Body:
-    def at(stmt: Stmt) -> Body | None:
-        return new(stmt) if isinstance(stmt, For) and stmt.var.name == loop else None
-
-    return map_body(body, lambda _: None, at)
+    """`body` with the statements of `new` for the one loop of that name; all else is shared, not copied."""
+    for place, stmt in enumerate(body):
+        if isinstance(stmt, For) and stmt.var.name == loop:
+            return (*body[:place], *new(stmt), *body[place + 1 :])
+        if isinstance(stmt, For | If | Alloc | Mapped):
+            inner = _replace_loop(stmt.body, loop, new)
+            if inner is not stmt.body:
+                return (*body[:place], replace(stmt, body=inner), *body[place + 1 :])
+    return body
 
 
 def _range(loop: For) -> Range:
@@ -119,10 +124,10 @@ def split(proc: Proc, loop: str, factor: int, outer: str, inner: str) -> Proc:
     inner_extent: Expr = Const(factor) if whole else minimum(Const(factor), simplify(Const(extent) - origin))
 
     def new(stmt: For) -> Body:
-        body = substitute(stmt.body, {loop: origin + Var(inner)})
+        body = _simplified(substitute(stmt.body, {loop: origin + Var(inner)}))
         return (For(Var(outer), Const(-(-extent // factor)), (For(Var(inner), inner_extent, body),), stmt.kind),)
 
-    return proc.with_body(_simplified(_replace_loop(proc.body, loop, new)))
+    return proc.with_body(_replace_loop(proc.body, loop, new))
 
 
 def _nest_below(site: Site, names: set[str]) -> tuple[list[For], Body]:
