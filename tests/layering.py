@@ -19,7 +19,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "vta_hw.spec": frozenset({"numpy"}),
     "vta_hw.rtl": frozenset({"vta_hw.spec", "numpy", "amaranth"}),
     "compiler": frozenset({"vta_hw.spec", "numpy"}),
-    "compiler.frontend": frozenset({"compiler", "vta_hw.spec", "numpy", "onnx"}),
+    "compiler.frontend": frozenset({"compiler", "vta_hw.spec", "numpy", "onnx", "google.protobuf"}),
     "compiler.llvm": frozenset({"compiler", "vta_hw.spec", "numpy", "llvmlite"}),
     # llvmlite is numba's own way to write an intrinsic.
     "vta_sim": frozenset({"vta_hw.spec", "numpy", "numba", "llvmlite"}),

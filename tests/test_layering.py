@@ -123,5 +123,6 @@ def test_annotations_count_for_layers(tmp_path: Path) -> None:
 
 
 def test_every_layer_allows_only_known_packages() -> None:
-    third_party = {"numpy", "numba", "llvmlite", "onnx", "click", "rich", "amaranth", "amaranth_boards"}
+    third_party = {"numpy", "numba", "llvmlite", "onnx", "google.protobuf", "click", "rich"}
+    third_party |= {"amaranth", "amaranth_boards"}
     assert set().union(*ALLOWED.values()) - ALLOWED.keys() == third_party
