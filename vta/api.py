@@ -13,7 +13,7 @@ from runtime.session import RunStatistics, Session
 from vta.batching import Array, Port, batches, named_inputs, names
 from vta.engines import Engine, is_accelerated, open_session
 from vta.errors import ApiError
-from vta.report import Cost, layer_costs
+from vta.report import Cost, layer_costs, total_cost
 from vta_hw.spec.config import VTAConfig, resolve
 from vta_hw.spec.program import Buffer, Program
 
@@ -64,6 +64,11 @@ class CompiledProgram:
     def report(self) -> tuple[Cost, ...]:
         """Static costs of each accelerated layer (`vta.report`); nothing is executed."""
         return layer_costs(self.program)
+
+    @property
+    def total(self) -> Cost:
+        """Static costs of all instructions together."""
+        return total_cost(self.program)
 
     @property
     def statistics(self) -> RunStatistics:

@@ -58,7 +58,11 @@ def layer_costs(program: Program) -> tuple[Cost, ...]:
 
 
 def total_cost(program: Program) -> Cost:
-    """Costs of all instructions together, also those of no layer. The cycles are the sum of the layers' at least."""
+    """Costs of all instructions together, also those of no layer.
+
+    The bound on cycles is below the sum of the layers', because the bus may be busy for one while the compute unit is
+    for another.
+    """
     columns = instruction_costs(program.config, program.insns)
     macs = sum(layer.macs for layer in program.layers if layer.insn_begin < layer.insn_end)
     return _cost(program.config, "total", macs, columns, slice(None))

@@ -15,7 +15,6 @@ from vta.cli.params import config_option, json_option, number, one_of
 
 if TYPE_CHECKING:
     from vta.api import CompiledProgram
-    from vta.report import Cost
     from vta_hw.spec.config import VTAConfig
 
 EXAMPLES = (
@@ -58,9 +57,9 @@ def compile_command(
     Prints what each layer costs: the bound on MAC utilisation is MACs / (cycles * MACs a cycle), where the cycles are
     at least the GEMM (reset included) and ALU micro-ops, and at least DRAM bytes / bus bytes.
     """
-    destination = output if output is not None else Path(model.name).with_suffix(".vta")
     if not model.is_file():
         raise CommandError(f"{model}: must be an ONNX file, and there is none")
+    destination = output if output is not None else Path(model.name).with_suffix(".vta")
     with Activity("Compiling") as activity:
         from vta.api import compile_model
         from vta.cli.arrays import read_arrays
@@ -90,16 +89,17 @@ def show(program: CompiledProgram, path: Path, nbytes: int, as_json: bool) -> No
                 "batch": program.batch,
                 "arena_bytes": program.program.arena_bytes,
                 "layers": [cost.as_dict() for cost in program.report],
+                "total": program.total.as_dict(),
             }
         )
         return
     if program.report:
-        print_costs(f"Layers on {config.name}, batch {program.batch}", program.report)
+        print_costs(f"Layers on {config.name}, batch {program.batch}", program)
     click.echo(f"{path}: {nbytes:,} bytes, {steps} steps, {program.program.arena_bytes:,} bytes of memory to run")
 
 
-def print_costs(title: str, costs: tuple[Cost, ...]) -> None:
-    """The table of `vta.report`."""
+def print_costs(title: str, program: CompiledProgram) -> None:
+    """The table of `vta.report`, with a row for all instructions together."""
     columns = ("layer", "insns", "DRAM bytes", "MACs", "GEMM+ALU uops", "cycles >=", "MAC util. <=")
     rows = [
         (
@@ -111,6 +111,6 @@ def print_costs(title: str, costs: tuple[Cost, ...]) -> None:
             f"{cost.cycles_bound:,}",
             f"{cost.utilisation_bound:.1%}",
         )
-        for cost in costs
+        for cost in (*program.report, program.total)
     ]
     print_table(title, columns, rows)

@@ -84,6 +84,7 @@ def figures(study: Study, output: Path) -> dict[str, object]:
         "agree": study.agree,
         "engines": [result.as_dict() for result in study.results],
         "layers": [cost.as_dict() for cost in study.program.report],
+        "total": study.program.total.as_dict(),
     }
 
 
@@ -96,7 +97,7 @@ def show(study: Study, output: Path) -> None:
     print_table(
         f"Held-out digits on {config.name}", ("engine", "images", "accuracy", "bytes as reference", "time"), rows
     )
-    print_costs(f"Layers, for {study.program.batch} image(s)", study.program.report)
+    print_costs(f"Layers, for {study.program.batch} image(s)", study.program)
     click.echo(
         "cycles >= max(GEMM micro-ops with resets + ALU micro-ops, DRAM bytes loaded and stored / bus bytes);\n"
         f"MAC util. <= MACs / (cycles * {config.batch * config.block_in * config.block_out} MACs a cycle), "

@@ -1,0 +1,98 @@
+"""``vta compile`` on the digits network, and what `vta run` makes of its programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.vta.cli.conftest import Cli
+from vta.demo.data import load_digits, model_bytes
+from vta_hw.spec.config import VTAConfig, preset
+from vta_hw.spec.program import Program
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The folder with `digits.onnx`, 32 calibration images and 3 images to run."""
+    digits = load_digits()
+    (tmp_path / "digits.onnx").write_bytes(model_bytes())
+    np.save(tmp_path / "calibration.npy", digits.inputs(digits.train[:32]))
+    np.savez(tmp_path / "calibration.npz", image=digits.inputs(digits.train[:32]))
+    np.save(tmp_path / "x.npy", digits.inputs(digits.test[:3]))
+    np.save(tmp_path / "flat.npy", np.zeros((4, 64), np.float32))
+    np.save(tmp_path / "nan.npy", np.full((4, 1, 8, 8), np.nan, np.float32))
+    (tmp_path / "text.onnx").write_text("not a model")
+    return tmp_path
+
+
+def test_both_targets_give_the_same_bytes(cli: Cli, model: Path) -> None:
+    outcome = cli("compile", "digits.onnx", "--calibrate", "calibration.npy", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    figures = json.loads(outcome.out)
+    assert figures["file"] == "digits.vta"
+    assert figures["bytes"] == (model / "digits.vta").stat().st_size
+    assert figures["batch"] == 1
+    assert sum(layer["macs"] for layer in figures["layers"]) == figures["total"]["macs"] == 1_272_448
+    assert all(0 <= layer["utilisation_bound"] <= 1 for layer in figures["layers"])
+    assert all(layer["instructions"] > 0 for layer in figures["layers"])
+
+    cpu = ["--target", "cpu", "-o", "cpu.vta"]
+    assert cli("compile", "digits.onnx", "--calibrate", "calibration.npz", *cpu).code == 0
+    assert cli("run", "digits.vta", "--input", "x.npy", "--output", "vta.npy").code == 0
+    assert cli("run", "cpu.vta", "--input", "image=x.npy", "--output", "probabilities=cpu.npy").code == 0
+    assert (model / "vta.npy").read_bytes() == (model / "cpu.npy").read_bytes()
+    assert np.load(model / "vta.npy").shape == (3, 10)
+
+
+def test_the_table_names_every_layer(cli: Cli, model: Path) -> None:
+    outcome = cli("compile", "digits.onnx", "--calibrate", "calibration.npy", "--config", "ulx3s", "-o", "out.vta")
+    assert outcome.code == 0
+    program = Program.load(model / "out.vta")
+    assert program.config == preset("ulx3s")
+    for layer in program.layers:
+        assert layer.name in outcome.out
+    assert "out.vta: " in outcome.out
+
+
+def test_compiling_twice_gives_the_same_file(cli: Cli, model: Path) -> None:
+    for name in ("a.vta", "b.vta"):
+        assert cli("compile", "digits.onnx", "--calibrate", "calibration.npy", "-o", name).code == 0
+    assert (model / "a.vta").read_bytes() == (model / "b.vta").read_bytes()
+
+
+def test_the_batch_is_the_configurations_or_the_one_asked_for(cli: Cli, model: Path) -> None:
+    VTAConfig(log_batch=1).save(model / "two.json")
+    arguments = ["digits.onnx", "--calibrate", "calibration.npy", "--json", "--config", "two.json"]
+    assert json.loads(cli("compile", *arguments).out)["batch"] == 2
+    assert json.loads(cli("compile", *arguments, "--batch", "3").out)["batch"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["none.onnx"], "none.onnx: must be an ONNX file, and there is none"),
+        (["."], ".: must be an ONNX file, and there is none"),
+        (["text.onnx"], "Model must be an ONNX file: this one is damaged, cut off, or of another kind"),
+        (["digits.onnx"], "Calibration must be given for a float model: a few dozen of its inputs"),
+        (
+            ["digits.onnx", "--calibrate", "flat.npy"],
+            "Calibration 'image' must be float32 [N, 1, 8, 8], not float32 [4, 64]",
+        ),
+        (["digits.onnx", "--calibrate", "nan.npy"], "Value 'image': Calibration must give finite values, not nan"),
+        (["digits.onnx", "--calibrate", "text.onnx"], "text.onnx: must be a NumPy file (.npy or .npz), and is none: "),
+        (["digits.onnx", "--target", "gpu"], "Target must be one of 'vta', 'cpu', not 'gpu'"),
+        (["digits.onnx", "--batch", "0"], "Batch must be at least 1, not 0"),
+        (["digits.onnx", "--config", "tinny"], "configuration must be a file or one of "),
+        (["digits.onnx", "--calibrate", "calibration.npy", "-o", "no/out.vta"], "no/out.vta: the directory must exist"),
+    ],
+)
+def test_refusals(cli: Cli, model: Path, arguments: list[str], sentence: str) -> None:
+    before = set(model.iterdir())
+    outcome = cli("compile", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"error: {sentence}"), outcome.err
+    assert outcome.err.count("\n") == 1
+    assert set(model.iterdir()) == before
