@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.errors import CompileError, LoweringError
+from compiler.errors import LoweringError
 from compiler.graph.ir import Graph, Node, Place
 from compiler.graph.layout import pack
 from compiler.graph.lowering import Blocks, Lowered, Placed
@@ -19,15 +19,16 @@ from compiler.graph.passes.layout import AssignLayouts
 from compiler.graph.passes.partition import Partition
 from compiler.llvm.schedule import schedule as schedule_cpu
 from compiler.memory_plan import Lifetime, align, plan
-from compiler.tensor.ir import DType, Proc
+from compiler.tensor.ir import Proc, Scope
 from compiler.tensor.serial import to_json
+from compiler.vta.footprint import operands_of
 from compiler.vta.lower import LaunchBuilder
 from compiler.vta.microops import MicroOps
 from compiler.vta.schedule import schedule as schedule_vta
 from compiler.vta.tiling import Tiling, TilingProblem
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.isa import ISA, Insn
-from vta_hw.spec.program import Buffer, Host, Launch, Layer, Program, Role, Segment, Step
+from vta_hw.spec.program import DTYPE_BITS, Buffer, Host, Launch, Layer, Program, Role, Segment, Step
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -51,7 +52,7 @@ def compile_graph(
     the buffer and the bytes needed. The same graph and configuration give the same program, byte for byte.
     """
     if target is Target.VTA and config.inp_bits < 8:
-        raise LoweringError(f"Inputs must have 8 or 16 bits to be compiled for VTA, not {config.inp_bits}")
+        raise LoweringError(f"Activations must have 8 or 16 bits to be compiled for VTA, not {config.inp_bits}")
     placed = run_passes(graph, [AssignLayouts(config=config), Partition()])
     return _Compilation(placed, config, target, progress).program()
 
@@ -72,6 +73,7 @@ class _Compilation:
         self.graph, self.config, self.target = graph, config, target
         self.progress = progress or (lambda done, total: None)
         self.constants: dict[str, Array] = {}
+        self.nibbles: set[str] = set()  # constants of 4-bit scalars, two to a byte
         self.items = [self._item(node) for node in graph.nodes]
         self.alignment = max(64, config.inp_elem_bytes, config.wgt_elem_bytes, config.acc_elem_bytes)
 
@@ -84,6 +86,9 @@ class _Compilation:
             self.target is Target.VTA and node.placement is not None and node.placement.place is Place.ACCELERATOR
         )
         buffers = (*self._arguments(node, lowered), node.output)
+        if accelerated and self.config.wgt_bits == 4:
+            weights = {op.name for op in operands_of(lowered.proc, self.config) if op.scope is Scope.WGT}
+            self.nibbles |= {n for p, n in zip(lowered.proc.params, buffers, strict=True) if p.name in weights}
         macs = node.op.macs([t.logical for t in types])
         return _Item(node, lowered.proc, buffers, macs, accelerated)
 
@@ -178,11 +183,12 @@ class _Compilation:
         segments: list[Segment] = []
         at = 0
         for name, value in self.constants.items():
-            stored = _stored_constant(value, self.config, name)
-            buffers.append(self._buffer(name, Role.CONSTANT, stored.shape, stored.dtype.name, at))
-            if stored.nbytes:
-                segments.append(Segment(address=at, data=stored.tobytes()))
-            at = align(at + stored.nbytes, self.alignment)
+            data = pack_nibbles(value) if name in self.nibbles else np.ascontiguousarray(value).tobytes()
+            dtype = "int4" if name in self.nibbles else value.dtype.name
+            buffers.append(self._buffer(name, Role.CONSTANT, value.shape, dtype, at))
+            if data:
+                segments.append(Segment(address=at, data=data))
+            at = align(at + len(data), self.alignment)
         for role, names in ((Role.INPUT, [v.name for v in self.graph.inputs]), (Role.OUTPUT, self.graph.outputs)):
             for name in names:
                 t = self.graph.types[name]
@@ -196,7 +202,7 @@ class _Compilation:
         return buffers, segments, end
 
     def _buffer(self, name: str, role: Role, shape: tuple[int, ...], dtype: str, address: int) -> Buffer:
-        nbytes = int(np.prod(shape, dtype=np.int64)) * DType(dtype).numpy.itemsize
+        nbytes = -(-int(np.prod(shape, dtype=np.int64)) * DTYPE_BITS[dtype] // 8)
         layout = None
         if name in self.graph.layouts:
             tile = self.graph.layouts[name]
@@ -227,11 +233,11 @@ def _close(launch: LaunchBuilder, insns: list[Insn]) -> Launch:
     return Launch(insn_begin=begin, insn_count=len(insns) - begin)
 
 
-def _stored_constant(value: Array, config: VTAConfig, name: str) -> Array:
-    """The constant as it lies in DRAM."""
-    if value.dtype == np.int8 and value.ndim == 8 and config.wgt_bits == 4:
-        raise CompileError(f"Weights {name!r} must have 8 or 16 bits to be compiled for VTA, not 4")
-    return np.ascontiguousarray(value)
+def pack_nibbles(values: Array) -> bytes:
+    """Integers from -8 to 7, two to a byte, the first in the low half (VTA spec 3.8)."""
+    flat = values.reshape(-1).astype(np.uint8) & 0xF
+    pairs = np.concatenate([flat, np.zeros(len(flat) % 2, np.uint8)]).reshape(-1, 2)
+    return bytes(pairs[:, 0] | pairs[:, 1] << 4)
 
 
 def _described(tiling: Tiling) -> dict[str, Any]:

@@ -128,7 +128,20 @@ def _map_all(s: Schedule, instructions: InstructionSet, spread: set[str]) -> Non
                 s.map(root, instruction.meaning)
                 break
         else:
-            raise LoweringError(f"Layer {s.proc.name!r}: the nest at {root!r} must be an instruction of the VTA")
+            raise _no_instruction(s.proc, root)
+
+
+def _no_instruction(proc: Proc, root: str) -> LoweringError:
+    site = find_loop(proc, root)
+    found = innermost(site.loop) if site is not None else None
+    if found is None:
+        return LoweringError(f"Layer {proc.name!r} must be made of perfect nests, the one at {root!r} is not")
+    store = found[2]
+    reads = [f"{a.buffer.type.value} {a.buffer.name}" for a in accesses((store,)) if not a.write]
+    return LoweringError(
+        f"Layer {proc.name!r} must be made of instructions of the VTA, which has none to compute "
+        f"{store.buffer.type.value} {store.buffer.name} from {' and '.join(reads) or 'a constant'}"
+    )
 
 
 def _roots(body: tuple[Stmt, ...], spread: set[str]) -> list[str]:
