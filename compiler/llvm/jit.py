@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from llvmlite import binding as llvm
 from compiler.llvm.cache import ObjectCache
 from compiler.llvm.codegen import ALIGNMENT, SYMBOL, Module, generate
 from compiler.llvm.target import Target, emit_object
-from compiler.tensor.arguments import ArgumentError, check_arguments, written
+from compiler.tensor.arguments import ArgumentError, Signature
 from compiler.tensor.ir import Proc
 from compiler.tensor.verify import verify
 
@@ -27,7 +26,7 @@ class CompiledProc:
     def __init__(self, proc: Proc, module: Module, code: bytes) -> None:
         self.proc = proc
         self._scratch = module.scratch
-        self._written = written(proc)
+        self._signature = Signature.of(proc)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), Target.host().machine())
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
@@ -39,21 +38,25 @@ class CompiledProc:
 
         Raises ArgumentError if an array does not fit its parameter, or if a stored one shares memory with another.
         """
-        check_arguments(self.proc, arrays)
-        self._check_overlap(arrays)
+        self._signature.check(arrays)
+        addresses = [int(array.ctypes.data) for array in arrays]
+        self._check_overlap(addresses, arrays)
         scratch = [np.empty(nbytes + ALIGNMENT, np.uint8) for nbytes in self._scratch]
         aligned = [-(-array.ctypes.data // ALIGNMENT) * ALIGNMENT for array in scratch]
-        self._function(*(array.ctypes.data for array in arrays), *aligned)
+        self._function(*addresses, *aligned)
 
-    def _check_overlap(self, arrays: tuple[Array, ...]) -> None:
+    def _check_overlap(self, addresses: list[int], arrays: tuple[Array, ...]) -> None:
         spans = sorted(
-            (array.ctypes.data, array.ctypes.data + array.nbytes, buffer.name)
-            for array, buffer in zip(arrays, self.proc.params, strict=True)
+            (start, start + array.nbytes, parameter.name, parameter.is_written)
+            for start, array, parameter in zip(addresses, arrays, self._signature.parameters, strict=True)
             if array.nbytes
         )
-        for (_, end, first), (start, _, second) in pairwise(spans):
-            if start < end and (first in self._written or second in self._written):
-                raise ArgumentError(f"Arguments {first} and {second} of {self.proc.name} must not share memory")
+        reached, last, last_written = 0, "", False
+        for start, end, name, is_written in spans:
+            if start < reached and (is_written or last_written):
+                raise ArgumentError(f"Arguments {last} and {name} of {self.proc.name} must not share memory")
+            if end > reached:
+                reached, last, last_written = end, name, is_written
 
 
 def compile_proc(proc: Proc, *, cache_dir: Path | None = None) -> CompiledProc:

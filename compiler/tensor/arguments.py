@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,43 @@ def written(proc: Proc) -> frozenset[str]:
     return frozenset(stmt.buffer.name for stmt in walk(proc.body) if isinstance(stmt, Store))
 
 
-def check_arguments(proc: Proc, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
-    """Raise ArgumentError unless `arrays` are usable as the arguments of `proc`."""
-    if len(arrays) != len(proc.params):
-        raise ArgumentError(f"Arguments of {proc.name} must be {len(proc.params)} arrays, not {len(arrays)}")
-    stored = written(proc)
-    for buffer, array in zip(proc.params, arrays, strict=True):
-        who = f"Argument {buffer.name} of {proc.name}"
-        if array.dtype != buffer.type.numpy or array.shape != buffer.static_shape:
-            expected = f"{buffer.type.value} of shape {buffer.static_shape}"
-            raise ArgumentError(f"{who} must be {expected}, not {array.dtype} of shape {array.shape}")
-        if not array.flags.c_contiguous or not array.flags.aligned:
-            raise ArgumentError(f"{who} must be C-contiguous and aligned, not of strides {array.strides}")
-        if buffer.name in stored and not array.flags.writeable:
-            raise ArgumentError(f"{who} must be writeable, because the procedure stores to it")
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    is_written: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """The parameters of a procedure, in order."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+
+    @staticmethod
+    def of(proc: Proc) -> Signature:
+        stored = written(proc)
+        parameters = (
+            Parameter(name=b.name, dtype=b.type.numpy, shape=b.static_shape, is_written=b.name in stored)
+            for b in proc.params
+        )
+        return Signature(name=proc.name, parameters=tuple(parameters))
+
+    def check(self, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
+        """Raise ArgumentError unless `arrays` have dtype and shape of the parameters, C-contiguous and aligned."""
+        if len(arrays) != len(self.parameters):
+            raise ArgumentError(f"Arguments of {self.name} must be {len(self.parameters)} arrays, not {len(arrays)}")
+        for parameter, array in zip(self.parameters, arrays, strict=True):
+            flags = array.flags
+            if array.dtype != parameter.dtype or array.shape != parameter.shape:
+                expected, found = (f"{a.dtype} of shape {a.shape}" for a in (parameter, array))
+                raise self._error(parameter, f"{expected}, not {found}")
+            if not flags.c_contiguous or not flags.aligned:
+                raise self._error(parameter, f"C-contiguous and aligned, not of strides {array.strides}")
+            if parameter.is_written and not flags.writeable:
+                raise self._error(parameter, "writeable, because the procedure stores to it")
+
+    def _error(self, parameter: Parameter, rule: str) -> ArgumentError:
+        return ArgumentError(f"Argument {parameter.name} of {self.name} must be {rule}")

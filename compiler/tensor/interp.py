@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import CompileError
-from compiler.tensor.arguments import check_arguments
+from compiler.tensor.arguments import Signature
 from compiler.tensor.ir import (
     Alloc,
     Binary,
@@ -68,7 +68,7 @@ def run(proc: Proc, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
     Raises ArgumentError for an array that does not fit its parameter, and InterpError naming buffer and index, or
     operator and operand, of the first broken rule; what was stored until then stays.
     """
-    check_arguments(proc, arrays)
+    Signature.of(proc).check(arrays)
     machine = _Machine(proc)
     for buffer, array in zip(proc.params, arrays, strict=True):
         machine.bind(buffer, array)

@@ -1,6 +1,6 @@
 """Random procedures through LLVM and the interpreter, with new seeds every time.
 
-`python -m tests.compiler.llvm.fuzz --count 500` prints the seeds whose results differ; `--seed S --count 1` repeats one.
+`python -m tests.compiler.llvm.fuzz --count 500` prints the seeds whose results differ; `--seed S --count 1` repeats it.
 """
 
 from __future__ import annotations

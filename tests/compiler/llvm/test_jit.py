@@ -65,6 +65,18 @@ def test_stored_arguments_must_not_share_memory() -> None:
         function(memory[20:], memory[:40])
 
 
+def test_memory_shared_beyond_a_neighbour_is_noticed() -> None:
+    """The long argument reaches over the short one into the stored one."""
+    long, short = Buffer.of("long", DType.INT8, (100,)), Buffer.of("short", DType.INT8, (4,))
+    out = Buffer.of("out", DType.INT8, (10,))
+    function = compile_proc(Proc("p", (long, short, out), (Store(out, (Const(0),), long[0,] + short[0,]),)))
+    memory = np.zeros(110, np.int8)
+    function(memory[:100], memory[10:14], memory[100:])
+    with pytest.raises(ArgumentError) as error:
+        function(memory[:100], memory[10:14], memory[99:109])
+    assert str(error.value) == "Arguments long and out of p must not share memory"
+
+
 def test_arguments_that_are_only_read_may_share_memory() -> None:
     z = Buffer.of("z", DType.INT32, (40,))
     proc = Proc("sum", (X, Y, z), (nest([("i", 40)], Store(z, (N,), X[N,] + Y[N,])),))
