@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from compiler.errors import GraphError
 from compiler.graph.ir import Graph, Node, TensorType, Value
+from compiler.graph.ops.elementwise import Add
+from compiler.graph.ops.fused import FusedAdd
+from compiler.graph.ops.qelementwise import QAdd
 from compiler.graph.ops.shape import Reshape
 
 
@@ -21,9 +26,25 @@ def rebatched(graph: Graph, batch: int) -> Graph:
     types = [TensorType((batch, *value.type.shape[1:]), value.type.dtype) for value in graph.inputs]
     inputs = tuple(Value(name=value.name, type=t) for value, t in zip(graph.inputs, types, strict=True))
     nodes = tuple(_node(node, old, batch) for node in graph.nodes)
-    result = replace(graph, inputs=inputs, nodes=nodes, layouts={})
+    images = {name: np.repeat(graph.constants[name][:1], batch, axis=0) for name in _constant_images(graph, old)}
+    result = replace(graph, inputs=inputs, nodes=nodes, constants={**graph.constants, **images}, layouts={})
     result.verify()
     return result
+
+
+def _constant_images(graph: Graph, batch: int) -> set[str]:
+    """Constants that are added to activations of the same type, one image repeated over the batch."""
+    added = (Add, FusedAdd, QAdd)
+    return {
+        name
+        for node in graph.nodes
+        if isinstance(node.op, added)
+        for name in node.inputs
+        if name in graph.constants
+        and graph.types[name].logical == graph.types[node.output].logical
+        and graph.types[name].shape[:1] == (batch,)
+        and (graph.constants[name] == graph.constants[name][:1]).all()
+    }
 
 
 def _node(node: Node, old: int, new: int) -> Node:
