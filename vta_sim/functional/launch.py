@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vta_hw.spec import instructions
 from vta_hw.spec.isa import Module, Opcode
 from vta_sim import pages
 from vta_sim._jit import entry, inner, source_stamp
@@ -145,7 +146,7 @@ def _build(stamp: str) -> Run:
     return run
 
 
-_SOURCES = (alu, columns, gemm, load, nest, packing, pages, state, store, vector)
+_SOURCES = (instructions, alu, columns, gemm, load, nest, packing, pages, state, store, vector)
 
 RUN = _build(source_stamp(__file__, *(str(module.__file__) for module in _SOURCES)))
 """Execute until the queues are empty (DONE) or STUCK, or an instruction fails; return the `Code`.
