@@ -20,6 +20,8 @@ def schedule(proc: Proc) -> Schedule:
     nests = _nests(proc.body)
     if not nests or not all(_is_tiled(nest) for nest in nests):
         return s
+    for nest in nests:
+        _dot_product_inside(s, nest)
     for axis in _ROWS:
         for nest in nests[1:]:
             s.merge(_loop(nests[0], axis), _loop(nest, axis))
@@ -58,6 +60,16 @@ def _padded(nest: For) -> set[str]:
     """Buffers that the nest reads with padding."""
     reads = (padded_read(e) for stmt in walk((nest,)) for expr in stmt_exprs(stmt) for e in walk_expr(expr))
     return {read.load.buffer.name for read in reads if read is not None}
+
+
+def _dot_product_inside(s: Schedule, nest: For) -> None:
+    """Run the reduction of each output element in one go, so that its sum stays in a register."""
+    found = innermost(nest)
+    assert found is not None
+    output = [_loop(nest, axis) for axis in AXES]
+    reduced = [loop.var.name for loop in found[0] if loop.var.name not in output]
+    if reduced and not found[1]:
+        s.reorder(*output, *reduced)
 
 
 def _vectorize(s: Schedule) -> None:

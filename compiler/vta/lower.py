@@ -10,25 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.errors import LoweringError
-from compiler.tensor.affine import Affine, Range, affine, bounds, evaluate
+from compiler.tensor.affine import Range, bounds, evaluate
 from compiler.tensor.ir import (
     Alloc,
     Body,
     Buffer,
-    Compare,
-    CompareOp,
-    Expr,
     For,
     LoopKind,
     Mapped,
     Proc,
     Scope,
-    Var,
 )
-from compiler.tensor.unify import Match, Operand, unify
+from compiler.tensor.unify import Match, unify
+from compiler.vta.box import Box, elements_shape
 from compiler.vta.instructions import Instruction, InstructionSet
 from compiler.vta.microops import MicroOps
-from compiler.vta.regions import Axis, CopyAxis, Sweep, Transfer, sweeps, transfers
+from compiler.vta.regions import Sweep, Transfer, sweeps, transfers
 from compiler.vta.tokens import Space, Span, Work, synchronize
 from vta_hw.spec import isa
 from vta_hw.spec.config import VTAConfig
@@ -106,7 +103,6 @@ class _LayerLowering:
         self.config = builder.config
         self.by_name = {instruction.name: instruction for instruction in builder.instructions.all}
         self.placements: dict[str, _Placement] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {buffer.name: buffer.static_shape for buffer in proc.params}
         self.matches: dict[int, Match] = {}
 
     def run(self) -> None:
@@ -173,7 +169,7 @@ class _LayerLowering:
             match = unify(instruction.meaning, loop)
             assert match is not None, f"{stmt.instruction} was proven to match"
             self.matches[id(stmt)] = match
-        box = _Box(match, env, self)
+        box = Box(match, env)
         if box.empty:
             return
         match instruction.opcode:
@@ -184,11 +180,11 @@ class _LayerLowering:
             case _:
                 self._emit_compute(instruction, box)
 
-    def _emit_load(self, instruction: Instruction, box: _Box) -> None:
+    def _emit_load(self, instruction: Instruction, box: Box) -> None:
         memory = instruction.memory
         assert memory is not None
         module = Module.LOAD if memory in _SPACES else Module.COMPUTE
-        for part in transfers(box.base("dst"), box.base("src") + self._dram(box, "src", memory), box.copy_axes()):
+        for part in transfers(self._sram(box, "dst"), self._dram(box, "src", memory), box.copy_axes("dst", "src")):
             insn = isa.Load(
                 memory_type=memory,
                 sram_base=part.sram,
@@ -205,9 +201,9 @@ class _LayerLowering:
             read = (_RELEASED,) if module is Module.LOAD else ()
             self.builder.works.append(Work(insn, module, reads=read, writes=written))
 
-    def _emit_store(self, box: _Box) -> None:
-        target = box.base("dst") + self._dram(box, "dst", MemoryType.OUT)
-        for part in transfers(box.base("src"), target, box.copy_axes("src", "dst")):
+    def _emit_store(self, box: Box) -> None:
+        target = self._dram(box, "dst", MemoryType.OUT)
+        for part in transfers(self._sram(box, "src"), target, box.copy_axes("src", "dst")):
             insn = isa.Store(
                 memory_type=MemoryType.OUT,
                 sram_base=part.sram,
@@ -219,25 +215,29 @@ class _LayerLowering:
             read = Span(Space.OUT, part.sram, part.sram + _elements(part))
             self.builder.works.append(Work(insn, Module.STORE, reads=(read,), writes=(_STORED,)))
 
-    def _dram(self, box: _Box, name: str, memory: MemoryType) -> int:
-        """First element of the DRAM operand `name`, in elements of the transfer."""
+    def _sram(self, box: Box, name: str) -> int:
+        """First element of the operand `name` in its scratchpad."""
+        return self.placements[box.match.operands[name].buffer.name].origin(box.env) + box.base(name)
+
+    def _dram(self, box: Box, name: str, memory: MemoryType) -> int:
+        """First element of the operand `name` in DRAM, in elements of the transfer."""
         elem = self.config.dram_elem_bytes(memory)
         address = self.addresses[box.match.operands[name].buffer.name]
         assert address % elem == 0, "the arena aligns every buffer to its elements"
-        return address // elem
+        return address // elem + box.base(name)
 
-    def _emit_compute(self, instruction: Instruction, box: _Box) -> None:
+    def _emit_compute(self, instruction: Instruction, box: Box) -> None:
         names = ["dst", *(name for name in ("inp", "wgt", "src") if name in box.match.operands)]
         gemm = instruction.opcode is Opcode.GEMM
         if gemm:
             limits = [self.config.acc_depth, self.config.inp_depth, self.config.wgt_depth][: len(names)]
         else:
             limits = [self.config.acc_depth] * len(names)
-        bases = [box.base(name) for name in names]
+        bases = [self._sram(box, name) for name in names]
         for sweep in sweeps(bases, box.axes(names), limits, _MOST_TRIPS, self.builder.uops.depth):
             self._emit_sweep(instruction, sweep, names, box)
 
-    def _emit_sweep(self, instruction: Instruction, sweep: Sweep, names: Sequence[str], box: _Box) -> None:
+    def _emit_sweep(self, instruction: Instruction, sweep: Sweep, names: Sequence[str], box: Box) -> None:
         columns = {name: sweep.operands[:, k] for k, name in enumerate(names)}
         dst = columns["dst"]
         zero = np.zeros_like(dst)
@@ -312,104 +312,6 @@ def _reach(space: Space, first: NDArray[np.int64], sweep: Sweep, operand: int) -
 def _capacity(buffer: Buffer, loops: Sequence[Range]) -> int:
     """Most elements (tiles) that a buffer of possibly varying shape takes."""
     size = 1
-    for extent in _lead(buffer):
+    for extent in elements_shape(buffer):
         size *= max(bounds(extent, loops)[1], 0)
     return size
-
-
-def _lead(buffer: Buffer) -> tuple[Expr, ...]:
-    """The dimensions that count elements of the scratchpad: all but the two of the tile."""
-    return buffer.shape[:-2]
-
-
-class _Box:
-    """A matched nest with the loops around it known: ranges of its own loops, and place and strides of its operands."""
-
-    def __init__(self, match: Match, env: Mapping[str, int], layer: _LayerLowering) -> None:
-        self.match, self.env, self.layer = match, env, layer
-        self.loops = [loop.var.name for loop in match.loops]
-        self.first = dict.fromkeys(self.loops, 0)
-        self.extent = {loop.var.name: evaluate(loop.extent, env) for loop in match.loops}
-        self.empty = any(extent <= 0 for extent in self.extent.values())
-        self.outside = False  # a copy whose elements are all padding
-        for guard in match.guards:
-            self._restrain(guard)
-        self.inside = {name: (self.first[name], self.first[name] + self.extent[name]) for name in self.loops}
-        for condition in match.inside:
-            name, low, high = self._limits(condition)
-            if name is not None:
-                self.inside[name] = (max(self.inside[name][0], low), min(self.inside[name][1], high))
-            elif low >= high:
-                self.outside = True
-
-    def _limits(self, condition: Expr) -> tuple[str | None, int, int]:
-        """The one loop that a comparison restrains, and the range of values for which it holds.
-
-        Without such a loop the range is empty if the comparison is false.
-        """
-        assert isinstance(condition, Compare) and condition.op in (CompareOp.LT, CompareOp.LE)
-        slack = self._known(affine(condition.b) - affine(condition.a))  # must be >= 0, or > 0
-        least = 1 if condition.op is CompareOp.LT else 0
-        if not slack.terms:
-            return None, 0, 1 if slack.const >= least else 0
-        ((atom, coefficient),) = slack.terms.items()
-        assert isinstance(atom, Var) and atom.name in self.extent, "the schedule leaves one loop to each condition"
-        if coefficient > 0:
-            return atom.name, -((slack.const - least) // coefficient), 1 << 40
-        return atom.name, -(1 << 40), (slack.const - least) // -coefficient + 1
-
-    def _restrain(self, guard: Expr) -> None:
-        name, low, high = self._limits(guard)
-        if name is None:
-            self.empty = self.empty or low >= high
-            return
-        end = min(self.first[name] + self.extent[name], high)
-        self.first[name] = max(self.first[name], low)
-        self.extent[name] = end - self.first[name]
-        self.empty = self.empty or self.extent[name] <= 0
-
-    def _known(self, form: Affine) -> Affine:
-        """`form` with the loops around the nest replaced by their values."""
-        const = form.const
-        terms: dict[Expr, int] = {}
-        for atom, coefficient in form.terms.items():
-            if isinstance(atom, Var) and atom.name in self.extent:
-                terms[atom] = coefficient
-            else:
-                const += coefficient * evaluate(atom, self.env)
-        return Affine(const, terms)
-
-    def _flat(self, operand: Operand) -> tuple[int, dict[str, int]]:
-        """Element of the operand's buffer at iteration zero of every loop, and elements per iteration."""
-        base, strides, pitch = 0, dict.fromkeys(self.loops, 0), 1
-        for form, extent in zip(reversed(operand.tile), reversed(_lead(operand.buffer)), strict=True):
-            known = self._known(form)
-            base += known.const * pitch
-            for atom, coefficient in known.terms.items():
-                assert isinstance(atom, Var)
-                strides[atom.name] += coefficient * pitch
-            pitch *= evaluate(extent, self.env)
-        return base, strides
-
-    def base(self, name: str) -> int:
-        """First element of an operand: in its scratchpad, or relative to its buffer in DRAM."""
-        operand = self.match.operands[name]
-        base, strides = self._flat(operand)
-        base += sum(strides[loop] * self.first[loop] for loop in self.loops)
-        placement = self.layer.placements.get(operand.buffer.name)
-        return base + (placement.origin(self.env) if placement is not None else 0)
-
-    def axes(self, names: Sequence[str]) -> list[Axis]:
-        strides = [self._flat(self.match.operands[name])[1] for name in names]
-        return [Axis(self.extent[loop], tuple(one[loop] for one in strides)) for loop in self.loops]
-
-    def copy_axes(self, sram: str = "dst", dram: str = "src") -> list[CopyAxis]:
-        to, source = self._flat(self.match.operands[sram])[1], self._flat(self.match.operands[dram])[1]
-        axes = [CopyAxis(0, 0, 0, before=1)] if self.outside else []
-        for loop in self.loops:
-            low, high = self.inside[loop]
-            before = min(max(low - self.first[loop], 0), self.extent[loop])
-            size = max(min(high, self.first[loop] + self.extent[loop]) - max(low, self.first[loop]), 0)
-            after = self.extent[loop] - before - size
-            axes.append(CopyAxis(size, to[loop], source[loop], before, after))
-        return axes
