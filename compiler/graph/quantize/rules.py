@@ -31,8 +31,14 @@ def quantize_weights(w: Array, *, bits: int, reach: int) -> tuple[Array, NDArray
         raise QuantizeError(f"an output must sum fewer than {2 * INT32_MAX // reach} products, not {flat.shape[1]}")
     scale = np.maximum(flat.max(axis=1) / qmax, flat.sum(axis=1) * reach / room)
     scale[scale == 0] = 1.0
+    return round_weights(w, scale, bits), scale
+
+
+def round_weights(w: Array, scale: NDArray[np.float64], bits: int) -> Array:
+    """float32 [O,C,KH,KW] -> integers in -qmax..qmax, of `scale` float64 [O] reals per step."""
+    qmax = symmetric(bits).hi
     steps = np.rint(w / scale.reshape(-1, 1, 1, 1))
-    return np.clip(steps, -qmax, qmax).astype(storage(bits).numpy), scale
+    return np.clip(steps, -qmax, qmax).astype(storage(bits).numpy)
 
 
 def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
@@ -50,9 +56,13 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
         offset=bias.astype(np.float64) / scale,
         lo=span.lo,
         hi=span.hi,
+        levels=symmetric(values.config.wgt_bits).hi,
+        multiply=values.options.multiply,
         residual=_term(residual, scale) if residual else None,
     )
     chosen = scale_conv(problem, max_shift=values.options.max_shift)
+    w_scale = np.where(chosen.m > 0, chosen.factor * scale / x.scale, w_scale)
+    w_q = round_weights(w, w_scale, values.config.wgt_bits)  # no step grew, so the bounds hold
     constants = {"w": w_q, "m": chosen.m.astype(np.int32), "b": chosen.b.astype(np.int32)}
     parameters = [values.rewriter.constant(array, f"{node.name}.{key}") for key, array in constants.items()]
     q = QConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, pre_shift=chosen.pre_shift,

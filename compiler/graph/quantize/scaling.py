@@ -19,8 +19,8 @@ INT32_MAX = (1 << 31) - 1
 MAX_PRE_SHIFT = 15
 MAX_IMMEDIATE_SHIFT = 15
 """For shifts whose rounding constant is an immediate: 1 << 14 is the largest power of two in 16 signed bits."""
-GOOD_ERROR = 1 / 16
-"""An error below this is not worth the extra pass over the accumulators that a pre-shift costs."""
+GOOD_COST = 1 / 8
+"""A cost below this is not worth the extra pass over the accumulators that a pre-shift takes."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,7 +39,9 @@ class Term:
 class ConvProblem:
     """y = acc * factor + offset + residual, per output channel, in units of y; y is then clipped to lo..hi.
 
-    acc_low, acc_high: bounds of the accumulator that also hold for every partial sum.
+    acc_low, acc_high: bounds of the accumulator that also hold for every partial sum. factor: the least that the
+    weights allow; a larger one means coarser weights, of which `levels` is the largest integer. multiply: whether m may
+    be other than 1.
     """
 
     acc_low: Ints
@@ -48,31 +50,51 @@ class ConvProblem:
     offset: Floats
     lo: int
     hi: int
+    levels: int = 127
+    multiply: bool = True
     residual: Term | None = None
+
+    @property
+    def span(self) -> Floats:
+        """Largest magnitude that acc * factor can have in a result that is not clipped."""
+        span = max(abs(self.lo), abs(self.hi)) + np.abs(self.offset)
+        if self.residual is not None:
+            span = span + self.residual.ratio * max(abs(self.residual.lo), abs(self.residual.hi))
+        reach: Floats = np.maximum(-self.acc_low, self.acc_high) * self.factor
+        least: Floats = np.minimum(reach, span)
+        return least
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvScaling:
+    """m / 2**(pre_shift + shift) is `factor`, exactly, and at least the one asked for: weights are to be made for it.
+
+    cost: what the search minimises, `error` and the noise that coarser weights add, in units of the result.
+    """
+
     pre_shift: int
     shift: int
     m: Ints
     b: Ints
     r_mul: int
+    factor: Floats
     error: float
+    cost: float
 
 
 def scale_conv(problem: ConvProblem, *, max_shift: int) -> ConvScaling:
-    """The integers of `QConv2d`: without a pre-shift when that is good enough, else those with the least error.
+    """The integers of `QConv2d`: without a pre-shift when that is good enough, else those with the least cost.
 
-    Raises QuantizeError when even shift 0 overflows.
+    Since the scale of each channel's weights is free, the multiplier need not be rounded: it is the next integer, and
+    the weights' scale follows. Raises QuantizeError when even shift 0 overflows.
     """
     best: ConvScaling | None = None
-    for pre_shift in range(MAX_PRE_SHIFT + 1):
+    for pre_shift in range(MAX_PRE_SHIFT + 1 if problem.multiply else 1):
         for shift in range(max_shift + 1):
             candidate = _conv_candidate(problem, pre_shift, shift)
-            if candidate is not None and (best is None or candidate.error < best.error):
+            if candidate is not None and (best is None or candidate.cost < best.cost):
                 best = candidate
-        if pre_shift == 0 and best is not None and best.error <= GOOD_ERROR:
+        if pre_shift == 0 and best is not None and best.cost <= GOOD_COST:
             break
     if best is None:
         reach = max(-int(problem.acc_low.min()), int(problem.acc_high.max()))
@@ -83,42 +105,42 @@ def scale_conv(problem: ConvProblem, *, max_shift: int) -> ConvScaling:
 
 
 def _conv_candidate(problem: ConvProblem, pre_shift: int, shift: int) -> ConvScaling | None:
-    """The nearest integers for these shifts, or None where an intermediate could leave int32."""
-    one = float(1 << shift)
-    scaled = problem.factor * one * (1 << pre_shift)
+    """The integers for these shifts, or None where an intermediate could leave int32."""
+    one, unit = float(1 << shift), float(1 << (shift + pre_shift))
+    m = np.ceil(problem.factor * unit)
+    if not problem.multiply:
+        if m.max(initial=0) > 1:
+            return None
+        m = np.ones_like(m)
     offset = problem.offset * one
-    if scaled.max(initial=0) > INT32_MAX or np.abs(offset).max(initial=0) > INT32_MAX:
+    if m.max(initial=0) > INT32_MAX or np.abs(offset).max(initial=0) > INT32_MAX:
         return None
-    m = np.rint(scaled)
-    lost = m * ((1 << pre_shift) - 1) / (1 << (pre_shift + 1))  # what the pre-shift drops on average
+    lost = m * ((1 << pre_shift) - 1) / (1 << (pre_shift + 1))  # what the pre-shift drops on average, and at most again
     exact = offset + rounding(shift) + lost
     b = np.rint(exact)
     r_mul = round(problem.residual.ratio * one) if problem.residual else 0
-    if abs(r_mul) > MAX_FACTOR:
-        return None
     m_int, b_int = m.astype(np.int64), b.astype(np.int64)
-    terms = [(problem.acc_low >> pre_shift) * m_int, (problem.acc_high >> pre_shift) * m_int]
-    low, high = np.minimum(terms[0], 0) + np.minimum(b_int, 0), np.maximum(terms[1], 0) + np.maximum(b_int, 0)
-    error = np.abs(b - exact) / one + (lost / one if pre_shift else 0.0)
+    if abs(r_mul) > MAX_FACTOR or not _fits(problem, m_int, b_int, r_mul, pre_shift):
+        return None
+    error = np.abs(b - exact) / one + lost / one
     if problem.residual is not None:
         r = problem.residual
-        low, high = low + min(0, r.lo * r_mul), high + max(0, r.hi * r_mul)
         error = error + abs(r_mul / one - r.ratio) * max(abs(r.lo), abs(r.hi))
-    if low.min() < -INT32_MAX - 1 or high.max() > INT32_MAX or np.abs(b_int).max() > INT32_MAX:
-        return None
-    error = error + _multiplier_error(problem, m, scaled)
-    return ConvScaling(pre_shift=pre_shift, shift=shift, m=m_int, b=b_int, r_mul=r_mul, error=float(error.max()))
+    factor = m / unit
+    coarser = np.divide(factor, problem.factor, out=np.ones_like(factor), where=problem.factor > 0) - 1
+    cost = error + coarser * problem.span / problem.levels  # rounding a weight moves it by about 1 / levels
+    return ConvScaling(pre_shift=pre_shift, shift=shift, m=m_int, b=b_int, r_mul=r_mul, factor=factor,
+                       error=float(error.max()), cost=float(cost.max()))
 
 
-def _multiplier_error(problem: ConvProblem, m: Floats, scaled: Floats) -> Floats:
-    """|m - scaled| / scaled of what the accumulator can contribute to a result that is not clipped."""
-    reach = np.maximum(-problem.acc_low, problem.acc_high) * problem.factor
-    span = max(abs(problem.lo), abs(problem.hi)) + np.abs(problem.offset)
+def _fits(problem: ConvProblem, m: Ints, b: Ints, r_mul: int, pre_shift: int) -> bool:
+    """Whether every sum of some of the terms stays within int32."""
+    low = np.minimum((problem.acc_low >> pre_shift) * m, 0) + np.minimum(b, 0)
+    high = np.maximum((problem.acc_high >> pre_shift) * m, 0) + np.maximum(b, 0)
     if problem.residual is not None:
-        span = span + problem.residual.ratio * max(abs(problem.residual.lo), abs(problem.residual.hi))
-    relative = np.divide(np.abs(m - scaled), scaled, out=np.zeros_like(scaled), where=scaled > 0)
-    error: Floats = np.minimum(reach, span) * relative
-    return error
+        low = low + min(0, problem.residual.lo * r_mul)
+        high = high + max(0, problem.residual.hi * r_mul)
+    return bool(low.min() >= -INT32_MAX - 1 and high.max() <= INT32_MAX)
 
 
 def rounding(shift: int) -> int:

@@ -156,7 +156,7 @@ def test_reports() -> None:
     assert kinds == ["qconv2d", "qconv2d", "qadd", "qadd", "qmax_pool2d", "qavg_pool2d", "qavg_pool2d", "qconv2d"]
     for layer in quantized.layers:
         assert quantized.scales[layer.value] == layer.output_scale
-        assert layer.error < 0.3
+        assert layer.error < 0.1
         assert layer.bits == 8
         assert layer.weight_bits == (8 if layer.kind == "qconv2d" else None)
         assert (layer.scale_method is Method.INHERITED) == (layer.kind == "qmax_pool2d")
@@ -190,11 +190,21 @@ def test_relu_and_clip_become_clip_ranges() -> None:
     assert op.hi == 127
 
 
-@pytest.mark.parametrize("method", Calibration)
-def test_smaller_shifts_for_portable_programs(method: Calibration) -> None:
-    options = QuantizeOptions(calibration=method, max_shift=15)
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(QuantizeOptions(calibration=method) for method in Calibration),
+        QuantizeOptions(max_shift=30),
+        QuantizeOptions(multiply=False),
+    ],
+)
+def test_options(options: QuantizeOptions) -> None:
     quantized = quantize_model(network(), BATCHES, config=DEFAULT, options=options)
-    assert max(layer.shift for layer in quantized.layers) <= 15
+    assert max(layer.shift for layer in quantized.layers) <= options.max_shift
+    assert max(layer.pre_shift for layer in quantized.layers) == 0
+    for node in quantized.graph.nodes:
+        if isinstance(node.op, QConv2d) and not options.multiply:
+            assert set(quantized.graph.constants[node.inputs[2]].tolist()) == {1}
     x = {"x": BATCHES[0]["x"][:2]}
     assert np.abs(evaluate(quantized.graph, x)["y"] - evaluate(network(), x)["y"]).max() < 0.15
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -14,7 +15,7 @@ from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd
 from compiler.graph.quantize.bounds import Interval, conv_accumulator, prove
 from compiler.graph.quantize.rules import quantize_weights
-from compiler.graph.quantize.scaling import GOOD_ERROR, ConvProblem, ConvScaling, Term, scale_conv, scale_sum
+from compiler.graph.quantize.scaling import GOOD_COST, ConvProblem, ConvScaling, Term, scale_conv, scale_sum
 from compiler.tensor.ir import DType
 from tests.compiler.graph.build import Builder
 
@@ -34,10 +35,10 @@ def problem(seed: int, *, fan_in: int, spread: float, residual: bool) -> tuple[n
     )
 
 
-def ideal(problem: ConvProblem, acc: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """float64 [..., channels]: the real result before rounding and clipping."""
+def ideal(problem: ConvProblem, scaling: ConvScaling, acc: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """float64 [..., channels]: the real result, before rounding and clipping, of the factor that was chosen."""
     ratio = problem.residual.ratio if problem.residual else 0.0
-    return acc * problem.factor + problem.offset + r * ratio
+    return acc * scaling.factor + problem.offset + r * ratio
 
 
 def integers(problem: ConvProblem, scaling: ConvScaling, acc: np.ndarray, r: np.ndarray) -> np.ndarray:
@@ -64,13 +65,15 @@ def test_requantisation_is_within_its_error_bound(
     assert 0 <= scaling.pre_shift <= 15
     assert 0 <= scaling.shift <= max_shift
     assert abs(scaling.r_mul) <= 32767
+    assert (scaling.factor >= given_problem.factor).all()
+    np.testing.assert_array_equal(scaling.factor * 2.0 ** (scaling.pre_shift + scaling.shift), scaling.m)
     rng = np.random.default_rng(seed)
     x = rng.integers(-128, 128, (500, fan_in))
     x[0], x[1] = 127, -128
     x[2], x[3] = np.where(w[0, :, 0, 0] > 0, 127, -128), np.where(w[0, :, 0, 0] > 0, -128, 127)
     acc = x @ w[:, :, 0, 0].T.astype(np.int64)
     r = rng.integers(0, 128, (500, 1)) if residual else np.zeros((500, 1), np.int64)
-    real = ideal(given_problem, acc, r)
+    real = ideal(given_problem, scaling, acc, r)
     actual = integers(given_problem, scaling, acc, r)
     expected = np.clip(np.floor(real + 0.5), -128, 127)
     assert np.abs(actual - expected).max() <= 1
@@ -87,24 +90,37 @@ def test_requantisation_rarely_differs_from_the_ideal() -> None:
         x = np.random.default_rng(seed).integers(0, 128, (500, 288))
         acc = x @ w[:, :, 0, 0].T.astype(np.int64)
         r = np.random.default_rng(seed).integers(0, 128, (500, 1))
-        expected = np.clip(np.floor(ideal(given_problem, acc, r) + 0.5), -128, 127)
+        expected = np.clip(np.floor(ideal(given_problem, scaling, acc, r) + 0.5), -128, 127)
         wrong += int((integers(given_problem, scaling, acc, r) != expected).sum())
         total += expected.size
-    assert wrong / total < 0.03
+    assert wrong / total < 0.005
 
 
 def test_no_pre_shift_where_none_is_needed() -> None:
     _, easy = problem(0, fan_in=64, spread=1.0, residual=False)
     scaling = scale_conv(easy, max_shift=30)
     assert scaling.pre_shift == 0
-    assert scaling.error <= GOOD_ERROR
+    assert scaling.cost <= GOOD_COST
+    assert (scaling.factor < 1.01 * easy.factor).all()
+
+
+def test_no_multiplier() -> None:
+    w, given_problem = problem(0, fan_in=64, spread=4.0, residual=True)
+    scaling = scale_conv(replace(given_problem, multiply=False), max_shift=15)
+    assert set(scaling.m.tolist()) == {1}
+    assert given_problem.factor.max() <= 2.0**-scaling.shift < 2 * given_problem.factor.max()
+    x = np.random.default_rng(0).integers(-128, 128, (100, 64))
+    acc = x @ w[:, :, 0, 0].T.astype(np.int64)
+    r = np.random.default_rng(1).integers(0, 128, (100, 1))
+    expected = np.clip(np.floor(ideal(given_problem, scaling, acc, r) + 0.5), -128, 127)
+    assert np.abs(integers(given_problem, scaling, acc, r) - expected).max() <= 1
 
 
 def test_dead_channels_cost_nothing() -> None:
     zero = np.zeros(2, np.int64)
     dead = ConvProblem(acc_low=zero, acc_high=zero, factor=np.zeros(2), offset=np.array([3.0, -200.0]), lo=-128, hi=127)
     scaling = scale_conv(dead, max_shift=30)
-    assert not scaling.m.any()
+    assert scaling.error < 1e-3
     np.testing.assert_array_equal(np.clip(scaling.b >> scaling.shift, -128, 127), [3, -128])
 
 
