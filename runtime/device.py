@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
+from vta_hw.spec.isa import MemoryType
 from vta_hw.spec.program import Tokens
 
 PAGE_BYTES = 4096
@@ -29,6 +30,18 @@ class Bases:
     def at(address: int) -> Bases:
         """All five ports at one address: the arena of a position independent program."""
         return Bases(uop=address, inp=address, wgt=address, acc=address, out=address)
+
+    @property
+    def by_memory(self) -> dict[MemoryType, int]:
+        """The address by memory type; 8-bit accumulators come through the accumulators' port."""
+        return {
+            MemoryType.UOP: self.uop,
+            MemoryType.WGT: self.wgt,
+            MemoryType.INP: self.inp,
+            MemoryType.ACC: self.acc,
+            MemoryType.OUT: self.out,
+            MemoryType.ACC_8BIT: self.acc,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

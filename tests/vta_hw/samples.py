@@ -64,4 +64,5 @@ def raw_program() -> Program:
     config = VTAConfig()
     insns = ISA(config).encode_program([Load(memory_type=MemoryType.UOP, pop_next=True), Finish()])
     segments = [Segment(address=4096, data=bytes(range(256))), Segment(address=1 << 31, data=b"xyz")]
-    return Program.raw(config=config, insns=insns, segments=segments, tokens=Tokens(s2g=1))
+    address = (1 << 31) + 4096
+    return Program.raw(config=config, insns=insns, segments=segments, tokens=Tokens(s2g=1), insn_address=address)

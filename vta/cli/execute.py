@@ -138,7 +138,6 @@ def build_raw(
     bases: tuple[int, ...] | None,
     dumps: tuple[DumpOption, ...],
 ) -> Program:
-    from vta.placement import place_instructions
     from vta_hw.spec.program import Program, Tokens
 
     data = read_file(insns)
@@ -152,10 +151,6 @@ def build_raw(
         raise CommandError(f"{insns}: must hold {count} instructions of {INSN_BYTES} bytes, not {len(data)} bytes")
     data = data[: count * INSN_BYTES]
     filled = [read_segment(segment) for segment in segments]
-    if insn_address is None:
-        taken = [(segment.address, segment.address + len(segment.data)) for segment in filled]
-        taken += [(dump.address, dump.address + dump.nbytes) for dump in dumps]
-        insn_address = place_instructions(config, data, bases=ports(bases), taken=taken)
     l2g, g2l, g2s, s2g = tokens or (0, 0, 0, 0)
     return Program.raw(
         config=config,
@@ -163,6 +158,8 @@ def build_raw(
         segments=filled,
         tokens=Tokens(l2g=l2g, g2l=g2l, g2s=g2s, s2g=s2g),
         insn_address=insn_address,
+        bases=ports(bases).by_memory,
+        reserved=[(dump.address, dump.address + dump.nbytes) for dump in dumps],
     )
 
 

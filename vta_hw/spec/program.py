@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.container import ContainerError, read_container, write_container
+from vta_hw.spec.isa import MemoryType
 from vta_hw.spec.manifest import BINARIES, MANIFEST, digest_of, members_of, read_members
+from vta_hw.spec.placement import Interval, place_instructions
 from vta_hw.spec.program_parts import (
     ADDRESS_LIMIT,
     DTYPE_BITS,
@@ -52,7 +54,6 @@ __all__ = [
     "Tokens",
 ]
 
-PAGE_BYTES: Final = 4096
 _NO_TOKENS: Final = Tokens()
 _SEQUENCES: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
     {"buffers": (Buffer,), "steps": (Launch, Host), "layers": (Layer,), "segments": (Segment,)}
@@ -117,17 +118,20 @@ class Program:
         segments: Iterable[Segment] = (),
         tokens: Tokens = _NO_TOKENS,
         insn_address: int | None = None,
+        bases: Mapping[MemoryType, int] | None = None,
+        reserved: Iterable[Interval] = (),
         attributes: dict[str, Any] | None = None,
     ) -> Program:
         """Return a third-party program: instructions, and the contents of physical memory before it starts.
 
-        Without `insn_address` the instructions go to the first page above all segments.
+        Without `insn_address` the instructions go where they meet no segment, nothing that they load or store with
+        the base registers at `bases`, and none of the `reserved` (first byte, byte after the last).
         """
         code = insns if isinstance(insns, bytes) else np.ascontiguousarray(insns, dtype="<u8").tobytes()
         kept = tuple(segments)
         if insn_address is None:
-            top = max((segment.address + len(segment.data) for segment in kept), default=1)
-            insn_address = -(-top // PAGE_BYTES) * PAGE_BYTES
+            taken = [(segment.address, segment.address + len(segment.data)) for segment in kept]
+            insn_address = place_instructions(config, code, bases=bases or {}, taken=[*taken, *reserved])
         return cls(
             config=config,
             insns=code,

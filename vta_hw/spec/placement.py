@@ -6,57 +6,55 @@ what is dumped afterwards must hold no instructions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.device import PAGE_BYTES, Bases
-from vta.errors import ApiError
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.isa import ISA, MemoryType, Opcode
-from vta_hw.spec.program import ADDRESS_LIMIT
+from vta_hw.spec.program_parts import ADDRESS_LIMIT, ProgramError
 
 Interval = tuple[int, int]
 
+PAGE_BYTES: Final = 4096
+_AT_ZERO: Final[Mapping[MemoryType, int]] = MappingProxyType({})
+
 
 def place_instructions(
-    config: VTAConfig, insns: bytes, *, bases: Bases | None = None, taken: Iterable[Interval] = ()
+    config: VTAConfig, insns: bytes, *, bases: Mapping[MemoryType, int] = _AT_ZERO, taken: Iterable[Interval] = ()
 ) -> int:
-    """Lowest page address, not 0, where `insns` collide with nothing. Raises ApiError if there is none.
+    """Lowest page address, not 0, where `insns` collide with nothing. Raises ProgramError if there is none.
 
+    bases: byte address in the base register of each memory type, 0 where none is given.
     taken: (first byte, byte after the last) of memory that is used besides the stream's own loads and stores.
     """
-    pages = merged([*touched(config, insns, bases or Bases()), *taken])
+    pages = merged([*touched(config, insns, bases), *taken])
     address = PAGE_BYTES
     for begin, end in pages:
         if address + len(insns) <= begin:
             break
         address = max(address, -(-end // PAGE_BYTES) * PAGE_BYTES)
     if address + len(insns) > ADDRESS_LIMIT:
-        raise ApiError(f"Memory below 2**32 must have room for {len(insns)} bytes of instructions; give their address")
+        raise ProgramError(
+            f"Memory below 2**32 must have room for {len(insns)} bytes of instructions; give their address"
+        )
     return address
 
 
-def touched(config: VTAConfig, insns: bytes, bases: Bases) -> list[Interval]:
+def touched(config: VTAConfig, insns: bytes, bases: Mapping[MemoryType, int]) -> list[Interval]:
     """(first byte, byte after the last) that each LOAD and STORE with elements may reach, rows' gaps included."""
     rows = ISA(config).decode_fields(insns)
     moves = (rows["opcode"] == Opcode.LOAD) | (rows["opcode"] == Opcode.STORE)
     rows = rows[moves & (rows["x_size"] > 0) & (rows["y_size"] > 0)]
-    ports = {
-        MemoryType.UOP: bases.uop,
-        MemoryType.WGT: bases.wgt,
-        MemoryType.INP: bases.inp,
-        MemoryType.ACC: bases.acc,
-        MemoryType.OUT: bases.out,
-        MemoryType.ACC_8BIT: bases.acc,
-    }
     intervals: list[Interval] = []
-    for memory_type, base in ports.items():
+    for memory_type in MemoryType:
         # A store is of the OUT buffer whatever its memory type says.
         stores = rows["opcode"] == Opcode.STORE
         chosen = rows[stores if memory_type is MemoryType.OUT else ~stores & (rows["memory_type"] == memory_type)]
-        intervals += _spans(chosen, base, config.dram_elem_bytes(memory_type))
+        intervals += _spans(chosen, bases.get(memory_type, 0), config.dram_elem_bytes(memory_type))
     return intervals
 
 

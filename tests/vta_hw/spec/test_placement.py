@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.device import Bases
 from tests.vta.streams import code
-from vta.errors import ApiError
-from vta.placement import merged, place_instructions, touched
 from vta_hw.spec.config import VTAConfig
+from vta_hw.spec.isa import MemoryType
+from vta_hw.spec.placement import merged, place_instructions, touched
+from vta_hw.spec.program import ProgramError
 
 CONFIG = VTAConfig()
 
@@ -24,7 +24,12 @@ def test_what_loads_and_stores_may_reach() -> None:
     load.uop dram_base=9 y_size=5 x_size=0
     gemm uop_end=5 iter_in=1 iter_out=1
     """
-    bases = Bases(inp=0x10000, wgt=0x20000, acc=0x30000, out=0x40000)
+    bases = {
+        MemoryType.INP: 0x10000,
+        MemoryType.WGT: 0x20000,
+        MemoryType.ACC_8BIT: 0x30000,
+        MemoryType.OUT: 0x40000,
+    }
     assert touched(CONFIG, code(CONFIG, source), bases) == [
         (0x20200, 0x20300),
         (0x11000, 0x11000 + 18 * 16),
@@ -43,10 +48,17 @@ def test_the_first_gap_that_is_large_enough() -> None:
 
 def test_no_gap() -> None:
     with pytest.raises(
-        ApiError, match=r"^Memory below 2\*\*32 must have room for 16 bytes of instructions; give their address$"
+        ProgramError, match=r"^Memory below 2\*\*32 must have room for 16 bytes of instructions; give their address$"
     ):
         place_instructions(CONFIG, code(CONFIG, "finish"), taken=[(0, 1 << 32)])
 
 
 def test_intervals_merge() -> None:
     assert merged([(5, 6), (0, 2), (2, 3), (10, 20), (12, 15)]) == [(0, 3), (5, 6), (10, 20)]
+
+
+def test_raw_programs_are_placed() -> None:
+    insns = code(CONFIG, "load.inp dram_base=0x100 y_size=1 x_size=1\nfinish")
+    assert Program.raw(config=CONFIG, insns=insns).insn_address == 0x2000
+    assert Program.raw(config=CONFIG, insns=insns, bases={MemoryType.INP: 0x1000}).insn_address == 0x1000
+    assert Program.raw(config=CONFIG, insns=insns, reserved=[(0x2000, 0x2001)]).insn_address == 0x3000
