@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 PIP = @echo "Installing into $(VENV): a minute or two, once."; $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# -E: the manual reads tables out of the packages, whose changes Sphinx does not see.
+SPHINX = $(BIN)/python -m sphinx -E -W --keep-going -q -b html
 
 # Processes of `make test`, and anything else to pass on to pytest.
 JOBS ?= 2
@@ -40,10 +42,10 @@ check: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/python -m pytest -q tests/test_layering.py
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(SPHINX) docs docs/_build/html
 
 docs: $(VENV)/.check
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(SPHINX) docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 bench: $(VENV)/.bench
