@@ -8,7 +8,7 @@ from tests.vta.streams import code
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.isa import MemoryType
 from vta_hw.spec.placement import merged, place_instructions, touched
-from vta_hw.spec.program import ProgramError
+from vta_hw.spec.program import Program, ProgramError
 
 CONFIG = VTAConfig()
 
