@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.errors import LoweringError
 from compiler.graph.ir import Graph, Node, Place
 from compiler.graph.layout import pack
 from compiler.graph.lowering import Blocks, Lowered, Placed
-from compiler.graph.passes.base import run_passes
-from compiler.graph.passes.layout import AssignLayouts
-from compiler.graph.passes.partition import Partition
+from compiler.graph.passes.pipeline import place
 from compiler.llvm.schedule import schedule as schedule_cpu
 from compiler.memory_plan import Lifetime, align, plan
+from compiler.tensor import define_host
 from compiler.tensor.ir import Proc, Scope
 from compiler.tensor.serial import to_json
 from compiler.vta.footprint import operands_of
@@ -51,21 +50,21 @@ def compile_graph(
     progress: called with (nodes done, nodes). Raises CompileError: a layer that cannot fit is refused with its name,
     the buffer and the bytes needed. The same graph and configuration give the same program, byte for byte.
     """
-    if target is Target.VTA and config.inp_bits < 8:
-        raise LoweringError(f"Activations must have 8 or 16 bits to be compiled for VTA, not {config.inp_bits}")
-    placed = run_passes(graph, [AssignLayouts(config=config), Partition()])
-    return _Compilation(placed, config, target, progress).program()
+    return _Compilation(place(graph, config), config, target, progress).program()
 
 
 @dataclass(frozen=True)
 class _Item:
-    """A node with its definition, and the buffers of the definition's parameters."""
+    """A definition on the way to code: of a node, or of a conversion that a node on the host needs.
+
+    buffers: of the definition's parameters; the last is written.
+    """
 
     node: Node
     proc: Proc
     buffers: tuple[str, ...]
-    macs: int
-    accelerated: bool
+    macs: int = 0
+    accelerated: bool = False
 
 
 class _Compilation:
@@ -73,9 +72,32 @@ class _Compilation:
         self.graph, self.config, self.target = graph, config, target
         self.progress = progress or (lambda done, total: None)
         self.constants: dict[str, Array] = {}
-        self.nibbles: set[str] = set()  # constants of 4-bit scalars, two to a byte
-        self.items = [self._item(node) for node in graph.nodes]
+        self.nibbles: set[str] = set()  # buffers of 4-bit scalars, two to a byte
+        self.wide: dict[str, str] = {}  # by buffer with one scalar to a byte, the value of 4-bit scalars it holds
+        if target is Target.VTA and config.inp_bits == 4:
+            self.nibbles = set(graph.layouts)
+        self.items = [item for node in graph.nodes for item in self._items(node)]
         self.alignment = max(64, config.inp_elem_bytes, config.wgt_elem_bytes, config.acc_elem_bytes)
+
+    def _items(self, node: Node) -> list[_Item]:
+        """The node, between conversions of the 4-bit values that it reads or writes on the host."""
+        item = self._item(node)
+        if item.accelerated or not self.nibbles:
+            return [item]
+        before, after, buffers = [], [], []
+        for name in item.buffers:
+            if name not in self.nibbles:
+                buffers.append(name)
+                continue
+            wide = f"{name}.wide.{node.output}"
+            self.wide[wide] = name
+            buffers.append(wide)
+            count = math.prod(self.graph.types[name].physical_shape)
+            if name == node.output:
+                after.append(_Item(node, define_host.pack_nibbles(f"{node.name}.pack", count), (wide, name)))
+            else:
+                before.append(_Item(node, define_host.unpack_nibbles(f"{node.name}.unpack", count), (name, wide)))
+        return [*before, replace(item, buffers=tuple(buffers)), *after]
 
     def _item(self, node: Node) -> _Item:
         types, _ = self.graph.node_types(node)
@@ -131,7 +153,7 @@ class _Compilation:
                 if launch is not None:
                     steps.append(_close(launch, insns))
                     launch = None
-                steps.append(Host(name=item.node.name, proc=self._host_proc(item), buffers=item.buffers))
+                steps.append(Host(name=item.proc.name, proc=self._host_proc(item), buffers=item.buffers))
                 continue
             if launch is None:
                 launch = LaunchBuilder(self.config, uops, uop_address)
@@ -185,28 +207,33 @@ class _Compilation:
         for name, value in self.constants.items():
             data = pack_nibbles(value) if name in self.nibbles else np.ascontiguousarray(value).tobytes()
             dtype = "int4" if name in self.nibbles else value.dtype.name
-            buffers.append(self._buffer(name, Role.CONSTANT, value.shape, dtype, at))
+            buffers.append(self._buffer(name, Role.CONSTANT, dtype, at, value.shape))
             if data:
                 segments.append(Segment(address=at, data=data))
             at = align(at + len(data), self.alignment)
         for role, names in ((Role.INPUT, [v.name for v in self.graph.inputs]), (Role.OUTPUT, self.graph.outputs)):
             for name in names:
-                t = self.graph.types[name]
-                buffers.append(self._buffer(name, role, t.physical_shape, t.dtype.value, at))
-                at = align(at + t.nbytes, self.alignment)
+                buffers.append(self._buffer(name, role, self._dtype(name), at))
+                at = align(at + buffers[-1].nbytes, self.alignment)
         taken = {buffer.name for buffer in buffers}
         addresses, end = plan(self._lifetimes(taken), start=at, alignment=self.alignment)
         for name, address in sorted(addresses.items(), key=lambda item: (item[1], item[0])):
-            t = self.graph.types[name]
-            buffers.append(self._buffer(name, Role.WORKSPACE, t.physical_shape, t.dtype.value, address))
+            buffers.append(self._buffer(name, Role.WORKSPACE, self._dtype(name), address))
         return buffers, segments, end
 
-    def _buffer(self, name: str, role: Role, shape: tuple[int, ...], dtype: str, address: int) -> Buffer:
+    def _dtype(self, name: str) -> str:
+        """How the scalars of a value lie in the arena."""
+        return "int4" if name in self.nibbles else self.graph.types[self.wide.get(name, name)].dtype.value
+
+    def _buffer(self, name: str, role: Role, dtype: str, address: int, shape: tuple[int, ...] | None = None) -> Buffer:
+        value = self.wide.get(name, name)
+        if shape is None:
+            shape = self.graph.types[value].physical_shape
         nbytes = -(-int(np.prod(shape, dtype=np.int64)) * DTYPE_BITS[dtype] // 8)
         layout = None
-        if name in self.graph.layouts:
-            tile = self.graph.layouts[name]
-            layout = {"logical": list(self.graph.types[name].shape), "n": tile.n, "c": tile.c}
+        if value in self.graph.layouts:
+            tile = self.graph.layouts[value]
+            layout = {"logical": list(self.graph.types[value].shape), "n": tile.n, "c": tile.c}
         return Buffer(name=name, role=role, dtype=dtype, shape=shape, layout=layout, address=address, nbytes=nbytes)
 
     def _lifetimes(self, taken: set[str]) -> list[Lifetime]:
@@ -214,15 +241,15 @@ class _Compilation:
         for step, item in enumerate(self.items):
             for name in item.buffers:
                 last[name] = step
+        sizes = {
+            name: self._buffer(name, Role.WORKSPACE, self._dtype(name), 0).nbytes
+            for item in self.items
+            if (name := item.buffers[-1]) not in taken
+        }
         return [
-            Lifetime(
-                name=item.node.output,
-                nbytes=self.graph.types[item.node.output].nbytes,
-                first=step,
-                last=last[item.node.output],
-            )
+            Lifetime(name=name, nbytes=sizes[name], first=step, last=last[name])
             for step, item in enumerate(self.items)
-            if item.node.output not in taken
+            if (name := item.buffers[-1]) in sizes
         ]
 
 

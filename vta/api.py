@@ -232,7 +232,7 @@ def quantized_graph(
     ports = tuple(Port(name=v.name, shape=v.type.shape, dtype=v.type.dtype.value) for v in graph.inputs)
     samples = named_inputs(ports, calibration, subject="Calibration")
     parts = (part for part, _ in batches(samples, CALIBRATION_BATCH, fill=False))
-    quantized = quantize(prepare(graph), parts, config=config)
+    quantized = quantize(prepare(graph, config), parts, config=config)
     return rebatched(quantized.graph, batch)
 
 

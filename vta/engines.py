@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from runtime.errors import SessionError
 from runtime.session import HostFunction, Session
 from vta.batching import Array
@@ -55,7 +57,10 @@ def open_session(program: Program, engine: Engine, timeout: float | None = None)
 
 
 def viewed(proc: Proc, arrays: Sequence[Array]) -> list[Array]:
-    """Each array in the shape of its parameter. Raises SessionError, because the program may be a stranger's."""
+    """Each array in the shape of its parameter, and bytes (a buffer of 4-bit scalars) in its type.
+
+    Raises SessionError where they do not fit, because the program may be a stranger's.
+    """
     if len(arrays) != len(proc.params):
         raise SessionError(f"Host step {proc.name!r} must have {len(proc.params)} buffers, not {len(arrays)}")
     for array, parameter in zip(arrays, proc.params, strict=True):
@@ -64,7 +69,10 @@ def viewed(proc: Proc, arrays: Sequence[Array]) -> list[Array]:
                 f"Parameter {parameter.name!r} of host step {proc.name!r} must have the shape of its buffer, "
                 f"{list(array.shape)}, not {list(parameter.static_shape)}"
             )
-    return [array.reshape(parameter.static_shape) for array, parameter in zip(arrays, proc.params, strict=True)]
+    return [
+        array.view(parameter.type.numpy if array.dtype == np.uint8 else array.dtype).reshape(parameter.static_shape)
+        for array, parameter in zip(arrays, proc.params, strict=True)
+    ]
 
 
 def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:

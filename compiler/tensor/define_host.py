@@ -142,6 +142,22 @@ def relayout(name: str, shape: Shape4, source: Tile, target: Tile, *, dtype: DTy
     return Proc(name, (x, y), (Alloc(logical, body),))
 
 
+def pack_nibbles(name: str, elements: int) -> Proc:
+    """X int8 [elements] of values -8 to 7 to Y, two to a byte, the first in the low half; `elements` is even."""
+    x, y = Buffer.of("X", DType.INT8, (elements,)), Buffer.of("Y", DType.INT8, (elements // 2,))
+    low, high = (cast(DType.INT32, Load(x, (Var("i") * 2 + k,))) for k in range(2))
+    store = Store(y, (Var("i"),), cast(DType.INT8, low % 16 + high * 16))
+    return Proc(name, (x, y), (nest([("i", elements // 2)], store),))
+
+
+def unpack_nibbles(name: str, elements: int) -> Proc:
+    """The inverse of `pack_nibbles`."""
+    x, y = Buffer.of("X", DType.INT8, (elements // 2,)), Buffer.of("Y", DType.INT8, (elements,))
+    byte = x[(Var("i"),)]
+    stores = [Store(y, (Var("i") * 2 + k,), value >> 4) for k, value in enumerate((byte * 16, byte))]
+    return Proc(name, (x, y), (nest([("i", elements // 2)], *stores),))
+
+
 def copy(name: str, elements: int, dtype: DType) -> Proc:
     """X to Y, the same elements in the same order: a reshape."""
     x, y = Buffer.of("X", dtype, (elements,)), Buffer.of("Y", dtype, (elements,))

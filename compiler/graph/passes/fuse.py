@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -23,15 +24,18 @@ class Fuse(Pass):
     Afterwards no `Conv` with one group and constant parameters, no `Relu`, no `Clip` and no `Add` of two values of one
     type is left: they are `FusedConv` and `FusedAdd`. A value with several readers is not absorbed; the residual itself
     may have any number of readers. Where both operands of an addition are convolutions the later one absorbs it.
+
+    residual: whether convolutions absorb additions.
     """
 
     name: ClassVar[str] = "fuse"
+    residual: bool = True
 
     def apply(self, graph: Graph) -> Graph:
-        return rewrite(graph, _fuse)
+        return rewrite(graph, partial(_fuse, residual=self.residual))
 
 
-def _fuse(rewriter: Rewriter, node: Node) -> str | None:
+def _fuse(rewriter: Rewriter, node: Node, *, residual: bool) -> str | None:
     match node.op:
         case Conv():
             return _conv(rewriter, node, node.op)
@@ -40,7 +44,7 @@ def _fuse(rewriter: Rewriter, node: Node) -> str | None:
         case Clip():
             return _activation(rewriter, node, node.op.lo, node.op.hi)
         case Add() if rewriter.type(node.inputs[0]) == rewriter.type(node.inputs[1]):
-            return _addition(rewriter, node)
+            return _addition(rewriter, node, residual=residual)
         case _:
             return None
 
@@ -65,8 +69,8 @@ def _activation(rewriter: Rewriter, node: Node, lo: float, hi: float) -> str:
     return rewriter.emit(both, before.inputs, like=before, output=node.output)
 
 
-def _addition(rewriter: Rewriter, node: Node) -> str:
-    for value in sorted(node.inputs, key=rewriter.position, reverse=True):
+def _addition(rewriter: Rewriter, node: Node, *, residual: bool) -> str:
+    for value in sorted(node.inputs, key=rewriter.position, reverse=True) if residual else ():
         conv = _absorbable(rewriter, value)
         if conv is None or not isinstance(conv.op, FusedConv) or len(conv.inputs) == 4:
             continue

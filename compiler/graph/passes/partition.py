@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from compiler.graph.ir import Graph, Op, Place, Placement
+from compiler.graph.ir import Graph, Node, Op, Place, Placement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.passes.base import Pass
+from vta_hw.spec.config import VTAConfig
 
 ON_ACCELERATOR: Final = (QConv2d, QAdd, QMaxPool2d, QAvgPool2d)
+WITH_RESIDUAL: Final = 5
+"""Inputs of a convolution that adds a residual."""
 
 HOST_REASONS: Final[Mapping[type[Op], str]] = MappingProxyType(
     {
@@ -26,17 +29,26 @@ HOST_REASONS: Final[Mapping[type[Op], str]] = MappingProxyType(
 )
 
 
+def adds_activations(config: VTAConfig) -> bool:
+    """Whether the accumulator can load activations: ACC_8BIT, the one load that widens, reads 8-bit scalars."""
+    return config.inp_bits == 8
+
+
 @dataclass(frozen=True, kw_only=True)
 class Partition(Pass):
-    """Afterwards every node has a placement: the accelerator for the q ops, the host, with a reason, for all else."""
+    """Afterwards every node has a placement: the accelerator for the q ops it can do, the host, with a reason, else."""
 
     name: ClassVar[str] = "partition"
+    config: VTAConfig
 
     def apply(self, graph: Graph) -> Graph:
-        return replace(graph, nodes=tuple(replace(node, placement=placement_of(node.op)) for node in graph.nodes))
+        nodes = tuple(replace(node, placement=placement_of(node, self.config)) for node in graph.nodes)
+        return replace(graph, nodes=nodes)
 
 
-def placement_of(op: Op) -> Placement:
-    if isinstance(op, ON_ACCELERATOR):
+def placement_of(node: Node, config: VTAConfig) -> Placement:
+    if not isinstance(node.op, ON_ACCELERATOR):
+        return Placement(place=Place.HOST, reason=HOST_REASONS.get(type(node.op), "float32 arithmetic"))
+    if adds_activations(config) or (isinstance(node.op, QConv2d) and len(node.inputs) < WITH_RESIDUAL):
         return Placement(place=Place.ACCELERATOR)
-    return Placement(place=Place.HOST, reason=HOST_REASONS.get(type(op), "float32 arithmetic"))
+    return Placement(place=Place.HOST, reason=f"{config.inp_bits}-bit activations, of which the accumulator loads none")

@@ -10,14 +10,14 @@ from compiler.graph.passes.base import run_passes
 from compiler.graph.passes.convolution import DenseToConv, ExpandGroups, FoldAffine
 from compiler.graph.passes.fuse import Fuse
 from compiler.graph.passes.layout import AssignLayouts
-from compiler.graph.passes.partition import Partition
+from compiler.graph.passes.partition import Partition, adds_activations
 from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity, SinkReshapes
 from compiler.graph.quantize.convert import quantize
 from compiler.graph.quantize.report import Quantized
 from compiler.graph.quantize.values import QuantizeOptions
 from vta_hw.spec.config import VTAConfig
 
-PREPARE = (
+SIMPLIFY = (
     RemoveIdentity(),
     FoldConstants(),
     SinkReshapes(),
@@ -25,19 +25,18 @@ PREPARE = (
     SinkReshapes(),  # those that dense layers brought
     FoldAffine(),
     ExpandGroups(),
-    Fuse(),
 )
-"""From a graph as imported to the float graph that the quantiser reads."""
+"""From a graph as imported to convolutions, additions, activations and pools."""
 
 
-def prepare(graph: Graph) -> Graph:
-    """`graph` after `PREPARE`: the same function, up to float rounding of folded weights."""
-    return run_passes(graph, PREPARE)
+def prepare(graph: Graph, config: VTAConfig) -> Graph:
+    """The float graph that the quantiser reads: the same function, up to float rounding of folded weights."""
+    return run_passes(graph, (*SIMPLIFY, Fuse(residual=adds_activations(config))))
 
 
 def place(graph: Graph, config: VTAConfig) -> Graph:
     """A quantised graph with layouts and placements: what the back ends read."""
-    return run_passes(graph, (AssignLayouts(config=config), Partition()))
+    return run_passes(graph, (AssignLayouts(config=config), Partition(config=config)))
 
 
 def quantize_model(
@@ -48,5 +47,5 @@ def quantize_model(
     options: QuantizeOptions | None = None,
 ) -> Quantized:
     """From a graph as imported to one that the back ends read. See `quantize` for the arguments and errors."""
-    quantized = quantize(prepare(graph), batches, config=config, options=options)
+    quantized = quantize(prepare(graph, config), batches, config=config, options=options)
     return replace(quantized, graph=place(quantized.graph, config))

@@ -25,6 +25,7 @@ from compiler.graph.passes.pipeline import prepare
 from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity, SinkReshapes
 from compiler.graph.text import to_text
 from tests.compiler.graph.build import Builder, floats
+from vta_hw.spec.config import VTAConfig
 
 
 def nodes(graph: Graph) -> list[str]:
@@ -242,7 +243,7 @@ def test_prepare_a_whole_network() -> None:
     hidden = b(Clip(lo=0.0, hi=6.0), batch_norm(b, b(Dense(), b(Flatten(), pooled), b.constant(floats(5, 4))), 5))
     y = b(Softmax(), b(Add(), b(Dense(), hidden, b.constant(floats(3, 5))), b.constant(floats(3))))
     graph = b.graph(y)
-    result = prepare(graph)
+    result = prepare(graph, VTAConfig())
     assert [node.op.kind for node in result.nodes] == [
         "fused_conv", "fused_conv", "max_pool", "global_average_pool", "fused_conv", "fused_conv", "reshape", "softmax",
     ]  # fmt: skip

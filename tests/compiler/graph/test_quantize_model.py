@@ -84,7 +84,7 @@ def test_quantised_answers_are_near_the_float_ones(name: str, tolerance: float) 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_layouts_change_no_answer_and_are_what_readers_want(name: str) -> None:
     config = CONFIGS[name]
-    quantized = quantize(prepare(network()), BATCHES, config=config)
+    quantized = quantize(prepare(network(), config), BATCHES, config=config)
     placed = place(quantized.graph, config)
     x = {"x": BATCHES[1]["x"][:2]}
     before, after = evaluate_all(quantized.graph, x), evaluate_all(placed, x)
