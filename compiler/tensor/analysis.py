@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.tensor.affine import Affine, Range, affine, bounds
 from compiler.tensor.ir import (
@@ -91,9 +91,16 @@ def find_loop(proc: Proc, name: str) -> Site | None:
 def separated(touched: Sequence[Access], var: str, outer: Sequence[Range]) -> bool:
     """Whether different iterations of `var` touch different elements in all of `touched`, accesses to one buffer.
 
+    `outer` are the loops around what was analysed, outermost first, `var` among them; those outside of `var` stand
+    still and those inside run.
+
     Sufficient condition: in some dimension every index is ``stride*var + rest`` with the same stride and the same outer
     variables, and all the rests together span less than one stride.
     """
+    inside = [loop.name for loop in outer].index(var) + 1
+    if inside < len(outer):
+        touched = [replace(access, loops=(*outer[inside:], *access.loops)) for access in touched]
+        outer = outer[:inside]
     return any(_separated_in(touched, var, outer, axis) for axis in range(len(touched[0].index)))
 
 

@@ -5,19 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from compiler.tensor.affine import Affine, Range, affine, bounds, simplify, symbolic_box, variables
-from compiler.tensor.analysis import (
-    Access,
-    Site,
-    accesses,
-    conflicts,
-    find_loop,
-    innermost,
-    loops_of,
-    only_reductions,
-    padded_read,
-    separated,
-)
+from compiler.tensor.affine import affine, simplify, variables
+from compiler.tensor.analysis import Site, accesses, conflicts, find_loop, innermost, padded_read, separated
 from compiler.tensor.ir import (
     Alloc,
     Binary,
@@ -49,27 +38,26 @@ from compiler.tensor.ir import (
     nest,
     rebind,
     substitute,
-    walk,
 )
-
-
-class IllegalRewrite(Exception):
-    """The rewrite would change the meaning, or names something that does not exist; the message says the rule."""
-
-
-def site_of(proc: Proc, loop: str) -> Site:
-    site = find_loop(proc, loop)
-    if site is None:
-        names = ", ".join(site.loop.var.name for site in loops_of(proc.body))
-        raise IllegalRewrite(f"loop must be one of {names}, not {loop!r}")
-    return site
-
-
-def _fresh(proc: Proc, *names: str) -> None:
-    taken = {site.loop.var.name for site in loops_of(proc.body)}
-    for name in names:
-        if name in taken:
-            raise IllegalRewrite(f"new loop name must not be in use, {name!r} is")
+from compiler.tensor.legality import (
+    Box,
+    IllegalRewrite,
+    Padding,
+    alloc_of,
+    box_of,
+    check_independent,
+    check_new_buffer,
+    check_new_loops,
+    check_order,
+    check_written_once,
+    loops_around,
+    may_leave,
+    padding_of,
+    range_of,
+    site_of,
+)
+from compiler.tensor.printer import format_expr
+from compiler.tensor.unify import unify
 
 
 def _replace_loop(body: Body, loop: str, new: Callable[[For], Body]) -> Body:
@@ -82,10 +70,6 @@ def _replace_loop(body: Body, loop: str, new: Callable[[For], Body]) -> Body:
             if inner is not stmt.body:
                 return (*body[:place], replace(stmt, body=inner), *body[place + 1 :])
     return body
-
-
-def _range(loop: For) -> Range:
-    return Range(loop.var.name, loop.extent)
 
 
 def _simplified(body: Body) -> Body:
@@ -114,10 +98,10 @@ def _simplified(body: Body) -> Body:
 def split(proc: Proc, loop: str, factor: int, outer: str, inner: str) -> Proc:
     site = site_of(proc, loop)
     if not isinstance(site.loop.extent, Const):
-        raise IllegalRewrite(f"extent of loop {loop!r} must be constant, not {site.loop.extent!r}")
+        raise IllegalRewrite(f"extent of loop {loop!r} must be constant, not {format_expr(site.loop.extent)}")
     if factor < 1:
         raise IllegalRewrite(f"factor must be at least 1, not {factor}")
-    _fresh(proc, outer, inner)
+    check_new_loops(proc, outer, inner)
     extent = constant(site.loop.extent)
     whole = extent % factor == 0
     origin = Var(outer) * factor
@@ -153,35 +137,21 @@ def reorder(proc: Proc, *names: str) -> Proc:
     for position, name in enumerate(names):
         if set(names[position + 1 :]) & variables(by_name[name].extent):
             raise IllegalRewrite(f"extent of loop {name!r} must not use a loop that moves inside it")
-    _check_order_free(first, loops, body, names)
+    check_order(first, loops, [by_name[name] for name in names], body)
     inner = body
     for name in reversed(names):
         inner = (replace(by_name[name], body=inner),)
     return proc.with_body(_replace_loop(proc.body, first.loop.var.name, lambda _: inner))
 
 
-def _check_order_free(first: Site, loops: list[For], body: Body, names: tuple[str, ...]) -> None:
-    """Every pair of loops that changes places must carry no dependence together."""
-    old = [loop.var.name for loop in loops]
-    swapped = [(a, b) for i, a in enumerate(old) for b in old[i + 1 :] if names.index(a) > names.index(b)]
-    outer = (*first.outer, *(_range(loop) for loop in loops))
-    for buffer, touched in conflicts(accesses(body)).items():
-        if only_reductions(body, buffer):
-            continue
-        free = {name for name in old if separated(touched, name, outer)}
-        for a, b in swapped:
-            if a not in free and b not in free:
-                raise IllegalRewrite(f"loops {a!r} and {b!r} must not both carry a dependence, they do on {buffer}")
-
-
 def fuse(proc: Proc, outer: str, inner: str, fused: str) -> Proc:
     site = site_of(proc, outer)
     loops, body = _nest_below(site, {outer, inner})
-    if loops[0].var.name != outer or loops[1].var.name != inner:
+    if [loop.var.name for loop in loops] != [outer, inner]:
         raise IllegalRewrite(f"loop {inner!r} must be directly inside {outer!r}")
-    _fresh(proc, fused)
-    if not all(isinstance(loop.extent, Const) for loop in loops):
-        raise IllegalRewrite(f"extents of loops {outer!r} and {inner!r} must be constant")
+    check_new_loops(proc, fused)
+    if not all(isinstance(loop.extent, Const) and constant(loop.extent) > 0 for loop in loops):
+        raise IllegalRewrite(f"extents of loops {outer!r} and {inner!r} must be constants of at least 1")
     extent = constant(loops[1].extent)
     count = constant(loops[0].extent) * extent
     values: dict[str, Expr] = {outer: Var(fused) // extent, inner: Var(fused) % extent}
@@ -198,7 +168,7 @@ def merge(proc: Proc, first: str, second: str) -> Proc:
         raise IllegalRewrite(f"loops {first!r} and {second!r} must have one extent and kind")
     renamed = substitute(b.loop.body, {second: Var(first)})
     both_bodies = (*a.loop.body, *renamed)
-    outer = (*a.outer, _range(a.loop))
+    outer = (*a.outer, range_of(a.loop))
     for buffer, touched in conflicts(accesses(both_bodies)).items():
         if a.loop.extent != Const(1) and not separated(touched, first, outer):
             raise IllegalRewrite(f"iterations of {first!r} and {second!r} must touch {buffer} apart from each other")
@@ -226,27 +196,14 @@ def merge(proc: Proc, first: str, second: str) -> Proc:
 
 def set_kind(proc: Proc, loop: str, kind: LoopKind) -> Proc:
     site = site_of(proc, loop)
-    if kind not in (LoopKind.SERIAL, LoopKind.UNROLLED):
-        outer = (*site.outer, _range(site.loop))
-        for buffer, touched in conflicts(accesses(site.loop.body)).items():
-            if not separated(touched, loop, outer):
-                raise IllegalRewrite(
-                    f"iterations of {kind.value} loop {loop!r} must be independent, they share {buffer}"
-                )
+    check_independent(site.loop.body, loop, kind, (*site.outer, range_of(site.loop)))
     if kind is LoopKind.UNROLLED and not isinstance(site.loop.extent, Const):
         raise IllegalRewrite(f"extent of unrolled loop {loop!r} must be constant")
     return proc.with_body(_replace_loop(proc.body, loop, lambda stmt: (replace(stmt, kind=kind),)))
 
 
-def _find_alloc(proc: Proc, buffer: str) -> Alloc:
-    for stmt in walk(proc.body):
-        if isinstance(stmt, Alloc) and stmt.buffer.name == buffer:
-            return stmt
-    raise IllegalRewrite(f"buffer must be allocated in the procedure, {buffer!r} is not")
-
-
 def set_scope(proc: Proc, buffer: str, scope: Scope) -> Proc:
-    _find_alloc(proc, buffer)
+    alloc_of(proc, buffer)
 
     def at(stmt: Stmt) -> Body | None:
         if isinstance(stmt, Alloc) and stmt.buffer.name == buffer:
@@ -254,23 +211,6 @@ def set_scope(proc: Proc, buffer: str, scope: Scope) -> Proc:
         return None
 
     return proc.with_body(rebind(map_body(proc.body, lambda _: None, at)))
-
-
-Box = list[tuple[Expr, Expr]]
-
-
-def _box(touched: list[Access], outer: tuple[Range, ...], clip: list[bool]) -> Box:
-    """Origin and size, for each dimension, of what all accesses touch. They must agree on both."""
-    boxes = []
-    for access in touched:
-        box = []
-        for index, limit, cut in zip(access.index, access.buffer.shape, clip, strict=True):
-            origin, size = symbolic_box(index, outer, access.loops, limit if cut else None)
-            box.append((origin, size))
-        boxes.append(box)
-    if any(box != boxes[0] for box in boxes):
-        raise IllegalRewrite(f"all accesses to {touched[0].buffer.name} must cover one region")
-    return boxes[0]
 
 
 def _moved(body: Body, old: str, new: Buffer, origins: list[Expr]) -> Body:
@@ -293,15 +233,15 @@ def _moved(body: Body, old: str, new: Buffer, origins: list[Expr]) -> Body:
 
 
 def narrow(proc: Proc, buffer: str, loop: str) -> Proc:
-    alloc = _find_alloc(proc, buffer)
+    alloc = alloc_of(proc, buffer)
     site = site_of(proc, loop)
     inside = list(accesses(site.loop.body))
     touched = [access for access in inside if access.buffer.name == buffer]
     everywhere = [access for access in accesses(alloc.body) if access.buffer.name == buffer]
     if not touched or len(touched) != len(everywhere):
         raise IllegalRewrite(f"buffer {buffer!r} must be used inside loop {loop!r}, and only there")
-    allocated_at = {r.name for r in _loops_around_alloc(proc, buffer)}
-    outer = (*site.outer, _range(site.loop))
+    allocated_at = {r.name for r in loops_around(proc, buffer)}
+    outer = (*site.outer, range_of(site.loop))
     for crossed in outer:
         if (
             crossed.name not in allocated_at
@@ -309,7 +249,7 @@ def narrow(proc: Proc, buffer: str, loop: str) -> Proc:
             and not separated(touched, crossed.name, outer)
         ):
             raise IllegalRewrite(f"iterations of loop {crossed.name!r} must not share elements of {buffer!r}")
-    box = _box(touched, outer, [False] * len(alloc.buffer.shape))
+    box = box_of(touched, outer, [False] * len(alloc.buffer.shape))
     small = replace(alloc.buffer, shape=tuple(size for _, size in box))
     body = _moved(site.loop.body, buffer, small, [origin for origin, _ in box])
 
@@ -320,57 +260,43 @@ def narrow(proc: Proc, buffer: str, loop: str) -> Proc:
     return proc.with_body(_replace_loop(without, loop, lambda stmt: (replace(stmt, body=_live_range(body, small)),)))
 
 
-def _loops_around_alloc(proc: Proc, buffer: str) -> tuple[Range, ...]:
-    def visit(body: Body, outer: tuple[Range, ...]) -> tuple[Range, ...] | None:
-        for stmt in body:
-            match stmt:
-                case Alloc() if stmt.buffer.name == buffer:
-                    return outer
-                case For():
-                    found = visit(stmt.body, (*outer, _range(stmt)))
-                case If() | Alloc() | Mapped():
-                    found = visit(stmt.body, outer)
-                case _:
-                    found = None
-            if found is not None:
-                return found
-        return None
-
-    return visit(proc.body, ()) or ()
-
-
 def stage(proc: Proc, buffer: str, loop: str | None, scope: Scope, name: str, dtype: DType | None) -> Proc:
     site = site_of(proc, loop) if loop is not None else None
     body = site.loop.body if site else proc.body
-    outer = (*site.outer, _range(site.loop)) if site else ()
+    outer = (*site.outer, range_of(site.loop)) if site else ()
     touched = [access for access in accesses(body) if access.buffer.name == buffer]
     if not touched or any(access.write for access in touched):
         raise IllegalRewrite(f"buffer {buffer!r} must be read and not written in {loop or proc.name!r}")
-    _fresh(proc, *(f"{name}.{axis}" for axis in range(len(touched[0].index))))
-    source, inside = _padding_of(body, buffer)
-    box = _box(
-        touched,
-        outer,
-        [axis not in inside and _may_leave(touched, axis, outer) for axis in range(len(touched[0].index))],
-    )
+    source, padding = padding_of(body, buffer)
+    rank = len(source.shape)
+    check_new_buffer(proc, name)
+    check_new_loops(proc, *(f"{name}.{axis}" for axis in range(rank)))
+    leaving = [may_leave(touched, axis, outer, padding) for axis in range(rank)]
+    if padding and any(leaving):
+        raise IllegalRewrite(f"padded reads of {buffer!r} must compare every index that may leave it")
+    box = box_of(touched, outer, leaving)
     staged = Buffer(name, dtype or source.type, tuple(size for _, size in box), scope)
-    axes = [Var(f"{name}.{axis}") for axis in range(len(box))]
-    at = tuple(simplify(origin + axis) for (origin, _), axis in zip(box, axes, strict=True))
-    value: Expr = Load(source, at)
-    if inside:
-        conditions = [
-            Compare(c.op, _rebase(c.a, at[axis]), _rebase(c.b, at[axis])) for axis, cs in inside.items() for c in cs
-        ]
-        value = Select(both(*conditions), value, Const(0, source.type))
-    copy = nest(
-        [(axis.name, size) for axis, (_, size) in zip(axes, box, strict=True)],
-        Store(staged, tuple(axes), cast(staged.type, value)),
-    )
+    copy = _copy(source, staged, box, padding)
     reading = _moved(_unpadded(body, buffer, dtype), buffer, staged, [origin for origin, _ in box])
     new_body = _live_range(reading, staged, (copy,))
     if site is None:
         return proc.with_body(new_body)
     return proc.with_body(_replace_loop(proc.body, site.loop.var.name, lambda stmt: (replace(stmt, body=new_body),)))
+
+
+def _copy(source: Buffer, staged: Buffer, box: Box, padding: Padding) -> Stmt:
+    """``staged = source`` in `box`, with zero where the conditions of `padding` do not hold."""
+    axes = [Var(f"{staged.name}.{axis}") for axis in range(len(box))]
+    at = tuple(simplify(origin + axis) for (origin, _), axis in zip(box, axes, strict=True))
+    value: Expr = Load(source, at)
+    if padding:
+        conditions = [
+            Compare(c.op, _rebase(c.a, at[axis]), _rebase(c.b, at[axis])) for axis, cs in padding.items() for c in cs
+        ]
+        value = Select(both(*conditions), value, Const(0, source.type))
+    store = Store(staged, tuple(axes), cast(staged.type, value))
+    loops = [(axis.name, size) for axis, (_, size) in zip(axes, box, strict=True)]
+    return nest(loops, store) if loops else store
 
 
 def _live_range(body: Body, buffer: Buffer, before: Body = ()) -> Body:
@@ -385,48 +311,6 @@ def _live_range(body: Body, buffer: Buffer, before: Body = ()) -> Body:
 
 def _rebase(expr: Expr, index: Expr) -> Expr:
     return expr if isinstance(expr, Const) else index
-
-
-def _may_leave(touched: list[Access], axis: int, outer: tuple[Range, ...]) -> bool:
-    for access in touched:
-        low, high = bounds(access.index[axis], (*outer, *access.loops))
-        if low < 0 or high >= constant(access.buffer.shape[axis]):
-            return True
-    return False
-
-
-def _padding_of(body: Body, buffer: str) -> tuple[Buffer, dict[int, list[Compare]]]:
-    """The buffer and, by axis, the conditions of the padded reads of it. All reads must be padded alike, with zero."""
-    found: list[tuple[Buffer, dict[int, list[Compare]]]] = []
-
-    def visit(expr: Expr) -> Expr | None:
-        read = padded_read(expr)
-        if read is not None and read.load.buffer.name == buffer:
-            if read.fill != Const(0, read.fill.dtype):
-                raise IllegalRewrite(f"padding of {buffer!r} must be zero, not {read.fill!r}")
-            found.append((read.load.buffer, _by_axis(read.load, read.inside)))
-            return expr
-        if isinstance(expr, Load) and expr.buffer.name == buffer:
-            found.append((expr.buffer, {}))
-        return None
-
-    map_body(body, visit)
-    if any(one != found[0] for one in found):
-        raise IllegalRewrite(f"all reads of {buffer!r} must be padded alike")
-    return found[0]
-
-
-def _by_axis(load: Load, conditions: tuple[Expr, ...]) -> dict[int, list[Compare]]:
-    by_axis: dict[int, list[Compare]] = {}
-    forms: list[Affine] = [affine(index) for index in load.index]
-    for condition in conditions:
-        subject = None
-        if isinstance(condition, Compare):
-            subject = condition.b if isinstance(condition.a, Const) else condition.a
-        if not isinstance(condition, Compare) or subject is None or affine(subject) not in forms:
-            raise IllegalRewrite(f"condition of a padded read must compare one of its indices, not {condition!r}")
-        by_axis.setdefault(forms.index(affine(subject)), []).append(condition)
-    return by_axis
 
 
 def _unpadded(body: Body, buffer: str, dtype: DType | None) -> Body:
@@ -448,10 +332,11 @@ def _unpadded(body: Body, buffer: str, dtype: DType | None) -> Body:
 def split_fill(proc: Proc, loop: str, new: str) -> Proc:
     site = site_of(proc, loop)
     found = innermost(site.loop)
-    if found is None or not isinstance(found[2].value, Const) or found[1]:
-        raise IllegalRewrite(f"nest at {loop!r} must fill a buffer with a constant")
+    if found is None or not isinstance(found[2].value, Const) or found[1] or not found[2].value.type.is_integer:
+        raise IllegalRewrite(f"nest at {loop!r} must fill a buffer with a constant integer")
     loops, _, store = found
-    _fresh(proc, *(one.var.name + new for one in loops))
+    check_written_once(store, [range_of(one) for one in loops], site.outer)
+    check_new_loops(proc, *(one.var.name + new for one in loops))
     value = store.value
     assert isinstance(value, Const)
     zero = Store(store.buffer, store.index, Const(0, value.type))
@@ -474,6 +359,12 @@ def drop_unit_loops(proc: Proc) -> Proc:
         return None
 
     return proc.with_body(_simplified(map_body(proc.body, lambda _: None, at)))
+
+
+def map_on(proc: Proc, loop: str, instruction: Proc) -> Proc:
+    if unify(instruction, site_of(proc, loop).loop) is None:
+        raise IllegalRewrite(f"loop {loop!r} must compute what {instruction.name} does")
+    return mark(proc, loop, instruction.name)
 
 
 def mark(proc: Proc, loop: str, instruction: str) -> Proc:

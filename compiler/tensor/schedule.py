@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from compiler.errors import CompileError
 from compiler.tensor import rewrite
 from compiler.tensor.ir import DType, LoopKind, Proc, Scope
-from compiler.tensor.unify import unify
+from compiler.tensor.legality import IllegalRewrite
 
 Argument = str | int | tuple[str, ...] | Scope | DType | LoopKind | None
 
@@ -46,11 +46,14 @@ class Schedule:
         return schedule
 
     def _apply(self, primitive: str, rewriting: Callable[..., Proc], *arguments: Argument) -> None:
+        self._rewrite(primitive, rewriting, *arguments)
+        self.trace.append(Step(primitive, arguments))
+
+    def _rewrite(self, primitive: str, rewriting: Callable[..., Proc], *arguments: Argument | Proc) -> None:
         try:
             self.proc = rewriting(self.proc, *arguments)
-        except rewrite.IllegalRewrite as error:
+        except IllegalRewrite as error:
             raise ScheduleError(f"{primitive} in {self.proc.name}: {error}") from None
-        self.trace.append(Step(primitive, arguments))
 
     def split(self, loop: str, factor: int, outer: str, inner: str) -> None:
         """Replace `loop` by `outer` over chunks of `factor` and `inner` within one; the last may be shorter."""
@@ -100,10 +103,7 @@ class Schedule:
 
     def map(self, loop: str, instruction: Proc) -> None:
         """Declare that hardware executes the nest at `loop` by `instruction`, with whose meaning it unifies."""
-        site = rewrite.site_of(self.proc, loop)
-        if unify(instruction, site.loop) is None:
-            raise ScheduleError(f"map in {self.proc.name}: loop {loop!r} must compute what {instruction.name} does")
-        self.proc = rewrite.mark(self.proc, loop, instruction.name)
+        self._rewrite("map", rewrite.map_on, loop, instruction)
         self.trace.append(Step("mark", (loop, instruction.name)))
 
     def mark(self, loop: str, instruction: str) -> None:
