@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from compiler.tensor.affine import Affine, affine
+from compiler.tensor.affine import Affine, affine, variables
 from compiler.tensor.analysis import innermost
 from compiler.tensor.ir import (
     Binary,
@@ -30,6 +30,7 @@ from compiler.tensor.ir import (
     Var,
     conjuncts,
     constant,
+    walk_expr,
 )
 
 IMMEDIATE = Buffer.of("imm", DType.INT32, (), Scope.LOCAL)
@@ -92,6 +93,8 @@ class _Unifier:
     def check_tile_loops(self, loops: list[For]) -> bool:
         """The innermost loops run over exactly one tile; the others choose the tile and repeat the instruction."""
         bound = set(self.vars.values())
+        if len(bound) != len(self.vars):
+            return False  # a diagonal
         repeat, tile = loops[: len(loops) - len(bound)], loops[len(loops) - len(bound) :]
         if {loop.var.name for loop in tile} != bound:
             return False
@@ -100,8 +103,8 @@ class _Unifier:
             if extents.get(self.vars.get(formal, ""), Const(1)) != Const(extent):
                 return False
         self.match.loops = repeat
-        used = {atom for op in self.match.operands.values() for form in op.tile for atom in form.terms}
-        return not any(Var(name) in used for name in bound)
+        places = [form.expr for operand in self.match.operands.values() for form in operand.tile]
+        return all(_is_fixed(expr, bound) for expr in (*places, *self.match.guards, *self.match.inside))
 
     def _expr(self, formal: Expr, actual: Expr) -> bool:
         match formal, actual:
@@ -161,3 +164,8 @@ class _Unifier:
         if self.tile[formal.name] == 1 and isinstance(actual, Const):
             return constant(actual) == 0
         return isinstance(actual, Var) and self.vars.setdefault(formal.name, actual.name) == actual.name
+
+
+def _is_fixed(expr: Expr, tile: set[str]) -> bool:
+    """Whether `expr` has one value for the whole tile, known from loop variables alone."""
+    return not variables(expr) & tile and not any(isinstance(node, Load) for node in walk_expr(expr))
