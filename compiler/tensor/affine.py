@@ -177,7 +177,10 @@ def symbolic_box(
     With a `limit` the interval is cut to ``0 <= expr < limit``; its size may then be zero or negative.
     """
     form = affine(expr)
-    lows, highs = _highest(form, loops, -1), _highest(form, loops, 1)
+    if variables(expr) & {loop.name for loop in loops}:
+        lows, highs = _highest(form, loops, -1), _highest(form, loops, 1)
+    else:  # one value, which taking its extrema apart would hide
+        lows, highs = [form], [form]
     if limit is not None:
         lows, highs = [*lows, Affine(0, {})], [*highs, affine(limit) - Affine(1, {})]
     lows, highs = _tightest(lows, outer, -1), _tightest(highs, outer, 1)
