@@ -118,7 +118,8 @@ def transfers(sram: int, dram: int, axes: Sequence[CopyAxis]) -> Iterator[Transf
     if any(axis.total <= 0 for axis in axes):
         return
     joined = _join([axis for axis in axes if axis.total > 1 or axis.padded])
-    x = joined.pop() if joined and joined[-1].dram == 1 and _fits(joined[-1]) else CopyAxis(1, 1, 1)
+    x = joined.pop() if joined and (joined[-1].sram, joined[-1].dram) == (1, 1) and _fits(joined[-1]) else None
+    x = x or CopyAxis(1, 1, 1)
     y = (
         joined.pop()
         if joined and joined[-1].sram == x.total and _fits(joined[-1]) and joined[-1].dram <= MOST_SIZE
@@ -137,20 +138,28 @@ def _fits(axis: CopyAxis) -> bool:
 
 
 def _join(axes: list[CopyAxis]) -> list[CopyAxis]:
-    """Join neighbours that are contiguous on both sides; padding survives on the outer one, counted in elements."""
+    """Join neighbours that are contiguous on both sides, as far as one axis of an instruction reaches.
+
+    Padding survives on the outer one, counted in elements.
+    """
     joined: list[CopyAxis] = []  # innermost first
     for axis in reversed(axes):
         inner = joined[-1] if joined else None
-        if (
-            inner is None
-            or inner.padded
-            or (axis.sram, axis.dram) != (inner.sram * inner.size, inner.dram * inner.size)
-        ):
+        whole = _whole(axis, inner) if inner is not None else None
+        if whole is None:
             joined.append(axis)
-            continue
-        n = inner.size
-        joined[-1] = CopyAxis(axis.size * n, inner.sram, inner.dram, axis.before * n, axis.after * n)
+        else:
+            joined[-1] = whole
     return joined[::-1]
+
+
+def _whole(axis: CopyAxis, inner: CopyAxis) -> CopyAxis | None:
+    """The axis that covers both, if there is one."""
+    n = inner.size
+    if inner.padded or (axis.sram, axis.dram) != (inner.sram * n, inner.dram * n):
+        return None
+    whole = CopyAxis(axis.size * n, inner.sram, inner.dram, axis.before * n, axis.after * n)
+    return whole if _fits(whole) else None
 
 
 def _plane(sram: int, dram: int, y: CopyAxis, x: CopyAxis) -> Iterator[Transfer]:
