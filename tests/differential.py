@@ -1,0 +1,167 @@
+"""Random configurations, random quantised graphs, and the comparison of every answer to them.
+
+A seed gives a configuration, a graph and its inputs, always the same. `check` compiles the graph for the accelerator
+and for the CPU, runs both, and compares them with each other, bytes of padding included, and with the numpy reference.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from compiler.driver import Target, compile_graph
+from compiler.errors import LoweringError
+from compiler.graph.evaluate import evaluate
+from compiler.graph.ir import Array, Graph
+from compiler.graph.passes.layout import AssignLayouts
+from runtime.devices.functional import FunctionalDevice
+from runtime.session import Session
+from tests.random_layers import Draw, add, chain, convolution, dense, pool, shape_of
+from vta.api import from_stored, port_of, to_stored
+from vta.engines import Engine, host_loader, open_session
+from vta_hw.spec.config import ConfigError, VTAConfig
+from vta_hw.spec.program import Program
+
+INT16_WEIGHTS, INT16_INPUTS = 0.2, 0.08
+"""How often the weights, and the activations, have 16 bits instead of 8."""
+
+ADDRESSED_BY_LAYOUT = 0.8
+"""How often the inputs lie as the accelerator wants them; otherwise the host has to move them, which costs time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One graph on one configuration, with inputs."""
+
+    seed: int
+    config: VTAConfig
+    graph: Graph
+    inputs: Mapping[str, Array]
+
+    def __str__(self) -> str:
+        types = self.graph.types
+        nodes = [f"{node.op} on {', '.join(str(types[name]) for name in node.inputs)}" for node in self.graph.nodes]
+        return f"seed {self.seed}: {self.config.name} bus {self.config.bus_bits}: {'; '.join(nodes)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """problems: what differs, nothing if all answers agree. refusal: the sentence, if the configuration is too small.
+
+    values: how many different numbers the outputs hold; a case of few distinguishes little.
+    """
+
+    problems: tuple[str, ...] = ()
+    refusal: str | None = None
+    values: int = 0
+
+
+def random_config(r: random.Random) -> VTAConfig:
+    """Any valid configuration: buffers from the smallest, which hold two elements, to the default ones."""
+    while True:
+        batch, block_in = r.choice([0, 0, 0, 1, 2]), r.randint(1, 5)
+        block_out = r.choice([block_in, r.randint(1, 5)])
+        inp_width = 4 if r.random() < INT16_INPUTS else 3
+        wgt_width = 4 if r.random() < INT16_WEIGHTS else 3
+        try:
+            return VTAConfig(
+                log_inp_width=inp_width,
+                log_wgt_width=wgt_width,
+                log_batch=batch,
+                log_block_in=block_in,
+                log_block_out=block_out,
+                log_uop_buff_size=2 + r.choice([1, 2, 3, 6, 10, 13]),
+                log_inp_buff_size=batch + block_in + inp_width - 3 + r.choice([1, 2, 3, 4, 6, 8, 11]),
+                log_wgt_buff_size=block_in + block_out + wgt_width - 3 + r.choice([1, 2, 3, 4, 6, 8, 10]),
+                log_acc_buff_size=batch + block_out + 2 + r.choice([1, 2, 3, 4, 6, 8, 11]),
+                log_bus_width=r.choice([6, 6, 7, 8, 9]),
+            )
+        except ConfigError:
+            continue  # buffers too deep for the instructions of such blocks
+
+
+def random_layer(seed: int) -> Case:
+    """A graph of one op."""
+    d, config = _start(seed)
+    kinds = [convolution, convolution, convolution, dense, pool]
+    if config.inp_bits == 8:
+        kinds.append(add)  # 16-bit numbers have no way into the accumulator
+    else:
+        kinds = [convolution, dense]
+    output = d.r.choice(kinds)(d)
+    return _finish(seed, d, config, (output,))
+
+
+def random_network(seed: int) -> Case:
+    """A graph of several layers, with residual branches; outputs are what nothing reads and some of the rest."""
+    d, config = _start(seed)
+    made = chain(d, d.r.randint(2, 5), elementwise=config.inp_bits == 8)
+    read = {name for node in d.nodes for name in node.inputs}
+    outputs = tuple(name for name in made if name not in read or d.r.random() < 0.2)
+    return _finish(seed, d, config, outputs)
+
+
+def _start(seed: int) -> tuple[Draw, VTAConfig]:
+    r = random.Random(seed)
+    config = random_config(r)
+    return Draw(r, np.random.default_rng(seed), inp_bits=config.inp_bits, wgt_bits=config.wgt_bits), config
+
+
+def _finish(seed: int, d: Draw, config: VTAConfig, outputs: tuple[str, ...]) -> Case:
+    graph = d.graph(*outputs)
+    if d.r.random() < ADDRESSED_BY_LAYOUT:
+        graph = laid_out(graph, config)
+    inputs = {value.name: d.integers(value.type.dtype, value.type.shape) for value in graph.inputs}
+    return Case(seed=seed, config=config, graph=graph, inputs=inputs)
+
+
+def laid_out(graph: Graph, config: VTAConfig) -> Graph:
+    """`graph` with its inputs stored as their first reader wants them."""
+    step = AssignLayouts(config=config)
+    layouts = dict(graph.layouts)
+    for node in graph.nodes:
+        for position, name in enumerate(node.inputs):
+            wanted = step.wanted(node, position)
+            if wanted is not None and any(value.name == name for value in graph.inputs):
+                layouts.setdefault(name, wanted)
+    return replace(graph, layouts=layouts)
+
+
+def check(case: Case) -> Outcome:
+    """Compile and run `case` in every way. A refusal for lack of room is an outcome, any other error is raised."""
+    try:
+        accelerated = compile_graph(case.graph, case.config, target=Target.VTA)
+    except LoweringError as error:
+        return Outcome(refusal=str(error))
+    on_cpu = compile_graph(case.graph, case.config, target=Target.CPU)
+    # Scratchpads that start with a pattern show what reads an element that was never written.
+    device = FunctionalDevice(case.config, poison=True)
+    session = Session(device, accelerated, host_loader(Engine.FUNCTIONAL))
+    functional = session.run(stored_inputs(accelerated, case.inputs))
+    llvm = open_session(on_cpu, Engine.LLVM).run(stored_inputs(on_cpu, case.inputs))
+    reference = evaluate(case.graph, case.inputs)
+    problems = []
+    for buffer in accelerated.outputs:
+        name = buffer.name
+        logical = from_stored(port_of(buffer), functional[name])
+        for what, answers in (
+            ("VTA and the reference", (logical, reference[name])),
+            ("VTA and LLVM", (functional[name], llvm[name])),
+        ):
+            if not np.array_equal(*answers):
+                problems.append(f"{what} differ in {np.count_nonzero(answers[0] != answers[1])} of {name!r}")
+    values = len(np.unique(np.concatenate([array.ravel() for array in reference.values()])))
+    return Outcome(problems=tuple(problems), values=values)
+
+
+def stored_inputs(program: Program, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Logical arrays as the input buffers of `program` store them."""
+    return {buffer.name: to_stored(port_of(buffer), inputs[buffer.name]) for buffer in program.inputs}
+
+
+def describe(case: Case) -> str:
+    """For a failure: the case, and the shapes of its outputs."""
+    return f"{case} -> {', '.join(f'{name} {shape_of(case.graph, name)}' for name in case.graph.outputs)}"

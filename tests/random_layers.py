@@ -1,0 +1,214 @@
+"""Random quantised layers: every attribute that the accelerator has to get right, on tensors that are quickly done."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from compiler.graph.ir import Array, Graph, Node, Op, TensorType, Value
+from compiler.graph.ops.qconv import QConv2d
+from compiler.graph.ops.qelementwise import QAdd
+from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.window import Pair, Quad, Window
+from compiler.tensor.ir import DType
+
+Shape = tuple[int, int, int, int]
+
+
+@dataclass
+class Draw:
+    """A graph that grows by random choices; `inp_bits` and `wgt_bits` are those of the machine."""
+
+    r: random.Random
+    rng: np.random.Generator
+    inp_bits: int = 8
+    wgt_bits: int = 8
+    inputs: list[Value] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> DType:
+        return DType.INT16 if self.inp_bits == 16 else DType.INT8
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Least and greatest activation."""
+        return -(1 << (self.inp_bits - 1)), (1 << (self.inp_bits - 1)) - 1
+
+    def shape(self) -> Shape:
+        r = self.r
+        return r.choice([1, 1, 2, 3]), r.choice([1, 3, 5, 8, 16, 17, 30]), r.randint(1, 9), r.randint(1, 9)
+
+    def input(self, shape: Shape) -> str:
+        self.inputs.append(Value(name=f"x{len(self.inputs)}", type=TensorType(shape, self.dtype)))
+        return self.inputs[-1].name
+
+    def constant(self, array: Array) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants[name] = array
+        return name
+
+    def integers(self, dtype: DType, shape: tuple[int, ...]) -> Array:
+        """Any numbers of the type."""
+        limit = 1 << (dtype.bits - 1)
+        return self.rng.integers(-limit, limit, shape).astype(dtype.numpy)
+
+    def apply(self, op: Op, *inputs: str) -> str:
+        number = len(self.nodes)
+        self.nodes.append(Node(op=op, inputs=inputs, output=f"v{number}", name=f"{op.kind} {number}"))
+        return self.nodes[-1].output
+
+    def graph(self, *outputs: str) -> Graph:
+        graph = Graph(
+            name="random",
+            inputs=tuple(self.inputs),
+            outputs=outputs,
+            nodes=tuple(self.nodes),
+            constants=self.constants,
+        )
+        graph.verify()
+        return graph
+
+    def pair(self, choices: list[int]) -> Pair:
+        return self.r.choice(choices), self.r.choice(choices)
+
+    def clip(self) -> dict[str, int]:
+        low, high = self.limits
+        return {"lo": self.r.choice([low, low, 0, low + 3]), "hi": self.r.choice([high, high, high - 27])}
+
+
+def shape_of(graph: Graph, name: str) -> Shape:
+    n, c, h, w = graph.types[name].shape
+    return n, c, h, w
+
+
+def _padding(d: Draw) -> Quad:
+    """Often none, asymmetric, now and then wider than an instruction's field of four bits and than any tile."""
+    top, left, bottom, right = (d.r.choice([0, 0, 1, 2, 3]) for _ in range(4))
+    if d.r.random() < 0.05:
+        return (*d.r.choice([(17, left), (top, 17), (5, 16)]), bottom, right)
+    return d.r.choice([(0, 0, 0, 0), (top, left, bottom, right), (top, left, top, left)])
+
+
+def _window(d: Draw, shape: Shape) -> Window:
+    """Fits the padded input."""
+    padding, dilation = _padding(d), d.pair([1, 1, 2])
+    kernel = []
+    for axis in (0, 1):
+        room = shape[2 + axis] + padding[axis] + padding[axis + 2]
+        kernel.append(min(d.r.randint(1, 4), (room - 1) // dilation[axis] + 1))
+    return Window(kernel=(kernel[0], kernel[1]), stride=d.pair([1, 1, 2, 3]), padding=padding, dilation=dilation)
+
+
+def convolution(d: Draw, x: str | None = None, shape: Shape | None = None) -> str:
+    """Any convolution of `x`, by default a new input, some with a residual operand."""
+    shape = shape or d.shape()
+    x = x or d.input(shape)
+    window = _window(d, shape)
+    outs = d.r.choice([1, 4, 7, 16, 20])
+    result = shape[0], outs, *window.output(*shape[2:])
+    residual = d.input(result) if d.inp_bits == 8 and d.r.random() < 0.35 else None
+    return convolve(d, x, shape, outs, window, residual)
+
+
+def convolve(d: Draw, x: str, shape: Shape, outs: int, window: Window, residual: str | None) -> str:
+    """A convolution with random weights, whose shifts leave results that spread over the type."""
+    w = d.integers(DType.INT16 if d.wgt_bits == 16 else DType.INT8, (outs, shape[1], *window.kernel))
+    largest = 100 if d.r.random() < 0.7 else 1
+    m = d.rng.integers(1, largest + 1, outs).astype(np.int32)
+    pre_shift = d.r.choice([0, 0, 3]) + (8 if d.wgt_bits == 16 or d.inp_bits == 16 else 0)
+    spread = math.log2(math.sqrt(w[0].size) * max(largest / 2, 1)) + d.wgt_bits - 0.9 - pre_shift
+    shift = max(0, min(31, round(spread) + d.r.choice([-1, 0, 1]))) if d.r.random() < 0.95 else d.r.choice([0, 17, 31])
+    b = (d.rng.normal(0, 30, outs) * 2.0**shift).clip(-(2**31), 2**31 - 1).astype(np.int32)
+    op = QConv2d(
+        stride=window.stride,
+        padding=window.padding,
+        dilation=window.dilation,
+        pre_shift=pre_shift,
+        shift=shift,
+        r_mul=d.r.choice([1, 77, -3000]) if residual else 0,
+        **d.clip(),
+    )
+    return d.apply(op, x, *(d.constant(array) for array in (w, m, b)), *([residual] if residual else []))
+
+
+def dense(d: Draw) -> str:
+    """A convolution of 1x1, or, as after flattening, of the whole image."""
+    n, c, h, w = d.shape()
+    h, w = d.r.choice([(1, 1), (1, 1), (min(h, 4), min(w, 4))])
+    x = d.input((n, c, h, w))
+    return convolve(d, x, (n, c, h, w), d.r.choice([1, 4, 10, 20, 33]), Window(kernel=(h, w)), None)
+
+
+def pool(d: Draw, x: str | None = None, shape: Shape | None = None) -> str:
+    """Largest or average of windows, each of which has an element of the input."""
+    shape = shape or d.shape()
+    x = x or d.input(shape)
+    largest = d.r.random() < 0.5
+    window = _pooling_window(d, shape, dilated=largest)
+    if largest:
+        attributes = {name: getattr(window, name) for name in ("kernel", "stride", "padding", "dilation")}
+        return d.apply(QMaxPool2d(**attributes), x)
+    mul = d.r.choice([None, 1, 77, -5])
+    shift = d.r.choice([0, 1, 2]) if mul == 1 else d.r.choice([6, 7, 8])
+    scale: dict[str, Any] = {"mul": mul, "bias": d.r.choice([0, 32]), "shift": shift}
+    op = QAvgPool2d(kernel=window.kernel, stride=window.stride, padding=window.padding, **scale, **d.clip())
+    if mul is not None:
+        return d.apply(op, x)
+    factors = d.rng.integers(1, 200, window.output(*shape[2:])).astype(np.int32)
+    return d.apply(op, x, d.constant(factors))
+
+
+def _pooling_window(d: Draw, shape: Shape, *, dilated: bool) -> Window:
+    if d.r.random() < 0.1:
+        return Window(kernel=(shape[2], shape[3]))
+    while True:
+        window = _window(d, shape)
+        if not dilated:
+            window = replace(window, dilation=(1, 1))
+        if window.covered(shape[2], shape[3]).all():
+            return window
+
+
+def add(d: Draw, a: str | None = None, b: str | None = None) -> str:
+    """The weighted sum of two values of one shape, by default new inputs, or the rescaling of one."""
+    if a is None:
+        shape = d.shape()
+        a = d.input(shape)
+        b = d.r.choice([None, a, d.input(shape)]) if d.r.random() < 0.5 else d.input(shape)
+    factors: dict[str, int] = {"m0": d.r.choice([1, 55, 3000]), "m1": d.r.choice([1, -7, 300]) if b else 0}
+    shift = max(factors["m0"], abs(factors["m1"])).bit_length() - d.r.choice([0, 1])
+    op = QAdd(**factors, bias=d.r.choice([0, 32, -5 << shift, 32767 if shift > 8 else 1]), shift=shift, **d.clip())
+    return d.apply(op, a, *([b] if b else []))
+
+
+def chain(d: Draw, layers: int, *, elementwise: bool) -> list[str]:
+    """Layers on top of each other; some read an older value, some add two. Returns the names of all their results."""
+    shape = d.shape()
+    shapes: dict[str, Shape] = {d.input(shape): shape}
+    made: list[str] = []
+    for _ in range(layers):
+        x = d.r.choice([list(shapes)[-1], list(shapes)[-1], d.r.choice(list(shapes))])
+        name = _next(d, x, shapes, elementwise)
+        made.append(name)
+        shapes[name] = shape_of(d.graph(name), name)
+    return made
+
+
+def _next(d: Draw, x: str, shapes: dict[str, Shape], elementwise: bool) -> str:
+    shape = shapes[x]
+    rivals = [name for name, other in shapes.items() if other == shape]
+    kind = d.r.choice(["conv", "conv", "same", "same", *(["pool", "add"] if elementwise else [])])
+    if kind == "conv":
+        return convolution(d, x, shape)
+    if kind == "pool":
+        return pool(d, x, shape)
+    if kind == "add":
+        return add(d, x, d.r.choice(rivals))
+    residual = d.r.choice(rivals) if elementwise and d.r.random() < 0.7 else None
+    return convolve(d, x, shape, shape[1], Window(kernel=(3, 3), padding=(1, 1, 1, 1)), residual)
