@@ -55,7 +55,7 @@ class Machine(NamedTuple):
     buffer: NDArray[np.uint8]  # bytes on their way from or to memory
     scalars: NDArray[np.int16]  # the numbers in `buffer`
     scalar_pairs: NDArray[np.int32]  # `scalars`, two at a time
-    runs: NDArray[np.int64]  # [uop_depth, 6], see `RUN_DST`
+    runs: NDArray[np.int32]  # [uop_depth, 6], see `RUN_DST`
 
 
 RUN_DST, RUN_SRC, RUN_WGT, RUN_LENGTH, RUN_DST_STEP, RUN_SRC_STEP = range(6)
@@ -109,7 +109,7 @@ def make_machine(config: VTAConfig) -> Machine:
         buffer=buffer,
         scalars=scalars,
         scalar_pairs=scalars.view(np.int32),
-        runs=np.zeros((config.uop_depth, 6), np.int64),
+        runs=np.zeros((config.uop_depth, 6), np.int32),
     )
 
 
