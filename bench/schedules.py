@@ -3,7 +3,7 @@
 The ten shapes are the convolutions of ResNet-18 that TVM offloads. TVM's figures are those of its VTA back end with the
 schedules of TopHub for the default configuration, counted in the instruction streams it emits.
 
-    python -m bench.compiler [--json] [--repeat 5]
+    python -m bench.schedules [--json] [--repeat 5]
 """
 
 from __future__ import annotations
