@@ -245,8 +245,8 @@ def _not_on_index(condition: Expr) -> IllegalRewrite:
 
 def check_written_once(store: Store, loops: Sequence[Range], outer: Sequence[Range]) -> None:
     """No two iterations of `loops` around `store`, within `outer`, write one element, and its place is not read."""
-    touched = list(accesses((store,)))
+    write = [Access(store.buffer, store.index, True, ())]
     around = (*outer, *loops)
-    apart = all(loop.extent == Const(1) or separated(touched, loop.name, around) for loop in loops)
-    if not apart or any(not access.write for access in touched):
+    apart = all(loop.extent == Const(1) or separated(write, loop.name, around) for loop in loops)
+    if not apart or any(access.buffer.name == store.buffer.name for access in accesses((store,)) if not access.write):
         raise IllegalRewrite(f"nest must write each element of {store.buffer.name} once")
