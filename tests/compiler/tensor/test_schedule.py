@@ -1,0 +1,638 @@
+"""What each primitive makes of a small procedure, and what it refuses, word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from compiler.tensor.ir import (
+    Alloc,
+    Binary,
+    BinaryOp,
+    Body,
+    Buffer,
+    Cast,
+    Compare,
+    CompareOp,
+    Const,
+    DType,
+    Expr,
+    For,
+    If,
+    Load,
+    LoopKind,
+    Mapped,
+    Proc,
+    Scope,
+    Select,
+    Store,
+    Var,
+    both,
+    cast,
+    le,
+    lt,
+    minimum,
+    nest,
+)
+from compiler.tensor.printer import format_proc
+from compiler.tensor.schedule import Schedule, ScheduleError, Step
+from compiler.tensor.verify import verify
+from tests.compiler.tensor.fuzz_schedule import answer, ill_formed, wrong
+
+X = Buffer.of("x", DType.INT32, (8, 8))
+Y = Buffer.of("y", DType.INT32, (8, 8))
+V = Buffer.of("v", DType.INT8, (16,))
+T = Buffer.of("t", DType.INT32, (8, 8), Scope.LOCAL)
+I1, J, K = Var("i"), Var("j"), Var("k")
+I2, J2 = Var("i2"), Var("j2")
+LOOPS = [("i", 4), ("j", 3)]
+
+
+def make(*body: For | Alloc | If | Store | Mapped) -> Schedule:
+    proc = Proc("p", (X, Y, V), body)
+    verify(proc)
+    return Schedule(proc)
+
+
+def body_text(schedule: Schedule) -> str:
+    """The procedure without its first line and one level of indentation."""
+    return "\n".join(line[2:] for line in format_proc(schedule.proc).splitlines()[1:])
+
+
+def applied(schedule: Schedule, call: Callable[[Schedule], None]) -> str:
+    """The body after a legal call, which must not change the answer."""
+    expected = answer(schedule.proc, 0)
+    assert expected is not None
+    call(schedule)
+    assert ill_formed(schedule.proc) is None
+    assert wrong(schedule.proc, expected) is None
+    return body_text(schedule)
+
+
+def refused(schedule: Schedule, call: Callable[[Schedule], None]) -> str:
+    """The sentence after ``primitive in p: `` of an illegal call, which must not change the schedule."""
+    before = schedule.proc
+    with pytest.raises(ScheduleError) as caught:
+        call(schedule)
+    assert schedule.proc is before
+    assert schedule.trace == []
+    primitive, _, sentence = str(caught.value).partition(" in p: ")
+    assert hasattr(Schedule, primitive)
+    return sentence
+
+
+def copy(i: Expr = I1, j: Expr = J, loops: list[tuple[str, int | Expr]] | None = None) -> For:
+    return nest(loops or [("i", 4), ("j", 3)], Store(Y, (i, j), X[i, j]))
+
+
+# -- split
+
+
+def test_split_in_whole_chunks() -> None:
+    text = applied(make(copy()), lambda s: s.split("i", 2, "a", "b"))
+    assert text == ("for a in 2:\n  for b in 2:\n    for j in 3:\n      y[a * 2 + b, j] = x[a * 2 + b, j]")
+
+
+def test_split_leaves_a_shorter_last_chunk() -> None:
+    text = applied(make(copy()), lambda s: s.split("i", 3, "a", "b"))
+    assert text.splitlines()[:2] == ["for a in 2:", "  for b in min(3, a * -3 + 4):"]
+
+
+def test_split_keeps_the_kind_outside() -> None:
+    s = make(copy())
+    s.set_kind("i", LoopKind.PARALLEL)
+    s.split("i", 2, "a", "b")
+    assert body_text(s).splitlines()[:2] == ["for a in 2 parallel:", "  for b in 2:"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("k", 2, "a", "b"), "loop must be one of i, j, not 'k'"),
+        (("i", 0, "a", "b"), "factor must be at least 1, not 0"),
+        (("i", 2, "j", "b"), "new loop name must not be in use, 'j' is"),
+        (("i", 2, "a", "a"), "new loop name must not be in use, 'a' is"),
+    ],
+)
+def test_split_refuses(arguments: tuple[str, int, str, str], sentence: str) -> None:
+    assert refused(make(copy()), lambda s: s.split(*arguments)) == sentence
+
+
+def test_split_refuses_a_ragged_loop() -> None:
+    ragged = make(copy(loops=[("i", 4), ("j", minimum(Const(3), 4 - I1))]))
+    sentence = refused(ragged, lambda s: s.split("j", 2, "a", "b"))
+    assert sentence == "extent of loop 'j' must be constant, not min(3, 4 - i)"
+
+
+# -- reorder
+
+
+def test_reorder() -> None:
+    s = make(copy(loops=[("i", 2), ("j", 3), ("k", 2)]))
+    assert applied(s, lambda s: s.reorder("k", "i", "j")).splitlines()[:3] == [
+        "for k in 2:",
+        "  for i in 2:",
+        "    for j in 3:",
+    ]
+
+
+def test_reorder_of_a_reduction() -> None:
+    total = Store(Y, (I1, Const(0)), Y[I1, 0] + X[I1, J])
+    assert applied(make(nest(LOOPS, total)), lambda s: s.reorder("j", "i")).startswith("for j in 3:")
+
+
+def test_reorder_within_a_tile_whose_place_is_chosen_outside() -> None:
+    s = make(copy(i=I1 * 4 + J, j=K, loops=[("i", 2), ("k", 3), ("j", 4)]))
+    assert applied(s, lambda s: s.reorder("i", "j", "k")).startswith("for i in 2:\n  for j in 4:")
+
+
+def shifted(offset: int) -> For:
+    """``y[i, j] = y[i - offset, j + 1] + 1`` where that exists."""
+    source = Y[I1 - offset, J + 1] + 1
+    return nest(LOOPS, If(le(offset, I1), (Store(Y, (I1, J), source),)))
+
+
+@pytest.mark.parametrize(
+    ("loop", "names", "sentence"),
+    [
+        (copy(), (), "loops must be named once each, not ()"),
+        (copy(), ("i", "i"), "loops must be named once each, not ('i', 'i')"),
+        (copy(), ("k",), "loop must be one of i, j, not 'k'"),
+        (shifted(1), ("j", "i"), "loops 'i' and 'j' must not both carry a dependence, they do on y"),
+        (
+            nest(LOOPS, Store(Y, (I1 + J, Const(0)), X[I1, J])),
+            ("j", "i"),
+            "loops 'i' and 'j' must not both carry a dependence, they do on y",
+        ),
+        (
+            nest([("i", 4), ("j", minimum(I1 + 1, 3))], Store(Y, (I1, J), X[I1, J])),
+            ("j", "i"),
+            "extent of loop 'j' must not use a loop that moves inside it",
+        ),
+        (
+            nest([("i", 4), ("k", 2)], copy(i=I2, loops=[("i2", 4), ("j", 3)])),
+            ("i", "j"),
+            "loops must form a perfect nest; j do not directly follow i",
+        ),
+    ],
+)
+def test_reorder_refuses(loop: For, names: tuple[str, ...], sentence: str) -> None:
+    assert refused(make(loop), lambda s: s.reorder(*names)) == sentence
+
+
+def test_reorder_refuses_loops_with_statements_between() -> None:
+    loop = For(
+        I1, Const(4), (Store(Y, (I1, Const(0)), Const(1, DType.INT32)), nest([("j", 3)], Store(Y, (I1, J), X[I1, J])))
+    )
+    sentence = "loops must form a perfect nest; j do not directly follow i"
+    assert refused(make(loop), lambda s: s.reorder("j", "i")) == sentence
+
+
+def test_reorder_refuses_float_sums() -> None:
+    f = Buffer.of("f", DType.FLOAT32, (4,))
+    total = Store(f, (Const(0),), f[(0,)] + cast(DType.FLOAT32, X[I1, J]))
+    s = Schedule(Proc("p", (f, X), (nest(LOOPS, total),)))
+    sentence = "loops 'i' and 'j' must not both carry a dependence, they do on f"
+    assert refused(s, lambda s: s.reorder("j", "i")) == sentence
+
+
+def test_reorder_keeps_the_promise_of_a_parallel_loop() -> None:
+    """Sums may be reordered, but the iterations of j are independent only while i stands still."""
+    total = Store(Y, (I1 + J, Const(0)), Y[I1 + J, 0] + X[I1, J])
+    s = make(For(I1, Const(4), (For(J, Const(3), (total,), LoopKind.PARALLEL),)))
+    sentence = "iterations of parallel loop 'j' must be independent, they share y"
+    assert refused(s, lambda s: s.reorder("j", "i")) == sentence
+
+
+# -- fuse
+
+
+def test_fuse() -> None:
+    text = applied(make(copy()), lambda s: s.fuse("i", "j", "f"))
+    assert text == "for f in 12:\n  y[f // 3, f % 3] = x[f // 3, f % 3]"
+
+
+@pytest.mark.parametrize(
+    ("loop", "arguments", "sentence"),
+    [
+        (copy(), ("j", "i", "f"), "loops must form a perfect nest; i do not directly follow j"),
+        (copy(), ("i", "i", "f"), "loop 'i' must be directly inside 'i'"),
+        (copy(), ("i", "j", "i"), "new loop name must not be in use, 'i' is"),
+        (
+            copy(loops=[("i", 4), ("j", minimum(I1 + 1, 3))]),
+            ("i", "j", "f"),
+            "extents of loops 'i' and 'j' must be constants of at least 1",
+        ),
+        (
+            copy(loops=[("i", -2), ("j", -3)]),
+            ("i", "j", "f"),
+            "extents of loops 'i' and 'j' must be constants of at least 1",
+        ),
+    ],
+)
+def test_fuse_refuses(loop: For, arguments: tuple[str, str, str], sentence: str) -> None:
+    assert refused(make(loop), lambda s: s.fuse(*arguments)) == sentence
+
+
+# -- merge
+
+
+def produce_consume(read: tuple[Expr, ...], extent: int = 4) -> Alloc:
+    """``t = x`` row by row, then ``y = t[read]``."""
+    first = nest(LOOPS, Store(T, (I1, J), X[I1, J]))
+    second = nest([("i2", extent), ("j2", 3)], Store(Y, (I2, J2), Load(T, read)))
+    return Alloc(T, (first, second))
+
+
+def test_merge() -> None:
+    text = applied(make(produce_consume((I2, J2))), lambda s: s.merge("i", "i2"))
+    assert text == (
+        "alloc t: int32[8, 8] local:\n"
+        "  for i in 4:\n"
+        "    for j in 3:\n"
+        "      t[i, j] = x[i, j]\n"
+        "    for j2 in 3:\n"
+        "      y[i, j2] = t[i, j2]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stmt", "pair", "sentence"),
+    [
+        (produce_consume((3 - I2, J2)), ("i", "i2"), "iterations of 'i' and 'i2' must touch t apart from each other"),
+        (produce_consume((I2, J2), extent=3), ("i", "i2"), "loops 'i' and 'i2' must have one extent and kind"),
+        (produce_consume((I2, J2)), ("i2", "i"), "loop 'i' must directly follow 'i2'"),
+        (produce_consume((I2, J2)), ("i", "i"), "loop 'i' must directly follow 'i'"),
+        (produce_consume((I2, J2)), ("j", "j2"), "loop 'j2' must directly follow 'j'"),
+        (produce_consume((I2, J2)), ("i", "k"), "loop must be one of i, j, i2, j2, not 'k'"),
+    ],
+)
+def test_merge_refuses(stmt: Alloc, pair: tuple[str, str], sentence: str) -> None:
+    assert refused(make(stmt), lambda s: s.merge(*pair)) == sentence
+
+
+@pytest.mark.parametrize("offset", [1, -1])
+def test_merge_refuses_a_consumer_that_is_ahead_or_behind(offset: int) -> None:
+    inside = both(le(0, I2 + offset), lt(I2 + offset, 4))
+    first = nest(LOOPS, Store(T, (I1, J), X[I1, J]))
+    second = nest([("i2", 4), ("j2", 3)], If(inside, (Store(Y, (I2, J2), T[I2 + offset, J2]),)))
+    sentence = "iterations of 'i' and 'i2' must touch t apart from each other"
+    assert refused(make(Alloc(T, (first, second))), lambda s: s.merge("i", "i2")) == sentence
+
+
+# -- set_kind
+
+
+@pytest.mark.parametrize("kind", list(LoopKind))
+def test_set_kind(kind: LoopKind) -> None:
+    s = make(copy())
+    assert applied(s, lambda s: s.set_kind("j", kind)).splitlines()[1].removeprefix("  for j in 3") in (
+        ":",
+        f" {kind.value}:",
+    )
+
+
+@pytest.mark.parametrize("kind", [LoopKind.VECTORIZED, LoopKind.PARALLEL, LoopKind.VTHREAD])
+def test_set_kind_refuses_a_reduction(kind: LoopKind) -> None:
+    s = make(nest(LOOPS, Store(Y, (I1, Const(0)), Y[I1, 0] + X[I1, J])))
+    sentence = f"iterations of {kind.value} loop 'j' must be independent, they share y"
+    assert refused(s, lambda s: s.set_kind("j", kind)) == sentence
+    s.set_kind("i", kind)
+
+
+def test_set_kind_refuses_neighbours() -> None:
+    s = make(nest([("i", 4)], Store(Y, (I1, Const(0)), Y[I1 + 1, 0])))
+    sentence = "iterations of vectorized loop 'i' must be independent, they share y"
+    assert refused(s, lambda s: s.set_kind("i", LoopKind.VECTORIZED)) == sentence
+
+
+def test_set_kind_refuses_to_unroll_a_ragged_loop() -> None:
+    s = make(copy(loops=[("i", 4), ("j", minimum(I1 + 1, 3))]))
+    sentence = "extent of unrolled loop 'j' must be constant"
+    assert refused(s, lambda s: s.set_kind("j", LoopKind.UNROLLED)) == sentence
+
+
+# -- narrow and set_scope
+
+
+def test_narrow() -> None:
+    s = make(produce_consume((I2, J2)))
+    s.merge("i", "i2")
+    assert applied(s, lambda s: s.narrow("t", "i")) == (
+        "for i in 4:\n"
+        "  alloc t: int32[1, 3] local:\n"
+        "    for j in 3:\n"
+        "      t[0, j] = x[i, j]\n"
+        "    for j2 in 3:\n"
+        "      y[i, j2] = t[0, j2]"
+    )
+
+
+def test_narrow_to_a_ragged_tile() -> None:
+    s = make(produce_consume((I2, J2)))
+    s.split("i", 3, "io", "ii")
+    s.split("i2", 3, "io2", "ii2")
+    s.merge("io", "io2")
+    text = applied(s, lambda s: s.narrow("t", "io"))
+    assert text.splitlines()[:2] == ["for io in 2:", "  alloc t: int32[min(3, io * -3 + 4), 3] local:"]
+
+
+def flowing() -> Alloc:
+    """The sums of the diagonals, each handed on from iteration to iteration of two loops."""
+    first = If(Compare(CompareOp.EQ, J, Const(0)), (Store(T, (I1 + J, Const(0)), X[I1, J]),))
+    second = If(lt(0, J), (Store(Y, (I1, J), T[I1 + J, 0]),))
+    start = nest([("k", 8)], Store(T, (K, Const(1)), Const(0, DType.INT32)))
+    return Alloc(T, (nest([("i", 4), ("j", 3)], start, first, second),))
+
+
+@pytest.mark.parametrize(
+    ("stmt", "arguments", "sentence"),
+    [
+        (produce_consume((I2, J2)), ("t", "i"), "buffer 't' must be used inside loop 'i', and only there"),
+        (produce_consume((I2, J2)), ("x", "i"), "buffer must be allocated in the procedure, 'x' is not"),
+        (produce_consume((I2, J2)), ("t", "k"), "loop must be one of i, j, i2, j2, not 'k'"),
+        (flowing(), ("t", "i"), "iterations of loop 'i' must not share elements of 't'"),
+        (
+            nest([("k", 4)], produce_consume((I2, J2))),
+            ("t", "k"),
+            "buffer 't' must be used inside loop 'k', and only there",
+        ),
+    ],
+)
+def test_narrow_refuses(stmt: Alloc, arguments: tuple[str, str], sentence: str) -> None:
+    assert refused(make(stmt), lambda s: s.narrow(*arguments)) == sentence
+
+
+def test_narrow_refuses_a_value_that_flows_between_iterations_of_two_loops() -> None:
+    """Each loop alone touches elements apart, both together do not: (1, 0) reads what (0, 1) has written."""
+    write = If(Compare(CompareOp.EQ, I1, Const(0)), (Store(T, (I1 + J, Const(0)), X[I1, J]),))
+    read = If(lt(0, I1), (If(lt(J, 2), (Store(Y, (I1, J), T[I1 + J, 0]),)),))
+    s = make(Alloc(T, (For(I1, Const(2), (For(J, Const(3), (write, read)),)),)))
+    assert answer(s.proc, 0) is not None
+    assert refused(s, lambda s: s.narrow("t", "j")) == "iterations of loop 'i' must not share elements of 't'"
+
+
+def test_narrow_refuses_different_regions() -> None:
+    body: Body = (Store(T, (I1, Const(0)), X[I1, 0]), Store(Y, (I1, Const(0)), T[I1, 0] + X[I1, 1]))
+    body = (*body, nest([("j", 2)], Store(T, (I1, J), X[I1, J])))
+    sentence = refused(make(Alloc(T, (For(I1, Const(4), body),))), lambda s: s.narrow("t", "i"))
+    assert sentence == "all accesses to t must cover one region"
+
+
+def test_narrow_refuses_places_that_only_inner_loops_know() -> None:
+    body: Body = (nest([("j", 4)], Store(T, (I1, J // 2), X[I1, J])),)
+    sentence = refused(make(Alloc(T, (For(I1, Const(4), body),))), lambda s: s.narrow("t", "i"))
+    assert sentence == "indices of t must be affine in the loops they vary with, not j // 2"
+
+
+def test_set_scope() -> None:
+    s = make(produce_consume((I2, J2)))
+    assert applied(s, lambda s: s.set_scope("t", Scope.ACC)).startswith("alloc t: int32[8, 8] acc:")
+    sentence = refused(make(copy()), lambda s: s.set_scope("x", Scope.ACC))
+    assert sentence == "buffer must be allocated in the procedure, 'x' is not"
+
+
+# -- split_fill
+
+
+def filled(value: int | float = 5, dtype: DType = DType.INT32, index: tuple[Expr, ...] = (I1, J)) -> For:
+    return nest(LOOPS, Store(Buffer.of("y", dtype, (8, 8)), index, Const(value, dtype)))
+
+
+def test_split_fill() -> None:
+    assert applied(make(filled()), lambda s: s.split_fill("i", ".v")) == (
+        "for i in 4:\n"
+        "  for j in 3:\n"
+        "    y[i, j] = 0i32\n"
+        "for i.v in 4:\n"
+        "  for j.v in 3:\n"
+        "    y[i.v, j.v] = y[i.v, j.v] + 5i32"
+    )
+
+
+@pytest.mark.parametrize(
+    ("loop", "new", "sentence"),
+    [
+        (copy(), ".v", "nest at 'i' must fill a buffer with a constant integer"),
+        (
+            nest(LOOPS, If(lt(I1, J), (Store(Y, (I1, J), Const(5, DType.INT32)),))),
+            ".v",
+            "nest at 'i' must fill a buffer with a constant integer",
+        ),
+        (filled(index=(I1, Const(0))), ".v", "nest must write each element of y once"),
+        (filled(index=(I1 + J, Const(0))), ".v", "nest must write each element of y once"),
+        (filled(), "", "new loop name must not be in use, 'i' is"),
+    ],
+)
+def test_split_fill_refuses(loop: For, new: str, sentence: str) -> None:
+    assert refused(make(loop), lambda s: s.split_fill("i", new)) == sentence
+
+
+@pytest.mark.parametrize("dtype", [DType.BOOL, DType.FLOAT32])
+def test_split_fill_refuses_what_has_no_exact_sum(dtype: DType) -> None:
+    y = Buffer.of("y", dtype, (8, 8))
+    s = Schedule(Proc("p", (y,), (filled(1, dtype),)))
+    assert refused(s, lambda s: s.split_fill("i", ".v")) == "nest at 'i' must fill a buffer with a constant integer"
+
+
+# -- drop_unit_loops, map, replay
+
+
+def test_drop_unit_loops() -> None:
+    s = make(copy(i=I1 + K, loops=[("k", 1), ("i", 4), ("j", 1)]))
+    assert applied(s, lambda s: s.drop_unit_loops()) == "for i in 4:\n  y[i, 0] = x[i, 0]"
+
+
+def test_map_proves_and_replay_repeats() -> None:
+    dst, src = (Buffer.of(n, DType.INT32, (8,)) for n in ("dst", "src"))
+    move = Proc("move", (), (nest([("n", 8)], Store(dst, (Var("n"),), src[(Var("n"),)])),))
+    s = make(copy(loops=[("i", 4), ("j", 8)]))
+    s.map("i", move)
+    assert s.trace == [Step("mark", ("i", "move"))]
+    assert body_text(s).splitlines()[0] == "mapped move:"
+    assert Schedule.replay(Proc("p", (X, Y, V), (copy(loops=[("i", 4), ("j", 8)]),)), s.trace).proc == s.proc
+    assert refused(make(copy()), lambda s: s.map("i", move)) == "loop 'i' must compute what move does"
+    assert refused(make(copy()), lambda s: s.map("k", move)) == "loop must be one of i, j, not 'k'"
+
+
+def test_replay_of_a_whole_schedule() -> None:
+    s = make(produce_consume((I2, J2)))
+    start = s.proc
+    s.merge("i", "i2")
+    s.narrow("t", "i")
+    s.stage("x", "i", Scope.LOCAL, "row")
+    s.split("j2", 2, "jo", "ji")
+    s.set_kind("ji", LoopKind.VECTORIZED)
+    again = Schedule.replay(start, s.trace)
+    assert (again.proc, again.trace) == (s.proc, s.trace)
+    other = s.copy()
+    other.set_scope("t", Scope.ACC)
+    assert len(other.trace) == len(s.trace) + 1
+    assert s.proc != other.proc
+
+
+# -- stage
+
+
+def test_stage() -> None:
+    assert applied(make(copy()), lambda s: s.stage("x", "i", Scope.INP, "row")) == (
+        "for i in 4:\n"
+        "  alloc row: int32[1, 3] inp:\n"
+        "    for row.0 in 1:\n"
+        "      for row.1 in 3:\n"
+        "        row[row.0, row.1] = x[i + row.0, row.1]\n"
+        "    for j in 3:\n"
+        "      y[i, j] = row[0, j]"
+    )
+
+
+def test_stage_the_whole_procedure() -> None:
+    text = applied(make(copy()), lambda s: s.stage("x", None, Scope.LOCAL, "c"))
+    assert text.startswith("alloc c: int32[4, 3] local:")
+
+
+def test_stage_converts() -> None:
+    loop = nest([("i", 8)], Store(Y, (I1, Const(0)), cast(DType.INT32, V[(I1,)])))
+    assert applied(make(loop), lambda s: s.stage("v", None, Scope.ACC, "w", DType.INT32)) == (
+        "alloc w: int32[8] acc:\n  for w.0 in 8:\n    w[w.0] = int32(v[w.0])\n  for i in 8:\n    y[i, 0] = w[i]"
+    )
+
+
+def padded(index: Expr, *conditions: Expr, fill: int = 0) -> For:
+    read = Select(both(*conditions), Load(V, (index,)), Const(fill, DType.INT8))
+    return nest([("i", 4), ("j", 3)], Store(Y, (I1, J), cast(DType.INT32, read)))
+
+
+AT = I1 + J - 1
+
+
+def test_stage_takes_padding_over() -> None:
+    s = make(padded(AT, le(0, AT), lt(AT, 16)))
+    assert applied(s, lambda s: s.stage("v", "i", Scope.LOCAL, "w")) == (
+        "for i in 4:\n"
+        "  alloc w: int8[3] local:\n"
+        "    for w.0 in 3:\n"
+        "      w[w.0] = v[i + w.0 + -1] if 0 <= i + w.0 + -1 and i + w.0 + -1 < 16 else 0i8\n"
+        "    for j in 3:\n"
+        "      y[i, j] = int32(w[j])"
+    )
+
+
+def test_stage_cuts_at_the_edges_what_guards_keep_from_being_read() -> None:
+    guarded = If(both(le(0, AT), lt(AT, 4)), (Store(Y, (I1, J), cast(DType.INT32, V[(AT,)])),))
+    s = make(nest([("i", 4), ("j", 3)], guarded))
+    text = applied(s, lambda s: s.stage("v", "i", Scope.LOCAL, "w"))
+    assert "alloc w: int8[min(3, i + 2)] local:" in text
+    assert "w[w.0] = v[max(i + -1, 0) + w.0]" in text
+
+
+def test_stage_of_a_single_element() -> None:
+    s, one = Buffer.of("s", DType.INT32, ()), Buffer.of("o", DType.INT32, (4,))
+    proc = Proc("p", (s, one), (nest([("i", 4)], Store(one, (I1,), s[()])),))
+    text = applied(Schedule(proc), lambda schedule: schedule.stage("s", "i", Scope.LOCAL, "c"))
+    assert text == "for i in 4:\n  alloc c: int32[] local:\n    c[] = s[]\n    o[i] = c[]"
+
+
+def test_stage_of_a_ragged_temporary() -> None:
+    s = make(produce_consume((I2, J2)))
+    s.split("i", 3, "io", "ii")
+    s.split("i2", 3, "io2", "ii2")
+    s.merge("io", "io2")
+    s.narrow("t", "io")
+    text = applied(s, lambda s: s.stage("t", "ii2", Scope.LOCAL, "row"))
+    assert "alloc row: int32[1, 3] local:" in text
+
+
+GATHERED = minimum(Cast(DType.INT64, X[I1, 0]) % 16, 15)
+
+
+@pytest.mark.parametrize(
+    ("loop", "arguments", "sentence"),
+    [
+        (copy(), ("x", "k", Scope.LOCAL, "c"), "loop must be one of i, j, not 'k'"),
+        (copy(), ("v", "i", Scope.LOCAL, "c"), "buffer 'v' must be read and not written in 'i'"),
+        (copy(), ("y", "i", Scope.LOCAL, "c"), "buffer 'y' must be read and not written in 'i'"),
+        (copy(), ("y", None, Scope.LOCAL, "c"), "buffer 'y' must be read and not written in 'p'"),
+        (
+            nest(LOOPS, Store(Y, (I1, J), Y[I1, J] + 1)),
+            ("y", "i", Scope.LOCAL, "c"),
+            "buffer 'y' must be read and not written in 'i'",
+        ),
+        (copy(), ("x", "i", Scope.LOCAL, "y"), "new buffer name must not be in use, 'y' is"),
+        (
+            copy(loops=[("c.0", 2), ("i", 4), ("j", 3)]),
+            ("x", "i", Scope.LOCAL, "c"),
+            "new loop name must not be in use, 'c.0' is",
+        ),
+        (
+            nest(LOOPS, Store(Y, (I1, J), X[I1, J] + X[I1 + 1, J])),
+            ("x", "i", Scope.LOCAL, "c"),
+            "all accesses to x must cover one region",
+        ),
+        (
+            nest(LOOPS, Store(Y, (I1, J), cast(DType.INT32, V[(I1,)]) + X[I1, J])),
+            ("x", "i", Scope.LOCAL, "c", DType.INT8),
+            "every read of 'x' must be cast to int8",
+        ),
+        (
+            nest(LOOPS, Store(Y, (I1, J), X[I1, J // 2])),
+            ("x", "i", Scope.LOCAL, "c"),
+            "indices of x must be affine in the loops they vary with, not j // 2",
+        ),
+        (
+            nest(LOOPS, Store(Y, (I1, J), cast(DType.INT32, V[(GATHERED,)]))),
+            ("v", "i", Scope.LOCAL, "c"),
+            "indices of v must be affine in the loops they vary with, not min(int64(x[i, 0]) % 16, 15)",
+        ),
+        (
+            padded(AT, le(0, AT), lt(AT, 16), fill=1),
+            ("v", "i", Scope.LOCAL, "c"),
+            "padding of 'v' must be zero, not 1i8",
+        ),
+        (
+            padded(AT, le(0, AT), lt(AT, J + 1)),
+            ("v", "i", Scope.LOCAL, "c"),
+            "condition of a padded read must compare one of its indices with a constant, not i + j - 1 < j + 1",
+        ),
+        (
+            padded(AT, le(1, I1 + J), lt(AT, 16)),
+            ("v", "i", Scope.LOCAL, "c"),
+            "condition of a padded read must compare one of its indices with a constant, not 1 <= i + j",
+        ),
+        (
+            padded(AT, Binary(BinaryOp.AND, Compare(CompareOp.LT, X[I1, J], Const(3, DType.INT32)), le(0, AT))),
+            ("v", "i", Scope.LOCAL, "c"),
+            "condition of a padded read must compare one of its indices with a constant, not x[i, j] < 3i32",
+        ),
+    ],
+)
+def test_stage_refuses(loop: For, arguments: tuple[str, str | None, Scope, str], sentence: str) -> None:
+    assert refused(make(loop), lambda s: s.stage(*arguments)) == sentence
+
+
+def test_stage_refuses_reads_padded_in_different_ways() -> None:
+    read = Select(le(0, AT), Load(V, (AT,)), Const(0, DType.INT8))
+    s = make(nest(LOOPS, Store(Y, (I1, J), cast(DType.INT32, read + V[(I1,)]))))
+    assert refused(s, lambda s: s.stage("v", "i", Scope.LOCAL, "c")) == "all reads of 'v' must be padded alike"
+
+
+def test_stage_refuses_a_padded_read_that_another_guard_keeps_inside() -> None:
+    """The copy has no such guard: it would read y[-1, ...]."""
+    read = Select(lt(AT, 3), Load(X, (AT, AT)), Const(0, DType.INT32))
+    s = make(nest(LOOPS, If(le(0, AT), (Store(Y, (I1, J), read),))))
+    sentence = refused(s, lambda s: s.stage("x", "i", Scope.LOCAL, "c"))
+    assert sentence == "padded reads of 'x' must compare every index that may leave it"
+
+
+def test_stage_refuses_a_padded_diagonal() -> None:
+    read = Select(both(le(0, AT), lt(AT, 8)), Load(X, (AT, AT)), Const(0, DType.INT32))
+    sentence = refused(make(nest(LOOPS, Store(Y, (I1, J), read))), lambda s: s.stage("x", "i", Scope.LOCAL, "c"))
+    assert sentence == "padded reads of 'x' must compare every index that may leave it"
+
+
+def test_stage_refuses_negative_zero() -> None:
+    f, g = (Buffer.of(name, DType.FLOAT32, (4,)) for name in "fg")
+    read = Select(le(0, I1 - 1), Load(f, (I1 - 1,)), Const(-0.0, DType.FLOAT32))
+    s = Schedule(Proc("p", (f, g), (nest([("i", 4)], Store(g, (I1,), read)),)))
+    assert refused(s, lambda s: s.stage("f", None, Scope.LOCAL, "c")) == "padding of 'f' must be zero, not -0.0f32"
