@@ -16,6 +16,8 @@ from compiler.graph.batch import rebatched
 from compiler.graph.evaluate import evaluate_all
 from compiler.graph.ir import Graph
 from compiler.tensor.ir import DType
+from tests.compiler.vta.replay import races
+from tests.compiler.vta.touches import launches
 from vta.api import CompiledProgram, quantized_graph
 from vta.demo import data
 from vta_hw.spec.config import VTAConfig, preset
@@ -77,6 +79,7 @@ def test_digits_are_the_same_everywhere(name: str) -> None:
     assert answers["reference"].shape == (IMAGES, 10)
     assert np.array_equal(answers["functional"], answers["reference"])
     assert np.array_equal(answers["llvm"], answers["reference"])
+    assert all(races(steps) == [] for steps in launches(program.program))
     # All of these images are easy; that they are recognised shows that the answers mean something.
     assert (answers["reference"].argmax(axis=1) == digits().targets(digits().test[:IMAGES])).all()
 

@@ -98,6 +98,19 @@ def legal_order(steps: Sequence[Step], choose: Choice = first_in_program_order) 
     return order
 
 
+def most_outstanding(steps: Sequence[Step], order: Sequence[int]) -> int:
+    """Most tokens that one queue holds at once in an order of execution."""
+    held = dict.fromkeys(PUSHES.values(), 0)
+    most = 0
+    for position in order:
+        for queue in queues_of(steps[position], POPS):
+            held[queue] -= 1
+        for queue in queues_of(steps[position], PUSHES):
+            held[queue] += 1
+            most = max(most, held[queue])
+    return most
+
+
 def clocks(steps: Sequence[Step]) -> Units:
     """For each instruction, how many of every module are complete before it starts, whatever the interleaving; [n,3].
 
