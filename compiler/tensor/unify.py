@@ -127,7 +127,7 @@ class _Unifier:
                 if self._both(formal, actual.a, actual.b):
                     return True
                 commutes = formal.op in (BinaryOp.ADD, BinaryOp.MUL, BinaryOp.MIN, BinaryOp.MAX)
-                return commutes and self._both(formal, actual.b, actual.a)
+                return commutes and formal.dtype.is_integer and self._both(formal, actual.b, actual.a)
             case _:
                 return False
 

@@ -272,6 +272,19 @@ def test_a_diagonal_plane() -> None:
     assert unify(reset, nest([("p", 3), ("oo", C)], Store(actual, (P, O_, O_), Const(0, I32)))) is None
 
 
+def test_float_operands_do_not_commute() -> None:
+    """The minimum of a number and a NaN is its second operand."""
+    f, g = (Buffer.of(name, DType.FLOAT32, (C,)) for name in "fg")
+    h, k = (Buffer.of(name, DType.FLOAT32, (3, C)) for name in "hk")
+    least = Proc("least", (), (nest([("o", C)], Store(f, (FO,), minimum(f[(FO,)], g[(FO,)]))),))
+
+    def of(value: Expr) -> For:
+        return nest([("p", 3), ("oo", C)], Store(h, (P, O_), value))
+
+    assert unify(least, of(minimum(h[P, O_], k[P, O_]))) is not None
+    assert unify(least, of(minimum(k[P, O_], h[P, O_]))) is None
+
+
 def test_one_immediate_only() -> None:
     twice = declare(PLANE, ACC, minimum(maximum(ACC[FN, FO], IMMEDIATE[()]), IMMEDIATE[()]))
     assert unify(twice, tile(minimum(maximum(OWN, 5), 5))) is not None
