@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compiler.errors import CompileError
 from compiler.graph.ir import Graph, Node, Place
 from compiler.graph.layout import pack
 from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.passes.pipeline import place
+from compiler.graph.rewrite import first_free
 from compiler.llvm.schedule import schedule as schedule_cpu
 from compiler.memory_plan import Lifetime, align, plan
 from compiler.tensor import define_host
@@ -50,7 +52,18 @@ def compile_graph(
     progress: called with (nodes done, nodes). Raises CompileError: a layer that cannot fit is refused with its name,
     the buffer and the bytes needed. The same graph and configuration give the same program, byte for byte.
     """
+    _check_outputs(graph)
     return _Compilation(place(graph, config), config, target, progress).program()
+
+
+def _check_outputs(graph: Graph) -> None:
+    """An output is a buffer of its own, which some node fills."""
+    for position, name in enumerate(graph.outputs):
+        if name in graph.outputs[:position]:
+            raise CompileError(f"Graph outputs must be different values, not {name!r} twice")
+        if name not in graph.producers:
+            kind = "constant" if name in graph.constants else "input"
+            raise CompileError(f"Graph output must be computed by a node, not be the {kind} {name!r}")
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,7 @@ class _Compilation:
         self.graph, self.config, self.target = graph, config, target
         self.progress = progress or (lambda done, total: None)
         self.constants: dict[str, Array] = {}
+        self.taken = set(graph.types)
         self.nibbles: set[str] = set()  # buffers of 4-bit scalars, two to a byte
         self.wide: dict[str, str] = {}  # by buffer with one scalar to a byte, the value of 4-bit scalars it holds
         if target is Target.VTA and config.inp_bits == 4:
@@ -89,7 +103,7 @@ class _Compilation:
             if name not in self.nibbles:
                 buffers.append(name)
                 continue
-            wide = f"{name}.wide.{node.output}"
+            wide = self._new_name(f"{name}.wide.{node.output}")
             self.wide[wide] = name
             buffers.append(wide)
             count = math.prod(self.graph.types[name].physical_shape)
@@ -128,10 +142,16 @@ class _Compilation:
                 if name in self.graph.constants:
                     self._keep_constant(name)
             else:
-                name = f"{node.output}.{parameter.name}"
+                name = self._new_name(f"{node.output}.{parameter.name}")
                 self.constants[name] = argument
             names.append(name)
         return names
+
+    def _new_name(self, hint: str) -> str:
+        """A name for a buffer that is no value of the graph, whose names may be anything."""
+        name = first_free(hint, self.taken)
+        self.taken.add(name)
+        return name
 
     def _keep_constant(self, name: str) -> None:
         layout = self.graph.layouts.get(name)
