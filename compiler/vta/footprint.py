@@ -147,6 +147,11 @@ def _operand(
         coefficients = {axes[a.name]: c for a, c in affine(index).terms.items() if isinstance(a, Var)}
         # Padding is loaded too, so that an input tile may be larger than the input.
         dimensions.append(Dimension(coefficients, _UNLIMITED if scope is Scope.INP else constant(extent)))
-    elem = {Scope.INP: config.inp_elem_bytes, Scope.WGT: config.wgt_elem_bytes, Scope.ACC: config.acc_elem_bytes}[scope]
+    elem = element_bytes(scope, config)
     narrow = scope is Scope.ACC and access.buffer.type is DType.INT8
     return Operand(name, scope, elem, elem // 4 if narrow else elem, tuple(dimensions), name in temporaries)
+
+
+def element_bytes(scope: Scope, config: VTAConfig) -> int:
+    """Bytes of one element of a scratchpad."""
+    return {Scope.INP: config.inp_elem_bytes, Scope.WGT: config.wgt_elem_bytes, Scope.ACC: config.acc_elem_bytes}[scope]

@@ -23,6 +23,7 @@ from compiler.tensor.ir import (
 )
 from compiler.tensor.unify import Match, unify
 from compiler.vta.box import Box, elements_shape
+from compiler.vta.footprint import element_bytes
 from compiler.vta.instructions import Instruction, InstructionSet
 from compiler.vta.microops import MicroOps
 from compiler.vta.regions import Sweep, Transfer, sweeps, transfers
@@ -128,9 +129,10 @@ class _LayerLowering:
                     copies = int(np.prod([extent for _, extent in threads], dtype=np.int64)) if threads else 1
                     end = top[scope] + size * copies
                     if end > depths[scope]:
+                        elem = element_bytes(scope, self.config)
                         raise LoweringError(
-                            f"Layer {self.proc.name!r} must fit the {scope.value} buffer of {depths[scope]} elements, "
-                            f"its schedule needs {end}"
+                            f"Layer {self.proc.name!r} must fit the {scope.value} buffer of {depths[scope] * elem} "
+                            f"bytes, its schedule needs {end * elem}"
                         )
                     self.placements[stmt.buffer.name] = _Placement(top[scope], size, threads)
                     self._place(stmt.body, loops, threads, {**top, scope: end})

@@ -1,0 +1,244 @@
+"""Instructions of compiled layers: order and buffers of virtual threads, and the rules that every program keeps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compiler.driver import compile_graph
+from compiler.errors import LoweringError
+from compiler.tensor.define import Requantize, Tiled, Window, add, conv2d
+from compiler.tensor.ir import Proc
+from compiler.vta.lower import LaunchBuilder
+from compiler.vta.microops import MicroOps
+from compiler.vta.schedule import schedule
+from compiler.vta.tiling import Tiling, TilingProblem
+from runtime.devices.functional import FunctionalDevice
+from runtime.session import Session
+from tests.compiler.vta.touches import Space, launches
+from tests.differential import Case, stored_inputs
+from tests.fuzz_differential import case_of
+from tests.test_configurations import CONFIGS, network
+from vta.engines import Engine, host_loader
+from vta_hw.spec.config import VTAConfig
+from vta_hw.spec.instructions import Alu, AluOp, Finish, Gemm, Insn, Load, MemoryType, Store
+from vta_hw.spec.isa import ISA
+from vta_hw.spec.program import Program
+
+ROOT = Path(__file__).parents[3]
+
+SEEDS = range(4000, 4024)
+
+
+@cache
+def compiled(seed: int) -> tuple[Case, Program]:
+    case = case_of(seed)
+    return case, compile_graph(case.graph, case.config)
+
+
+def programs() -> list[Program]:
+    return [compiled(seed)[1] for seed in SEEDS]
+
+
+def insns_of(program: Program) -> list[Insn]:
+    return ISA(program.config).decode_program(program.insns)
+
+
+def lowered(proc: Proc, config: VTAConfig, tiling: Tiling) -> list[Insn]:
+    builder = LaunchBuilder(config, MicroOps(config.uop_depth), 1 << 24)
+    builder.layer(schedule(proc, config, tiling).proc, {one.name: at << 16 for at, one in enumerate(proc.params)})
+    return builder.finish()
+
+
+def two_tiles(threads: str | None) -> list[Insn]:
+    """A dense layer of 2 output blocks, one to a tile, and 3 input blocks."""
+    x = Tiled(batches=1, blocks=3, height=1, width=1, n=1, c=16)
+    y = replace(x, blocks=2)
+    proc = conv2d("dense", x, y, Window(kernel=(1, 1)), Requantize(shift=4, low=-8, high=7, multiplier=False))
+    sizes = {"co": 1, "oh": 1, "ow": 1, "s": 1, "ci": 3, "t": 1, "ky": 1, "kx": 1}
+    return lowered(proc, VTAConfig(), Tiling(sizes=sizes, order=("oh", "ow", "co", "s"), threads=threads, hoist=True))
+
+
+def names(insns: list[Insn]) -> list[str]:
+    """What each instruction is, but loads of micro-ops and of the input, which the two tiles share."""
+    result = []
+    for insn in insns:
+        match insn:
+            case Load(memory_type=MemoryType.UOP | MemoryType.INP):
+                continue
+            case Load() | Store():
+                result.append(f"{type(insn).__name__.lower()}.{MemoryType(insn.memory_type).name.lower()}")
+            case Gemm():
+                result.append("reset" if insn.reset else "gemm")
+            case Alu():
+                result.append(AluOp(insn.alu_opcode).name.lower())
+            case Finish():
+                result.append("finish")
+    return result
+
+
+TILE = ["load.wgt", "load.acc", "reset", "gemm", "add", "shr", "min", "max", "store.out"]
+
+
+def test_without_threads_tiles_follow_each_other() -> None:
+    assert names(two_tiles(None)) == [*TILE, *TILE, "finish"]
+
+
+def test_virtual_threads_take_turns_at_every_nest() -> None:
+    assert names(two_tiles("co")) == [*(name for step in TILE for name in (step, step)), "finish"]
+
+
+def test_virtual_threads_have_buffers_of_their_own() -> None:
+    insns = two_tiles("co")
+    weights = [insn.sram_base for insn in insns if isinstance(insn, Load) and insn.memory_type == MemoryType.WGT]
+    stores = [insn.sram_base for insn in insns if isinstance(insn, Store)]
+    assert weights == [0, 3]
+    assert len(set(stores)) == 2
+    assert len({insn.sram_base for insn in two_tiles(None) if isinstance(insn, Store)}) == 1
+
+
+def test_a_schedule_that_overflows_is_refused_in_bytes() -> None:
+    """Three terms are more than the ops there are ask for, and more than the tiling's model knows."""
+    proc = add("sum", Tiled(batches=1, blocks=1, height=2, width=2, n=1, c=16), (1, 2, 3), 0, 4, -128, 127)
+    config = VTAConfig(log_acc_buff_size=7)
+    tiling = Tiling(sizes={"co": 1, "oh": 1, "ow": 1, "s": 1}, order=("co", "oh", "ow", "s"), threads=None, hoist=False)
+    with pytest.raises(LoweringError) as refused:
+        lowered(proc, config, tiling)
+    assert str(refused.value) == "Layer 'sum' must fit the acc buffer of 128 bytes, its schedule needs 192"
+
+
+def test_a_definition_without_an_instruction_is_refused() -> None:
+    graph = network(16)  # 16-bit weights on a machine of 8
+    with pytest.raises(LoweringError, match=r"^Layer '\w+' must be made of instructions of the VTA, which has none"):
+        compile_graph(graph, VTAConfig())
+
+
+def test_immediate_operations_name_their_destination_as_source() -> None:
+    """Chisel reads the source where every other implementation reads the destination (VTA spec 3.5)."""
+    seen = 0
+    for program in programs():
+        uops = ISA(program.config).decode_uops(np.frombuffer(program.uops, "<u4"))
+        resident = np.zeros(program.config.uop_depth, uops.dtype)
+        for insn in insns_of(program):
+            if isinstance(insn, Load) and insn.memory_type == MemoryType.UOP:
+                first = insn.dram_base - program.uop_address // 4
+                resident[insn.sram_base : insn.sram_base + insn.x_size] = uops[first : first + insn.x_size]
+            if isinstance(insn, Alu) and insn.use_imm:
+                seen += 1
+                kernel = resident[insn.uop_bgn : insn.uop_end]
+                assert (kernel["dst"] == kernel["src"]).all()
+                assert insn.dst_factor_out == insn.src_factor_out
+                assert insn.dst_factor_in == insn.src_factor_in
+    assert seen > 100
+
+
+def test_loads_keep_the_rules_of_every_implementation() -> None:
+    """Micro-ops load as one row and weights without padding (VTA spec 3.2)."""
+    for program in programs():
+        for insn in insns_of(program):
+            if not isinstance(insn, Load) or insn.x_size == 0:
+                continue
+            if insn.memory_type == MemoryType.UOP:
+                assert (insn.y_size, insn.x_stride) == (1, insn.x_size)
+            if insn.memory_type in (MemoryType.UOP, MemoryType.WGT):
+                assert (insn.y_pad_0, insn.y_pad_1, insn.x_pad_0, insn.x_pad_1) == (0, 0, 0, 0)
+
+
+def test_no_nest_is_empty() -> None:
+    """Zero trips run 16384 times on Chisel (VTA spec 3.4)."""
+    for program in programs():
+        for insn in insns_of(program):
+            if isinstance(insn, Gemm | Alu):
+                assert insn.iter_out >= 1
+                assert insn.iter_in >= 1
+                assert insn.uop_bgn < insn.uop_end
+
+
+def test_stores_read_what_a_gemm_or_the_alu_wrote_last() -> None:
+    """Not a reset, and not a load, of which neither reaches the OUT buffer everywhere (VTA spec 3.6)."""
+    for program in programs():
+        valid = np.zeros(program.config.acc_depth, bool)
+        for steps in launches(program):
+            for step in steps:
+                for touch in step.touches:
+                    if isinstance(step.insn, Store) and touch.space is Space.OUT:
+                        assert valid[touch.units].all()
+                    elif touch.space is Space.ACC and touch.write:
+                        resets = isinstance(step.insn, Gemm) and step.insn.reset
+                        valid[touch.units] = not (resets or isinstance(step.insn, Load))
+
+
+def test_every_launch_ends_with_its_one_finish() -> None:
+    for program in programs():
+        for steps in launches(program):
+            assert [isinstance(step.insn, Finish) for step in steps] == [False] * (len(steps) - 1) + [True]
+
+
+def test_compiling_twice_gives_the_same_bytes() -> None:
+    for seed in SEEDS[:8]:
+        case, program = compiled(seed)
+        assert compile_graph(case.graph, case.config).to_bytes() == program.to_bytes()
+
+
+def test_bytes_do_not_depend_on_the_order_of_sets() -> None:
+    """Strings hash differently in every process."""
+    script = (
+        "from compiler.driver import compile_graph\n"
+        "from tests.fuzz_differential import case_of\n"
+        "case = case_of(4001)\n"
+        "print(compile_graph(case.graph, case.config).digest)\n"
+    )
+    digests = set()
+    for hash_seed in ("1", "2"):
+        command, env = [sys.executable, "-c", script], {"PYTHONHASHSEED": hash_seed}
+        run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        digests.add(run.stdout.strip())
+    assert digests == {compiled(4001)[1].digest}
+
+
+@pytest.mark.parametrize("seed", SEEDS[:6])
+def test_a_program_runs_anywhere_in_memory(seed: int) -> None:
+    case, program = compiled(seed)
+    inputs = stored_inputs(program, case.inputs)
+    answers = []
+    for occupied in (0, 1, 3 << 20):
+        device = FunctionalDevice(program.config, poison=True)
+        if occupied:
+            device.write(device.allocate(occupied), np.full(occupied, 0x5A, np.uint8))
+        answers.append(Session(device, program, host_loader(Engine.FUNCTIONAL)).run(inputs))
+    for name, value in answers[0].items():
+        assert all(np.array_equal(other[name], value) for other in answers[1:])
+
+
+def test_micro_ops_that_recur_are_loaded_once() -> None:
+    program = compile_graph(network(8), CONFIGS["default"])
+    loads = [insn for insn in insns_of(program) if isinstance(insn, Load) and insn.memory_type == MemoryType.UOP]
+    places = [insn.dram_base for insn in loads if insn.x_size]
+    assert len(places) == len(set(places))
+    assert sum(insn.x_size for insn in loads) * 4 == len(program.uops)
+
+
+def test_micro_ops_that_do_not_fit_are_loaded_again() -> None:
+    config = replace(CONFIGS["default"], log_uop_buff_size=3)
+    program = compile_graph(network(8), config)
+    loads = [insn for insn in insns_of(program) if isinstance(insn, Load) and insn.memory_type == MemoryType.UOP]
+    assert max(insn.sram_base + insn.x_size for insn in loads) <= config.uop_depth
+    assert sum(insn.x_size for insn in loads) * 4 > len(program.uops)
+
+
+def test_tilings_differ_but_answers_do_not() -> None:
+    """The two orders of tiles, with and without threads, store the same number of elements."""
+    x = Tiled(batches=1, blocks=2, height=4, width=4, n=1, c=16)
+    proc = conv2d("conv", x, x, Window(kernel=(1, 1)), Requantize(shift=4, low=-8, high=7))
+    sizes = {**TilingProblem(proc, VTAConfig()).best().sizes, "co": 1, "oh": 2}
+    for order in (("co", "oh", "ow", "s"), ("oh", "ow", "co", "s")):
+        for threads in (None, order[1] if order[0] == "co" else "co"):
+            insns = lowered(proc, VTAConfig(), Tiling(sizes=sizes, order=order, threads=threads, hoist=True))
+            stored = sum(insn.x_size * insn.y_size for insn in insns if isinstance(insn, Store))
+            assert stored == 2 * 4 * 4

@@ -1,0 +1,122 @@
+"""Tilings: what the model says fits is what lowering places, and what cannot fit is refused by name and bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from compiler.driver import compile_graph
+from compiler.errors import LoweringError
+from compiler.tensor.define import Requantize, Tiled, Window, add, conv2d, max_pool2d
+from compiler.tensor.ir import Proc, Scope
+from compiler.vta.tiling import TILED, Tiling, TilingProblem
+from tests.compiler.vta.touches import Space, launches
+from tests.differential import random_layer
+from vta_hw.spec.config import VTAConfig
+
+
+def tiles(blocks: int, height: int, width: int) -> Tiled:
+    return Tiled(batches=1, blocks=blocks, height=height, width=width, n=1, c=16)
+
+
+def convolution(size: int = 28, blocks: int = 8, *, residual: int | None = None) -> Proc:
+    x = y = tiles(blocks, size, size)
+    window = Window(kernel=(3, 3), padding=(1, 1, 1, 1))
+    return conv2d("conv", x, y, window, Requantize(shift=8, low=-128, high=127), residual_multiplier=residual)
+
+
+def best(proc: Proc, config: VTAConfig) -> Tiling:
+    return TilingProblem(proc, config).best()
+
+
+@pytest.mark.parametrize("seed", range(3000, 3060))
+def test_the_best_tiling_of_any_layer_can_be_placed(seed: int) -> None:
+    """Lowering refuses what does not fit, so that this alone says that footprints are not underestimated."""
+    case = random_layer(seed)
+    config = case.config
+    depths = {
+        Space.UOP: config.uop_depth,
+        Space.INP: config.inp_depth,
+        Space.WGT: config.wgt_depth,
+        Space.ACC: config.acc_depth,
+        Space.OUT: config.out_depth,
+    }
+    program = compile_graph(case.graph, config)
+    for steps in launches(program):
+        for touch in (touch for step in steps for touch in step.touches):
+            assert touch.units.min(initial=0) >= 0
+            limit = program.arena_bytes if touch.space is Space.DRAM else depths[touch.space]
+            assert touch.units.max(initial=0) < limit
+
+
+@pytest.mark.parametrize("residual", [None, 1, 3])
+def test_tiles_are_parts_of_their_axes(residual: int | None) -> None:
+    problem = TilingProblem(convolution(residual=residual), VTAConfig())
+    tiling = problem.best()
+    assert tiling.sizes.keys() == {axis for axis in TILED if axis in problem.extents}
+    assert all(1 <= size <= problem.extents[axis] for axis, size in tiling.sizes.items())
+    assert sorted(tiling.order) == ["co", "oh", "ow", "s"]
+
+
+def test_tiles_that_do_not_fit_at_once_run_as_virtual_threads() -> None:
+    problem = TilingProblem(convolution(), VTAConfig())
+    tiling = problem.best()
+    assert tiling.threads is not None
+    assert tiling.hoist
+    assert tiling.sizes[tiling.threads] < problem.extents[tiling.threads]
+    after = tiling.order[tiling.order.index(tiling.threads) + 1 :]
+    assert all(tiling.sizes[axis] == problem.extents[axis] for axis in after)
+
+
+def test_a_layer_that_fits_whole_is_cut_only_to_overlap_loads() -> None:
+    tiling = best(convolution(size=4, blocks=1), VTAConfig())
+    assert tiling.sizes == {"co": 1, "oh": 4, "ow": 4, "s": 1, "ci": 1, "t": 1, "ky": 3, "kx": 3}
+    assert tiling.threads is None
+
+
+def test_buffers_of_two_elements_take_one_tile_at_a_time() -> None:
+    smallest = VTAConfig(log_inp_buff_size=5, log_wgt_buff_size=9, log_acc_buff_size=7)
+    tiling = best(convolution(size=6, blocks=2, residual=3), smallest)
+    assert [tiling.sizes[axis] for axis in ("co", "oh", "ow", "s")] == [1, 1, 1, 1]
+    assert not tiling.hoist
+
+
+@pytest.mark.parametrize(
+    ("scope", "depth", "sentence"),
+    [
+        (Scope.INP, 0, "Layer 'conv' must fit the inp buffer of 0 bytes, its smallest tile needs 16"),
+        (Scope.WGT, 0, "Layer 'conv' must fit the wgt buffer of 0 bytes, its smallest tile needs 256"),
+        (Scope.ACC, 1, "Layer 'conv' must fit the acc buffer of 64 bytes, its smallest tile needs 128"),
+    ],
+)
+def test_the_refusal_names_layer_buffer_and_bytes(scope: Scope, depth: int, sentence: str) -> None:
+    """No valid configuration is as small as this for the ops there are, so the depths are cut by hand."""
+    problem = TilingProblem(convolution(residual=1), VTAConfig())
+    problem.depths[scope] = depth
+    with pytest.raises(LoweringError) as refused:
+        problem.best()
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "proc",
+    [
+        convolution(size=7, blocks=3),
+        convolution(size=7, blocks=3, residual=3),
+        add("add", tiles(3, 5, 7), (3, 5), 1, 4, -128, 127),
+        max_pool2d("pool", tiles(3, 7, 7), tiles(3, 3, 3), Window(kernel=(3, 3), stride=(2, 2))),
+    ],
+    ids=lambda proc: proc.name,
+)
+def test_every_op_fits_the_smallest_buffers_there_are(proc: Proc) -> None:
+    smallest = VTAConfig(log_uop_buff_size=3, log_inp_buff_size=5, log_wgt_buff_size=9, log_acc_buff_size=7)
+    assert best(proc, smallest).threads is None
+
+
+def test_a_wider_bus_changes_what_is_best() -> None:
+    """Where memory costs less, nothing is gained by cutting a layer only to overlap it with computation."""
+    layers = [convolution(size, blocks) for size, blocks in ((56, 4), (28, 8), (14, 16), (7, 32))]
+    narrow, wide = VTAConfig(), VTAConfig(log_bus_width=9)
+    assert [best(layer, narrow) for layer in layers] != [best(layer, wide) for layer in layers]
+    assert best(layers[0], narrow) == best(layers[0], replace(narrow))
