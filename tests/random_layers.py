@@ -21,7 +21,7 @@ Shape = tuple[int, int, int, int]
 
 @dataclass
 class Draw:
-    """A graph that grows by random choices; `inp_bits` and `wgt_bits` are those of the machine."""
+    """A graph that grows by random choices, for activations and weights of so many bits."""
 
     r: random.Random
     rng: np.random.Generator
@@ -33,7 +33,8 @@ class Draw:
 
     @property
     def dtype(self) -> DType:
-        return DType.INT16 if self.inp_bits == 16 else DType.INT8
+        """Of activations; 4-bit numbers are int8 in the graph."""
+        return _dtype(self.inp_bits)
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -53,10 +54,10 @@ class Draw:
         self.constants[name] = array
         return name
 
-    def integers(self, dtype: DType, shape: tuple[int, ...]) -> Array:
-        """Any numbers of the type."""
-        limit = 1 << (dtype.bits - 1)
-        return self.rng.integers(-limit, limit, shape).astype(dtype.numpy)
+    def integers(self, bits: int, shape: tuple[int, ...]) -> Array:
+        """Any numbers of so many bits."""
+        limit = 1 << (bits - 1)
+        return self.rng.integers(-limit, limit, shape).astype(_dtype(bits).numpy)
 
     def apply(self, op: Op, *inputs: str) -> str:
         number = len(self.nodes)
@@ -79,7 +80,11 @@ class Draw:
 
     def clip(self) -> dict[str, int]:
         low, high = self.limits
-        return {"lo": self.r.choice([low, low, 0, low + 3]), "hi": self.r.choice([high, high, high - 27])}
+        return {"lo": self.r.choice([low, low, 0, low + 3]), "hi": self.r.choice([high, high, high - high // 5])}
+
+
+def _dtype(bits: int) -> DType:
+    return DType.INT16 if bits == 16 else DType.INT8
 
 
 def shape_of(graph: Graph, name: str) -> Shape:
@@ -112,19 +117,19 @@ def convolution(d: Draw, x: str | None = None, shape: Shape | None = None) -> st
     window = _window(d, shape)
     outs = d.r.choice([1, 4, 7, 16, 20])
     result = shape[0], outs, *window.output(*shape[2:])
-    residual = d.input(result) if d.inp_bits == 8 and d.r.random() < 0.35 else None
+    residual = d.input(result) if d.r.random() < 0.35 else None
     return convolve(d, x, shape, outs, window, residual)
 
 
 def convolve(d: Draw, x: str, shape: Shape, outs: int, window: Window, residual: str | None) -> str:
     """A convolution with random weights, whose shifts leave results that spread over the type."""
-    w = d.integers(DType.INT16 if d.wgt_bits == 16 else DType.INT8, (outs, shape[1], *window.kernel))
+    w = d.integers(d.wgt_bits, (outs, shape[1], *window.kernel))
     largest = 100 if d.r.random() < 0.7 else 1
     m = d.rng.integers(1, largest + 1, outs).astype(np.int32)
     pre_shift = d.r.choice([0, 0, 3]) + (8 if d.wgt_bits == 16 or d.inp_bits == 16 else 0)
     spread = math.log2(math.sqrt(w[0].size) * max(largest / 2, 1)) + d.wgt_bits - 0.9 - pre_shift
     shift = max(0, min(31, round(spread) + d.r.choice([-1, 0, 1]))) if d.r.random() < 0.95 else d.r.choice([0, 17, 31])
-    b = (d.rng.normal(0, 30, outs) * 2.0**shift).clip(-(2**31), 2**31 - 1).astype(np.int32)
+    b = (d.rng.normal(0, 2 << (d.inp_bits // 2), outs) * 2.0**shift).clip(-(2**31), 2**31 - 1).astype(np.int32)
     op = QConv2d(
         stride=window.stride,
         padding=window.padding,
@@ -187,28 +192,28 @@ def add(d: Draw, a: str | None = None, b: str | None = None) -> str:
     return d.apply(op, a, *([b] if b else []))
 
 
-def chain(d: Draw, layers: int, *, elementwise: bool) -> list[str]:
+def chain(d: Draw, layers: int) -> list[str]:
     """Layers on top of each other; some read an older value, some add two. Returns the names of all their results."""
     shape = d.shape()
     shapes: dict[str, Shape] = {d.input(shape): shape}
     made: list[str] = []
     for _ in range(layers):
         x = d.r.choice([list(shapes)[-1], list(shapes)[-1], d.r.choice(list(shapes))])
-        name = _next(d, x, shapes, elementwise)
+        name = _next(d, x, shapes)
         made.append(name)
         shapes[name] = shape_of(d.graph(name), name)
     return made
 
 
-def _next(d: Draw, x: str, shapes: dict[str, Shape], elementwise: bool) -> str:
+def _next(d: Draw, x: str, shapes: dict[str, Shape]) -> str:
     shape = shapes[x]
     rivals = [name for name, other in shapes.items() if other == shape]
-    kind = d.r.choice(["conv", "conv", "same", "same", *(["pool", "add"] if elementwise else [])])
-    if kind == "conv":
-        return convolution(d, x, shape)
-    if kind == "pool":
-        return pool(d, x, shape)
-    if kind == "add":
-        return add(d, x, d.r.choice(rivals))
-    residual = d.r.choice(rivals) if elementwise and d.r.random() < 0.7 else None
+    match d.r.choice(["convolution", "convolution", "pool", "add", "residual", "residual"]):
+        case "convolution":
+            return convolution(d, x, shape)
+        case "pool":
+            return pool(d, x, shape)
+        case "add":
+            return add(d, x, d.r.choice(rivals))
+    residual = d.r.choice(rivals) if d.r.random() < 0.7 else None
     return convolve(d, x, shape, shape[1], Window(kernel=(3, 3), padding=(1, 1, 1, 1)), residual)

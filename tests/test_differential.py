@@ -74,6 +74,6 @@ def test_configurations_of_every_kind_are_among_the_seeds() -> None:
     assert sum(config.block_in > config.block_out for config in configs) > 20
     for depth in ("uop_depth", "inp_depth", "wgt_depth", "acc_depth"):
         assert min(getattr(config, depth) for config in configs) == 2
-    assert {config.wgt_bits for config in configs} == {8, 16}
-    assert {config.inp_bits for config in configs} == {8, 16}
+    assert {config.wgt_bits for config in configs} == {4, 8, 16}
+    assert {config.inp_bits for config in configs} == {4, 8, 16}
     assert {config.bus_bits for config in configs} == {64, 128, 256, 512}
