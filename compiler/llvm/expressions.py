@@ -14,21 +14,8 @@ from compiler.llvm import operators
 from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, mangled, memory_dtype
 from compiler.llvm.lanes import element_step
 from compiler.tensor.interval import Interval
-from compiler.tensor.ir import (
-    Binary,
-    BinaryOp,
-    Buffer,
-    Cast,
-    Compare,
-    Const,
-    DType,
-    Expr,
-    Load,
-    Select,
-    Unary,
-    Var,
-    walk_expr,
-)
+from compiler.tensor.ir import Binary, BinaryOp, Buffer, Cast, Compare, Const, DType, Expr, Load, Select, Unary, Var
+from compiler.tensor.traverse import walk_expr
 
 
 @dataclass(frozen=True, kw_only=True)

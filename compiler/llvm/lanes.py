@@ -18,12 +18,9 @@ from compiler.tensor.ir import (
     Store,
     Unary,
     Var,
-    children,
     constant,
-    stmt_exprs,
-    walk,
-    walk_expr,
 )
+from compiler.tensor.traverse import children, stmt_exprs, walk, walk_expr
 
 VECTOR_BYTES = 64
 """Bytes of the widest operand in one vector; LLVM splits it for machines with narrower registers."""

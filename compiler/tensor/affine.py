@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from compiler.tensor.ir import Binary, BinaryOp, Const, Expr, Var, binary, constant, walk_expr
+from compiler.tensor.ir import Binary, BinaryOp, Const, Expr, Var, binary, constant
+from compiler.tensor.traverse import walk_expr
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,8 @@ from compiler.tensor.ir import (
     Stmt,
     Store,
     conjuncts,
-    stmt_exprs,
-    walk_expr,
 )
+from compiler.tensor.traverse import stmt_exprs, walk_expr
 
 
 @dataclass(frozen=True, slots=True)

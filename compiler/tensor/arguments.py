@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from compiler.errors import CompileError
-from compiler.tensor.ir import Proc, Store, walk
+from compiler.tensor.ir import Proc, Store
+from compiler.tensor.traverse import walk
 
 
 class ArgumentError(CompileError):

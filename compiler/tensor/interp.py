@@ -48,8 +48,8 @@ from compiler.tensor.ir import (
     Unary,
     UnaryOp,
     Var,
-    walk,
 )
+from compiler.tensor.traverse import walk
 
 Env = list[int]
 Eval = Callable[[Env], Any]  # gives int, bool or np.float32 by the expression's dtype

@@ -33,11 +33,9 @@ from compiler.tensor.ir import (
     Proc,
     Store,
     constant,
-    map_body,
-    walk,
-    walk_expr,
 )
 from compiler.tensor.printer import format_expr
+from compiler.tensor.traverse import map_body, walk, walk_expr
 
 
 class IllegalRewrite(Exception):

@@ -26,8 +26,8 @@ from compiler.tensor.ir import (
     Var,
     conjuncts,
     constant,
-    walk_expr,
 )
+from compiler.tensor.traverse import walk_expr
 
 # Where a proof gives up, and how much all proofs for one procedure may take (in new facts; about ten seconds).
 MAX_FACTS = 400

@@ -32,12 +32,8 @@ from compiler.tensor.ir import (
     both,
     cast,
     constant,
-    map_body,
-    map_expr,
     minimum,
     nest,
-    rebind,
-    substitute,
 )
 from compiler.tensor.legality import (
     Box,
@@ -57,6 +53,7 @@ from compiler.tensor.legality import (
     site_of,
 )
 from compiler.tensor.printer import format_expr
+from compiler.tensor.traverse import map_body, map_expr, rebind, substitute
 from compiler.tensor.unify import unify
 
 

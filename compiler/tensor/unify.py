@@ -30,8 +30,8 @@ from compiler.tensor.ir import (
     Var,
     conjuncts,
     constant,
-    walk_expr,
 )
+from compiler.tensor.traverse import walk_expr
 
 IMMEDIATE = Buffer.of("imm", DType.INT32, (), Scope.LOCAL)
 """In a declaration, stands for any integer constant."""

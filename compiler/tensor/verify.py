@@ -36,11 +36,10 @@ from compiler.tensor.ir import (
     Unary,
     UnaryOp,
     Var,
-    children,
-    walk_expr,
 )
 from compiler.tensor.printer import format_expr, format_stmt
 from compiler.tensor.prove import Facts, Prover
+from compiler.tensor.traverse import children, walk_expr
 
 MAX_STATEMENT_DEPTH = 64
 MAX_EXPRESSION_DEPTH = 100

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from compiler.tensor.affine import affine
 from compiler.tensor.analysis import Access, accesses, innermost, loops_of
 from compiler.tensor.define import AXES
-from compiler.tensor.ir import Alloc, DType, For, Proc, Scope, Var, constant, walk
+from compiler.tensor.ir import Alloc, DType, For, Proc, Scope, Var, constant
+from compiler.tensor.traverse import walk
 from compiler.tensor.unify import Match, unify
 from compiler.vta.instructions import InstructionSet
 from vta_hw.spec.config import VTAConfig

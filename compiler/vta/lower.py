@@ -11,16 +11,7 @@ from numpy.typing import NDArray
 
 from compiler.errors import LoweringError
 from compiler.tensor.affine import Range, bounds, evaluate
-from compiler.tensor.ir import (
-    Alloc,
-    Body,
-    Buffer,
-    For,
-    LoopKind,
-    Mapped,
-    Proc,
-    Scope,
-)
+from compiler.tensor.ir import Alloc, Body, Buffer, For, LoopKind, Mapped, Proc, Scope
 from compiler.tensor.unify import Match, unify
 from compiler.vta.box import Box, elements_shape
 from compiler.vta.footprint import element_bytes

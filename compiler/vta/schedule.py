@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from compiler.errors import LoweringError
 from compiler.tensor.affine import variables
 from compiler.tensor.analysis import accesses, find_loop, innermost
-from compiler.tensor.ir import Const, DType, For, If, LoopKind, Proc, Scope, Stmt, stmt_body, walk
+from compiler.tensor.ir import Const, DType, For, If, LoopKind, Proc, Scope, Stmt
 from compiler.tensor.schedule import Schedule
+from compiler.tensor.traverse import stmt_body, walk
 from compiler.tensor.unify import unify
 from compiler.vta.footprint import axes_of, is_transfer, nests_of, temporaries_of
 from compiler.vta.instructions import InstructionSet

@@ -24,23 +24,11 @@ import numpy as np
 from compiler.tensor import interp
 from compiler.tensor.analysis import accesses, loops_of
 from compiler.tensor.interp import InterpError
-from compiler.tensor.ir import (
-    Alloc,
-    Body,
-    DType,
-    For,
-    LoopKind,
-    Proc,
-    Scope,
-    Stmt,
-    map_body,
-    stmt_body,
-    substitute,
-    walk,
-)
+from compiler.tensor.ir import Alloc, Body, DType, For, LoopKind, Proc, Scope, Stmt
 from compiler.tensor.printer import format_proc
 from compiler.tensor.schedule import Argument, Schedule, ScheduleError, Step
 from compiler.tensor.serial import SerialError, from_json, to_json
+from compiler.tensor.traverse import map_body, stmt_body, substitute, walk
 from tests.compiler.tensor.procs import random_proc
 from tests.compiler.tensor.random_procs import random_array
 
