@@ -29,6 +29,9 @@ from vta_hw.spec.program import Program
 WEIGHT_WIDTHS, INPUT_WIDTHS = [3, 3, 3, 3, 4, 2], [3] * 16 + [4, 2]
 """log2 of the bits of weights and activations: nearly always 8. 4 and 16 bits need more work on the host."""
 
+MOST_BLOCKS = 8
+"""Of channels, so that small tiles do not mean a hundred thousand instructions."""
+
 LAID_OUT = 0.8
 """How often the inputs lie as the accelerator wants them; otherwise the host has to move them, which costs time."""
 
@@ -102,7 +105,14 @@ def random_network(seed: int) -> Case:
 def _start(seed: int) -> tuple[Draw, VTAConfig]:
     r = random.Random(seed)
     config = random_config(r)
-    return Draw(r, np.random.default_rng(seed), inp_bits=config.inp_bits, wgt_bits=config.wgt_bits), config
+    draw = Draw(
+        r,
+        np.random.default_rng(seed),
+        inp_bits=config.inp_bits,
+        wgt_bits=config.wgt_bits,
+        most_channels=MOST_BLOCKS * min(config.block_in, config.block_out),
+    )
+    return draw, config
 
 
 def _finish(seed: int, d: Draw, config: VTAConfig, outputs: tuple[str, ...]) -> Case:

@@ -21,12 +21,16 @@ Shape = tuple[int, int, int, int]
 
 @dataclass
 class Draw:
-    """A graph that grows by random choices, for activations and weights of so many bits."""
+    """A graph that grows by random choices, for activations and weights of so many bits.
+
+    most_channels: small tiles make very many instructions of many channels.
+    """
 
     r: random.Random
     rng: np.random.Generator
     inp_bits: int = 8
     wgt_bits: int = 8
+    most_channels: int = 33
     inputs: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
@@ -43,7 +47,10 @@ class Draw:
 
     def shape(self) -> Shape:
         r = self.r
-        return r.choice([1, 1, 2, 3]), r.choice([1, 3, 5, 8, 16, 17, 30]), r.randint(1, 9), r.randint(1, 9)
+        return r.choice([1, 1, 2, 3]), self.channels([1, 3, 5, 8, 16, 17, 30]), r.randint(1, 9), r.randint(1, 9)
+
+    def channels(self, choices: list[int]) -> int:
+        return self.r.choice([count for count in choices if count <= self.most_channels])
 
     def input(self, shape: Shape) -> str:
         self.inputs.append(Value(name=f"x{len(self.inputs)}", type=TensorType(shape, self.dtype)))
@@ -115,7 +122,7 @@ def convolution(d: Draw, x: str | None = None, shape: Shape | None = None) -> st
     shape = shape or d.shape()
     x = x or d.input(shape)
     window = _window(d, shape)
-    outs = d.r.choice([1, 4, 7, 16, 20])
+    outs = d.channels([1, 4, 7, 16, 20])
     result = shape[0], outs, *window.output(*shape[2:])
     residual = d.input(result) if d.r.random() < 0.35 else None
     return convolve(d, x, shape, outs, window, residual)
@@ -147,7 +154,7 @@ def dense(d: Draw) -> str:
     n, c, h, w = d.shape()
     h, w = d.r.choice([(1, 1), (1, 1), (min(h, 4), min(w, 4))])
     x = d.input((n, c, h, w))
-    return convolve(d, x, (n, c, h, w), d.r.choice([1, 4, 10, 20, 33]), Window(kernel=(h, w)), None)
+    return convolve(d, x, (n, c, h, w), d.channels([1, 4, 10, 20, 33]), Window(kernel=(h, w)), None)
 
 
 def pool(d: Draw, x: str | None = None, shape: Shape | None = None) -> str:
