@@ -21,7 +21,7 @@ def align(address: int, alignment: int) -> int:
 
 
 def plan(values: Iterable[Lifetime], *, start: int, alignment: int) -> tuple[dict[str, int], int]:
-    """Addresses from `start` on, and the end of what they occupy.
+    """Addresses from `start` on, which is aligned, and the end of what they occupy.
 
     Largest first, each at the lowest address that is free during its life: a greedy rule that comes close to the least
     possible for networks ("Efficient Memory Management for Deep Neural Net Inference", Pisarchyk and Lee, 2020).
