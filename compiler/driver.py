@@ -87,31 +87,39 @@ class _Compilation:
         self.constants: dict[str, Array] = {}
         self.taken = set(graph.types)
         self.nibbles: set[str] = set()  # buffers of 4-bit scalars, two to a byte
-        self.wide: dict[str, str] = {}  # by buffer with one scalar to a byte, the value of 4-bit scalars it holds
+        self.copies: dict[str, str] = {}  # by buffer that holds a value in the other of these two forms, that value
         if target is Target.VTA and config.inp_bits == 4:
-            self.nibbles = set(graph.layouts)
+            self.nibbles = set(graph.layouts) - {value.name for value in graph.inputs} - set(graph.outputs)
         self.items = [item for node in graph.nodes for item in self._items(node)]
         self.alignment = max(64, config.inp_elem_bytes, config.wgt_elem_bytes, config.acc_elem_bytes)
 
     def _items(self, node: Node) -> list[_Item]:
-        """The node, between conversions of the 4-bit values that it reads or writes on the host."""
+        """The node, between conversions of the 4-bit values that it needs in another form than they are stored in."""
         item = self._item(node)
-        if item.accelerated or not self.nibbles:
+        if self.target is not Target.VTA or self.config.inp_bits != 4:
             return [item]
         before, after, buffers = [], [], []
         for name in item.buffers:
-            if name not in self.nibbles:
+            if name not in self.graph.layouts or item.accelerated == (name in self.nibbles):
                 buffers.append(name)
                 continue
-            wide = self._new_name(f"{name}.wide.{node.output}")
-            self.wide[wide] = name
-            buffers.append(wide)
-            count = math.prod(self.graph.types[name].physical_shape)
+            copy = self._new_name(f"{name}.{'nibbles' if item.accelerated else 'bytes'}.{node.output}")
+            self.copies[copy] = name
+            if item.accelerated:
+                self.nibbles.add(copy)
+            buffers.append(copy)
             if name == node.output:
-                after.append(_Item(node, define_host.pack_nibbles(f"{node.name}.pack", count), (wide, name)))
+                after.append(self._conversion(node, copy, name))
             else:
-                before.append(_Item(node, define_host.unpack_nibbles(f"{node.name}.unpack", count), (name, wide)))
+                before.append(self._conversion(node, name, copy))
         return [*before, replace(item, buffers=tuple(buffers)), *after]
+
+    def _conversion(self, node: Node, source: str, target: str) -> _Item:
+        """Between a buffer of nibbles and one of bytes."""
+        count = math.prod(self.graph.types[self.copies.get(source, source)].physical_shape)
+        if target in self.nibbles:
+            return _Item(node, define_host.pack_nibbles(f"{node.name}.pack", count), (source, target))
+        return _Item(node, define_host.unpack_nibbles(f"{node.name}.unpack", count), (source, target))
 
     def _item(self, node: Node) -> _Item:
         types, _ = self.graph.node_types(node)
@@ -243,10 +251,10 @@ class _Compilation:
 
     def _dtype(self, name: str) -> str:
         """How the scalars of a value lie in the arena."""
-        return "int4" if name in self.nibbles else self.graph.types[self.wide.get(name, name)].dtype.value
+        return "int4" if name in self.nibbles else self.graph.types[self.copies.get(name, name)].dtype.value
 
     def _buffer(self, name: str, role: Role, dtype: str, address: int, shape: tuple[int, ...] | None = None) -> Buffer:
-        value = self.wide.get(name, name)
+        value = self.copies.get(name, name)
         if shape is None:
             shape = self.graph.types[value].physical_shape
         nbytes = -(-int(np.prod(shape, dtype=np.int64)) * DTYPE_BITS[dtype] // 8)

@@ -118,19 +118,43 @@ def transfers(sram: int, dram: int, axes: Sequence[CopyAxis]) -> Iterator[Transf
     if any(axis.total <= 0 for axis in axes):
         return
     joined = _join([axis for axis in axes if axis.total > 1 or axis.padded])
-    x = joined.pop() if joined and (joined[-1].sram, joined[-1].dram) == (1, 1) and _fits(joined[-1]) else None
-    x = x or CopyAxis(1, 1, 1)
+    x = joined.pop() if joined and (joined[-1].sram, joined[-1].dram) == (1, 1) else CopyAxis(1, 1, 1)
+    if not _fits(x):
+        yield from _rows(sram, dram, joined, x)
+        return
     y = (
         joined.pop()
         if joined and joined[-1].sram == x.total and _fits(joined[-1]) and joined[-1].dram <= MOST_SIZE
         else None
     )
     y = y or CopyAxis(1, x.total, 0)
-    for steps in itertools.product(*(range(axis.total) for axis in joined)):
-        to = sram + sum(axis.sram * step for axis, step in zip(joined, steps, strict=True))
-        inside = all(axis.before <= step < axis.before + axis.size for axis, step in zip(joined, steps, strict=True))
-        start = dram + sum(axis.dram * step for axis, step in zip(joined, steps, strict=True))
+    for to, start, inside in _steps(sram, dram, joined):
         yield from _plane(to, start, y, x) if inside else _zeros(to, y.total * x.total)
+
+
+def _steps(sram: int, dram: int, axes: Sequence[CopyAxis]) -> Iterator[tuple[int, int, bool]]:
+    """First elements of every iteration of `axes`, and whether it moves data or is padding."""
+    for steps in itertools.product(*(range(axis.total) for axis in axes)):
+        pairs = list(zip(axes, steps, strict=True))
+        inside = all(axis.before <= step < axis.before + axis.size for axis, step in pairs)
+        yield (
+            sram + sum(axis.sram * step for axis, step in pairs),
+            dram + sum(axis.dram * step for axis, step in pairs),
+            inside,
+        )
+
+
+def _rows(sram: int, dram: int, outer: Sequence[CopyAxis], x: CopyAxis) -> Iterator[Transfer]:
+    """Rows longer, or with more padding, than an instruction has room for: zeros, pieces of data, zeros."""
+    for to, start, inside in _steps(sram, dram, outer):
+        if not inside:
+            yield from _zeros(to, x.total)
+            continue
+        yield from _zeros(to, x.before)
+        for done in range(0, x.size, MOST_SIZE):
+            size = min(MOST_SIZE, x.size - done)
+            yield Transfer(to + x.before + done, start + x.before + done, 1, size, size)
+        yield from _zeros(to + x.before + x.size, x.after)
 
 
 def _fits(axis: CopyAxis) -> bool:

@@ -264,8 +264,10 @@ def test_external_data_from_elsewhere(tmp_path: Path, location: str) -> None:
     assert refused(path) in (
         f"Tensor 'c1' must lie inside the model's folder, not in {location!r}",
         f"Tensor 'c1' must be readable from {location!r}: [Errno 36] File name too long: {str(folder / location)!r}",
-        f"Tensor 'c1' must be readable from {location!r}: [Errno 40] Too many levels of symbolic links: "
-        f"{str(folder / location)!r}",
+        (
+            f"Tensor 'c1' must be readable from {location!r}: [Errno 40] Too many levels of symbolic links: "
+            f"{str(folder / location)!r}"
+        ),
     )
 
 
