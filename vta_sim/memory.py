@@ -13,7 +13,7 @@ from vta_sim._jit import entry, source_stamp
 from vta_sim.pages import FRAME_LIMIT, MAPPED, NEXT_FRAME, PAGE_BYTES, UNUSED, PageTable
 
 _ADDRESS_LIMIT: Final = 1 << 64
-_LEAST_CHUNK_PAGES: Final = 64
+_LEAST_CHUNK_PAGES: Final = 8
 _FIRST_SLOTS: Final = 1024
 
 Bytes: TypeAlias = bytes | bytearray | memoryview | NDArray[np.generic]
