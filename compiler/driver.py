@@ -15,6 +15,9 @@ from compiler.errors import CompileError
 from compiler.graph.ir import Graph, Node, Place
 from compiler.graph.layout import pack
 from compiler.graph.lowering import Blocks, Lowered, Placed
+from compiler.graph.ops.qconv import QConv2d
+from compiler.graph.ops.qelementwise import QAdd, Quantize
+from compiler.graph.ops.qpool import QAvgPool2d
 from compiler.graph.passes.pipeline import place
 from compiler.graph.rewrite import first_free
 from compiler.llvm.schedule import schedule as schedule_cpu
@@ -49,10 +52,11 @@ def compile_graph(
 ) -> Program:
     """Compile a quantised graph (see `compiler.graph.quantize`) for `config`.
 
-    progress: called with (nodes done, nodes). Raises CompileError: a layer that cannot fit is refused with its name,
+    progress: called with (steps done, steps). Raises CompileError: a layer that cannot fit is refused with its name,
     the buffer and the bytes needed. The same graph and configuration give the same program, byte for byte.
     """
     _check_outputs(graph)
+    _check_bits(graph, config)
     return _Compilation(place(graph, config), config, target, progress).program()
 
 
@@ -64,6 +68,25 @@ def _check_outputs(graph: Graph) -> None:
         if name not in graph.producers:
             kind = "constant" if name in graph.constants else "input"
             raise CompileError(f"Graph output must be computed by a node, not be the {kind} {name!r}")
+
+
+def _check_bits(graph: Graph, config: VTAConfig) -> None:
+    """What the machine holds in 4 bits must be made for 4 bits: wider numbers would lose their high ones."""
+    for node in graph.nodes:
+        limits = dict.fromkeys(node.inputs, config.inp_bits)
+        if isinstance(node.op, QConv2d):
+            limits |= {node.inputs[1]: config.wgt_bits, node.inputs[2]: 32, node.inputs[3]: 32}
+        for name, bits in limits.items():
+            value = graph.constants.get(name)
+            if value is not None and value.dtype in (np.int8, np.int16):
+                _check_range(node.name, name, int(value.min()), int(value.max()), bits)
+        if isinstance(node.op, QConv2d | QAdd | QAvgPool2d | Quantize):
+            _check_range(node.name, node.output, node.op.lo, node.op.hi, config.inp_bits)
+
+
+def _check_range(layer: str, value: str, low: int, high: int, bits: int) -> None:
+    if low < -(1 << (bits - 1)) or high >= 1 << (bits - 1):
+        raise CompileError(f"Layer {layer!r}: {value!r} must fit the machine's {bits} bits, not reach {low}..{high}")
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def compile_model(
     name of a preset or the path of a vta_config.json; the CPU computes with its number of bits. calibration: inputs of
     a few dozen images, from which the quantiser learns the ranges of a float model: an array, or a dict by input name,
     float32 [N, ...]. batch: images in one run, by default the configuration's BATCH. progress:
-    called with (layers done, layers).
+    called with (steps done, steps).
 
     Raises ApiError, ConfigError or CompileError.
     """

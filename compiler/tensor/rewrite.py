@@ -53,7 +53,7 @@ from compiler.tensor.legality import (
     site_of,
 )
 from compiler.tensor.printer import format_expr
-from compiler.tensor.traverse import map_body, map_expr, rebind, substitute
+from compiler.tensor.traverse import map_body, map_expr, rebind, substitute, walk_expr
 from compiler.tensor.unify import unify
 
 
@@ -69,13 +69,18 @@ def _replace_loop(body: Body, loop: str, new: Callable[[For], Body]) -> Body:
     return body
 
 
+def _reads_data(expr: Expr) -> bool:
+    return any(isinstance(node, Load | Cast) for node in walk_expr(expr))
+
+
 def _simplified(body: Body) -> Body:
     """Bring indices, extents and conditions to canonical form."""
 
     def canonical(expr: Expr) -> Expr | None:
         if isinstance(expr, Load):
             return Load(expr.buffer, tuple(simplify(i) for i in expr.index))
-        if isinstance(expr, Compare) and expr.a.dtype is DType.INT64:
+        # Data wraps, unlike indices, and is left as it is.
+        if isinstance(expr, Compare) and expr.a.dtype is DType.INT64 and not _reads_data(expr):
             return Compare(expr.op, simplify(expr.a), simplify(expr.b))
         return None
 
@@ -147,6 +152,8 @@ def fuse(proc: Proc, outer: str, inner: str, fused: str) -> Proc:
     if [loop.var.name for loop in loops] != [outer, inner]:
         raise IllegalRewrite(f"loop {inner!r} must be directly inside {outer!r}")
     check_new_loops(proc, fused)
+    if loops[0].kind is not loops[1].kind:
+        raise IllegalRewrite(f"loops {outer!r} and {inner!r} must have one kind")
     if not all(isinstance(loop.extent, Const) and constant(loop.extent) > 0 for loop in loops):
         raise IllegalRewrite(f"extents of loops {outer!r} and {inner!r} must be constants of at least 1")
     extent = constant(loops[1].extent)
@@ -154,7 +161,7 @@ def fuse(proc: Proc, outer: str, inner: str, fused: str) -> Proc:
     values: dict[str, Expr] = {outer: Var(fused) // extent, inner: Var(fused) % extent}
 
     def new(stmt: For) -> Body:
-        return (For(Var(fused), Const(count), substitute(body, values)),)
+        return (For(Var(fused), Const(count), substitute(body, values), stmt.kind),)
 
     return proc.with_body(_replace_loop(proc.body, outer, new))
 

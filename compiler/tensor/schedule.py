@@ -31,6 +31,13 @@ class Step:
     arguments: tuple[Argument, ...]
 
 
+_PRIMITIVES = (
+    *("split", "reorder", "fuse", "merge", "set_kind", "narrow", "stage", "set_scope", "split_fill"),
+    *("drop_unit_loops", "mark"),
+)
+"""Methods of `Schedule` that a trace may name."""
+
+
 class Schedule:
     """A procedure under transformation. `proc` is the current form, `trace` the calls that led to it."""
 
@@ -40,9 +47,15 @@ class Schedule:
 
     @classmethod
     def replay(cls, proc: Proc, trace: Sequence[Step]) -> Schedule:
+        """The schedule that `trace` led to. Raises ScheduleError for steps that are none, or do not apply."""
         schedule = cls(proc)
         for step in trace:
-            getattr(schedule, step.primitive)(*step.arguments)
+            if step.primitive not in _PRIMITIVES:
+                raise ScheduleError(f"primitive must be one of {', '.join(_PRIMITIVES)}, not {step.primitive!r}")
+            try:
+                getattr(schedule, step.primitive)(*step.arguments)
+            except TypeError as error:
+                raise ScheduleError(f"{step.primitive} must have its arguments: {error}") from None
         return schedule
 
     def _apply(self, primitive: str, rewriting: Callable[..., Proc], *arguments: Argument) -> None:

@@ -34,7 +34,7 @@ from compiler.tensor.ir import (
 from compiler.tensor.traverse import walk_expr
 
 IMMEDIATE = Buffer.of("imm", DType.INT32, (), Scope.LOCAL)
-"""In a declaration, stands for any integer constant."""
+"""In a declaration, stands for any integer constant of 16 bits and a sign, as instructions have room for."""
 
 INSIDE = Buffer.of("inside", DType.BOOL, (), Scope.LOCAL)
 """In a declaration, stands for any condition: which elements are data and which are padding."""
@@ -139,7 +139,7 @@ class _Unifier:
         return False
 
     def _immediate(self, actual: Expr) -> bool:
-        if not (isinstance(actual, Const) and isinstance(actual.value, int)):
+        if not (isinstance(actual, Const) and isinstance(actual.value, int) and -(1 << 15) <= actual.value < 1 << 15):
             return False
         if self.match.immediate not in (None, actual.value):
             return False

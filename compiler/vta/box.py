@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from compiler.errors import LoweringError
 from compiler.tensor.affine import Affine, affine, evaluate
 from compiler.tensor.ir import Buffer, Compare, CompareOp, Expr, Var
+from compiler.tensor.printer import format_expr
 from compiler.tensor.unify import Match, Operand
 from compiler.vta.regions import Axis, CopyAxis
 
@@ -15,6 +17,18 @@ _UNBOUNDED = 1 << 40
 def elements_shape(buffer: Buffer) -> tuple[Expr, ...]:
     """The dimensions that count elements of the scratchpad: all but the two of the tile."""
     return buffer.shape[:-2]
+
+
+def _inequalities(conditions: Iterable[Expr]) -> Iterator[Compare]:
+    """Comparisons by LT and LE that hold together just when the conditions do."""
+    for condition in conditions:
+        match condition:
+            case Compare(CompareOp.EQ, a, b):
+                yield from (Compare(CompareOp.LE, a, b), Compare(CompareOp.LE, b, a))
+            case Compare():
+                yield condition
+            case _:
+                raise LoweringError(f"Condition {format_expr(condition)} must be a comparison to be an instruction's")
 
 
 class Box:
@@ -27,33 +41,34 @@ class Box:
         self.extent = {loop.var.name: evaluate(loop.extent, env) for loop in match.loops}
         self.empty = any(extent <= 0 for extent in self.extent.values())
         self.outside = False  # a copy whose elements are all padding
-        for guard in match.guards:
+        for guard in _inequalities(match.guards):
             self._restrain(guard)
         self.inside = {name: (self.first[name], self.first[name] + self.extent[name]) for name in self.loops}
-        for condition in match.inside:
+        for condition in _inequalities(match.inside):
             name, low, high = self._limits(condition)
             if name is not None:
                 self.inside[name] = (max(self.inside[name][0], low), min(self.inside[name][1], high))
             elif low >= high:
                 self.outside = True
 
-    def _limits(self, condition: Expr) -> tuple[str | None, int, int]:
+    def _limits(self, condition: Compare) -> tuple[str | None, int, int]:
         """The one loop that a comparison restrains, and the range of values for which it holds.
 
         Without such a loop the range is empty if the comparison is false.
         """
-        assert isinstance(condition, Compare), "a condition on indices is a comparison"
         slack = self._known(affine(condition.b) - affine(condition.a))  # must be >= 0, or > 0
         least = 1 if condition.op is CompareOp.LT else 0
         if not slack.terms:
             return None, 0, 1 if slack.const >= least else 0
+        if len(slack.terms) > 1:
+            raise LoweringError(f"Condition {format_expr(condition)} must restrain one loop of an instruction")
         ((atom, coefficient),) = slack.terms.items()
-        assert isinstance(atom, Var), "the schedule leaves one loop to each condition"
+        assert isinstance(atom, Var), "all but loops is known"
         if coefficient > 0:
             return atom.name, -((slack.const - least) // coefficient), _UNBOUNDED
         return atom.name, -(_UNBOUNDED), (slack.const - least) // -coefficient + 1
 
-    def _restrain(self, guard: Expr) -> None:
+    def _restrain(self, guard: Compare) -> None:
         name, low, high = self._limits(guard)
         if name is None:
             self.empty = self.empty or low >= high

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from compiler.errors import LoweringError
 from compiler.tensor.affine import Range, bounds, evaluate
+from compiler.tensor.analysis import accesses, by_buffer
 from compiler.tensor.ir import Alloc, Body, Buffer, For, LoopKind, Mapped, Proc, Scope
 from compiler.tensor.unify import Match, unify
 from compiler.vta.box import Box, elements_shape
@@ -58,13 +59,19 @@ class LaunchBuilder:
     def __post_init__(self) -> None:
         self.instructions = InstructionSet(self.config)
         self.codec = isa.ISA(self.config)
+        self.loaded = np.zeros(self.config.acc_depth, np.bool_)  # accumulators whose OUT is stale
         self.uops.forget()
 
     def layer(self, proc: Proc, addresses: Mapping[str, int]) -> tuple[int, int]:
         """Append the instructions of a scheduled op, its parameters being at `addresses` in the arena.
 
-        Returns the range of instructions. Raises LoweringError if a scratchpad overflows.
+        Returns the range of instructions. Raises LoweringError if a scratchpad overflows, or the op needs what no
+        instruction does.
         """
+        touched = by_buffer(access for access in accesses(proc.body) if access.buffer.scope is Scope.DRAM)
+        for name, uses in touched.items():
+            if len({use.write for use in uses}) > 1:
+                raise LoweringError(f"Layer {proc.name!r} must not read {name!r}, which it writes")
         begin = len(self.works)
         if begin:
             self._fence()
@@ -113,9 +120,17 @@ class _LayerLowering:
                     inner = threads
                     if stmt.kind is LoopKind.VTHREAD:
                         inner = (*threads, (stmt.var.name, bounds(stmt.extent, loops)[1]))
-                    self._place(stmt.body, (*loops, Range(stmt.var.name, stmt.extent)), inner, top)
+                    # Threads take turns anywhere, so that no two buffers inside may share a place.
+                    self._place(
+                        stmt.body, (*loops, Range(stmt.var.name, stmt.extent)), inner, top if threads else {**top}
+                    )
                 case Alloc():
                     scope = stmt.buffer.scope
+                    if scope not in depths:
+                        raise LoweringError(
+                            f"Layer {self.proc.name!r}: buffer {stmt.buffer.name!r} must lie in a scratchpad, "
+                            f"not in {scope.value}"
+                        )
                     size = _capacity(stmt.buffer, loops)
                     copies = int(np.prod([extent for _, extent in threads], dtype=np.int64)) if threads else 1
                     end = top[scope] + size * copies
@@ -126,7 +141,10 @@ class _LayerLowering:
                             f"bytes, its schedule needs {end * elem}"
                         )
                     self.placements[stmt.buffer.name] = _Placement(top[scope], size, threads)
-                    self._place(stmt.body, loops, threads, {**top, scope: end})
+                    inside = {**top, scope: end}
+                    self._place(stmt.body, loops, threads, inside)
+                    if threads:
+                        top.update(inside)
                 case Mapped():
                     pass
                 case _:
@@ -154,14 +172,18 @@ class _LayerLowering:
             yield
 
     def _emit(self, stmt: Mapped, env: Env) -> None:
-        instruction = self.by_name[stmt.instruction]
+        instruction = self.by_name.get(stmt.instruction)
         match = self.matches.get(id(stmt))
         if match is None:
             (loop,) = stmt.body
-            assert isinstance(loop, For)
-            match = unify(instruction.meaning, loop)
-            assert match is not None, f"{stmt.instruction} was proven to match"
+            if instruction is not None and isinstance(loop, For):
+                match = unify(instruction.meaning, loop)
+            if match is None:
+                raise LoweringError(
+                    f"Layer {self.proc.name!r} must be made of instructions, not map {stmt.instruction!r}"
+                )
             self.matches[id(stmt)] = match
+        assert instruction is not None, "what matches exists"
         box = Box(match, env)
         if box.empty:
             return
@@ -177,6 +199,7 @@ class _LayerLowering:
         memory = instruction.memory
         assert memory is not None
         module = Module.LOAD if memory in _SPACES else Module.COMPUTE
+        loaded = self.builder.loaded
         for part in transfers(self._sram(box, "dst"), self._dram(box, "src", memory), box.copy_axes("dst", "src")):
             insn = isa.Load(
                 memory_type=memory,
@@ -191,6 +214,8 @@ class _LayerLowering:
                 x_pad_1=part.x_pad[1],
             )
             written = (Span(_SPACES[memory], part.sram, part.sram + _elements(part)),) if memory in _SPACES else ()
+            if memory not in _SPACES:
+                loaded[part.sram : part.sram + _elements(part)] = True
             read = (_RELEASED,) if module is Module.LOAD else ()
             self.builder.works.append(Work(insn, module, reads=read, writes=written))
 
@@ -206,6 +231,10 @@ class _LayerLowering:
                 x_stride=part.x_stride,
             )
             read = Span(Space.OUT, part.sram, part.sram + _elements(part))
+            if self.builder.loaded[read.begin : read.end].any():
+                raise LoweringError(
+                    f"Layer {self.proc.name!r} must compute what it stores: VTA stores OUT, which a load does not reach"
+                )
             self.builder.works.append(Work(insn, Module.STORE, reads=(read,), writes=(_STORED,)))
 
     def _sram(self, box: Box, name: str) -> int:
@@ -226,9 +255,18 @@ class _LayerLowering:
             limits = [self.config.acc_depth, self.config.inp_depth, self.config.wgt_depth][: len(names)]
         else:
             limits = [self.config.acc_depth] * len(names)
+        self._check_order_free(box)
         bases = [self._sram(box, name) for name in names]
         for sweep in sweeps(bases, box.axes(names), limits, _MOST_TRIPS, self.builder.uops.depth):
             self._emit_sweep(instruction, sweep, names, box)
+
+    def _check_order_free(self, box: Box) -> None:
+        """An instruction takes its iterations in an order of its own."""
+        dst, src = box.match.operands["dst"], box.match.operands.get("src")
+        if src is not None and src.buffer.name == dst.buffer.name and src.tile != dst.tile:
+            raise LoweringError(
+                f"Layer {self.proc.name!r} must not read other tiles of {dst.buffer.name!r} where it writes that buffer"
+            )
 
     def _emit_sweep(self, instruction: Instruction, sweep: Sweep, names: Sequence[str], box: Box) -> None:
         columns = {name: sweep.operands[:, k] for k, name in enumerate(names)}
@@ -260,6 +298,7 @@ class _LayerLowering:
             if name in columns
         )
         written = _reach(Space.OUT, dst, sweep, 0)
+        self.builder.loaded[written.begin : written.end] = False
         self.builder.works.append(Work(insn, Module.COMPUTE, reads=reads, writes=(written,)))
 
     @staticmethod

@@ -60,7 +60,8 @@ def sweeps(
     usable = [
         k
         for k, axis in enumerate(merged)
-        if axis.extent <= most_trips and all(stride < limit for stride, limit in zip(axis.strides, limits, strict=True))
+        if axis.extent <= most_trips
+        and all(0 <= stride < limit for stride, limit in zip(axis.strides, limits, strict=True))
     ]
     chosen = sorted(sorted(usable, key=lambda k: merged[k].extent)[-2:])
     loops = [merged[k] for k in chosen]
@@ -124,7 +125,7 @@ def transfers(sram: int, dram: int, axes: Sequence[CopyAxis]) -> Iterator[Transf
         return
     y = (
         joined.pop()
-        if joined and joined[-1].sram == x.total and _fits(joined[-1]) and joined[-1].dram <= MOST_SIZE
+        if joined and joined[-1].sram == x.total and _fits(joined[-1]) and 0 <= joined[-1].dram <= MOST_SIZE
         else None
     )
     y = y or CopyAxis(1, x.total, 0)

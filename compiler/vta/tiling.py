@@ -88,7 +88,9 @@ class TilingProblem:
         """The cheapest tiling that fits. Raises LoweringError naming the buffer and the bytes needed if none does."""
         sizes = self._candidates()
         for hoist in (True, False):
-            shapes = [_Shape(order, threads, hoist) for order in _ORDERS for threads in _THREADED]
+            # Not hoisted, buffers take turns in one place, which virtual threads do not allow.
+            threaded = _THREADED if hoist else (None,)
+            shapes = [_Shape(order, threads, hoist) for order in _ORDERS for threads in threaded]
             costs = np.stack([self._cost(sizes, shape) for shape in shapes])
             where = int(np.argmin(costs))
             if np.isfinite(costs.flat[where]):

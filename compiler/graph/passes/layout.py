@@ -101,7 +101,7 @@ class _Sweep:
         if (name, wanted) not in self._relaid:
             value = first_free(f"{name}.{wanted}", self._taken)
             self._taken.add(value)
-            self.nodes.append(Node(op=Relayout(), inputs=(name,), output=value, name=f"{node.name}.relayout"))
+            self.nodes.append(Node(op=Relayout(), inputs=(name,), output=value, name=f"{node.name}.relayout.{value}"))
             self.layouts[value] = wanted
             self._relaid[name, wanted] = value
         return self._relaid[name, wanted]
