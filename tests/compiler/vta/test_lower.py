@@ -14,7 +14,7 @@ import pytest
 from compiler.driver import compile_graph
 from compiler.errors import LoweringError
 from compiler.tensor.define import Requantize, Tiled, Window, add, conv2d
-from compiler.tensor.ir import Proc
+from compiler.tensor.ir import DType, Proc
 from compiler.vta.lower import LaunchBuilder
 from compiler.vta.microops import MicroOps
 from compiler.vta.schedule import schedule
@@ -114,9 +114,17 @@ def test_a_schedule_that_overflows_is_refused_in_bytes() -> None:
 
 
 def test_a_definition_without_an_instruction_is_refused() -> None:
-    graph = network(16)  # 16-bit weights on a machine of 8
-    with pytest.raises(LoweringError, match=r"^Layer '\w+' must be made of instructions of the VTA, which has none"):
-        compile_graph(graph, VTAConfig())
+    tile = Tiled(batches=1, blocks=1, height=2, width=2, n=1, c=16)
+    window, requantize = Window(kernel=(1, 1)), Requantize(shift=1, low=0, high=1)
+    proc = conv2d("wide", tile, tile, window, requantize, weight=DType.INT16)  # on a machine of 8-bit weights
+    tiling = Tiling(
+        sizes=dict.fromkeys(("co", "oh", "ow", "s", "ci", "t", "ky", "kx"), 1),
+        order=("co", "oh", "ow", "s"),
+        threads=None,
+        hoist=True,
+    )
+    with pytest.raises(LoweringError, match=r"^Layer 'wide' must be made of instructions of the VTA, which has none"):
+        schedule(proc, VTAConfig(), tiling)
 
 
 def test_immediate_operations_name_their_destination_as_source() -> None:
