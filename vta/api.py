@@ -26,6 +26,7 @@ __all__ = ["ApiError", "CompiledProgram", "Engine", "compile_model", "load"]
 
 Progress = Callable[[int, int], None]
 
+MAX_BATCH = 4096
 CALIBRATION_BATCH = 32
 """Images that the float network sees at a time: enough to be fast, few enough for memory."""
 
@@ -202,11 +203,11 @@ def compile_model(
     """
     from compiler.driver import Target, compile_graph
 
-    if target not in {member.value for member in Target}:
+    if target not in [member.value for member in Target]:
         raise ApiError(f"Target must be one of {', '.join(repr(t.value) for t in Target)}, not {target!r}")
     machine = config if isinstance(config, VTAConfig) else resolve(config)
-    if batch is not None and batch < 1:
-        raise ApiError(f"Batch must be at least 1, not {batch}")
+    if batch is not None and (type(batch) is not int or not 1 <= batch <= MAX_BATCH):
+        raise ApiError(f"Batch must be an integer from 1 to {MAX_BATCH}, not {batch!r}")
     graph = quantized_graph(model, machine, calibration, machine.batch if batch is None else batch)
     return CompiledProgram(compile_graph(graph, machine, target=Target(target), progress=progress), graph=graph)
 

@@ -7,6 +7,10 @@ from compiler.frontend.attributes import MAX_EXTENT
 from compiler.frontend.importer import OnnxNode
 from compiler.graph.ops.window import Pair, Quad, Window
 
+PADDING_BEYOND_SPAN = 16
+MAX_PADDING = 256
+"""Results that no input reaches are constants: networks have few of them, damaged files may ask for millions."""
+
 
 def read_window(node: OnnxNode, shape: tuple[int, ...], kernel: Pair | None) -> Window:
     """The window of a node over an input of `shape` [N,C,H,W]. kernel: what the weights say, if there are any."""
@@ -33,6 +37,10 @@ def read_window(node: OnnxNode, shape: tuple[int, ...], kernel: Pair | None) -> 
             padding = _same(window, shape, upper=mode == "SAME_UPPER")
         case _:
             raise FrontendError(f"attribute 'auto_pad' must be NOTSET, VALID, SAME_UPPER or SAME_LOWER, not {mode!r}")
+    for amount, span in zip(padding, (*window.span, *window.span), strict=True):
+        limit = min(span + PADDING_BEYOND_SPAN, MAX_PADDING)
+        if amount > limit:
+            raise FrontendError(f"padding of a window that spans {window.span} must be at most {limit}, not {padding}")
     return Window(kernel=window.kernel, stride=window.stride, dilation=window.dilation, padding=padding)
 
 

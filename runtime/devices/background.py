@@ -21,7 +21,7 @@ class Background(Generic[T]):
 
     def finished(self, timeout: float | None) -> bool:
         """Whether the work is done within `timeout` seconds (None: wait for ever)."""
-        self._thread.join(timeout)
+        self._thread.join(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         return not self._thread.is_alive()
 
     def result(self) -> T:

@@ -10,12 +10,14 @@ import pytest
 
 from compiler.driver import Target, compile_graph
 from compiler.errors import CompileError, LoweringError
-from compiler.graph.ir import Array, Graph
+from compiler.graph.ir import Array, Graph, Node, TensorType, Value
+from compiler.graph.ops.elementwise import Identity
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize
 from compiler.tensor.ir import DType
 from tests.compiler.graph.build import Builder, int8s
 from tests.differential import Case, check
+from vta.api import CompiledProgram
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.program import Host, Launch, Program, Role
 
@@ -276,3 +278,19 @@ def test_residuals_that_the_accumulator_cannot_load_stay_on_the_host(log_bits: i
     outcome = check(Case(seed=0, config=config, graph=graph, inputs=images))
     assert outcome.problems == ()
     assert outcome.values > 10
+
+
+def test_identities_at_outputs_are_copies() -> None:
+    graph = Graph(
+        name="same",
+        inputs=(Value(name="x", type=TensorType((1, 3, 2, 2), DType.FLOAT32)),),
+        outputs=("y", "z"),
+        nodes=tuple(Node(op=Identity(), inputs=("x",), output=name, name=name) for name in ("y", "z")),
+        constants={},
+    )
+    program = CompiledProgram(compile_graph(graph, VTAConfig()), graph=graph)
+    x = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
+    outputs = program.run({"x": x})
+    assert isinstance(outputs, dict)
+    for array in outputs.values():
+        np.testing.assert_array_equal(array, x)

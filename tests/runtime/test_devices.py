@@ -149,3 +149,7 @@ def test_replay_hands_tokens_and_bases_to_the_device() -> None:
     report, _ = replay(device, program, bases=bases)
     assert device.launches == [(0x8000, 1, bases, Tokens(), True)]
     assert report.tokens_left == Tokens(l2g=1)
+
+
+def test_a_patience_longer_than_any_clock() -> None:
+    assert Background(lambda: 1).finished(1e300)

@@ -11,9 +11,11 @@ from vta.cli.errors import CommandError
 
 
 def read_file(path: Path) -> bytes:
-    """Contents of a file. Raises OSError, or CommandError for a directory."""
+    """Contents of a file or pipe. Raises OSError, or CommandError for a directory or a device, which may never end."""
     if path.is_dir():
         raise CommandError(f"{path}: must be a file, not a directory")
+    if path.is_char_device() or path.is_block_device():
+        raise CommandError(f"{path}: must be a file, not a device")
     return path.read_bytes()
 
 

@@ -20,6 +20,9 @@ from vta_hw.spec.program_parts import ADDRESS_LIMIT, ProgramError
 Interval = tuple[int, int]
 
 PAGE_BYTES: Final = 4096
+MOST_ELEMENTS: Final = 1 << 16
+"""In any scratchpad: what the 16 bits of `sram_base` address."""
+
 _AT_ZERO: Final[Mapping[MemoryType, int]] = MappingProxyType({})
 
 
@@ -45,7 +48,7 @@ def place_instructions(
 
 
 def touched(config: VTAConfig, insns: bytes, bases: Mapping[MemoryType, int]) -> list[Interval]:
-    """(first byte, byte after the last) that each LOAD and STORE with elements may reach, rows' gaps included."""
+    """(first byte, byte after the last) that each LOAD and STORE may reach; rows less than a page apart are one."""
     rows = ISA(config).decode_fields(insns)
     moves = (rows["opcode"] == Opcode.LOAD) | (rows["opcode"] == Opcode.STORE)
     rows = rows[moves & (rows["x_size"] > 0) & (rows["y_size"] > 0)]
@@ -70,9 +73,14 @@ def merged(intervals: Sequence[Interval]) -> list[Interval]:
 
 
 def _spans(rows: NDArray[np.void], base: int, element_bytes: int) -> list[Interval]:
-    first = rows["dram_base"]
-    count = (rows["y_size"] - 1) * rows["x_stride"] + rows["x_size"]
-    return [
-        (base + int(begin) * element_bytes, base + int(begin + elements) * element_bytes)
-        for begin, elements in zip(first, count, strict=True)
-    ]
+    spans: list[Interval] = []
+    for row in rows:
+        first, height, width, stride = (int(row[name]) for name in ("dram_base", "y_size", "x_size", "x_stride"))
+        if height * width > MOST_ELEMENTS:
+            continue  # no scratchpad holds that much: executing it is refused, and says why
+        begin, pitch, length = base + first * element_bytes, stride * element_bytes, width * element_bytes
+        if pitch - length < PAGE_BYTES:
+            spans.append((begin, begin + (height - 1) * pitch + length))
+        else:
+            spans += [(begin + y * pitch, begin + y * pitch + length) for y in range(height)]
+    return spans

@@ -11,7 +11,9 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed, elements
 from compiler.graph.ops import checks
+from compiler.tensor import define_host
 from compiler.tensor.ir import DType
 
 
@@ -85,6 +87,9 @@ class Identity(Op):
 
     def reference(self, *arrays: Array) -> Array:
         return arrays[0]
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return Lowered(define_host.copy(name, elements(operands), result.dtype), (0,))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,9 @@ NODES = {
         "Conv", X, [W], strides=[0, 1]
     ),
     "Node 'n' (Conv): attribute 'strides' must have 2 values in 1..4096, not (1,)": single("Conv", X, [W], strides=[1]),
+    "Node 'n' (Conv): padding of a window that spans (1, 1) must be at most 17, not (0, 18, 0, 0)": single(
+        "Conv", X, [floats(5, 4, 1, 1)], pads=[0, 18, 0, 0]
+    ),
     "Node 'n' (Conv): attribute 'pads' must have 4 values in 0..4096, not (0, 0, 0, -1)": single(
         "Conv", X, [W], pads=[0, 0, 0, -1]
     ),

@@ -75,6 +75,7 @@ def test_the_batch_is_the_configurations_or_the_one_asked_for(cli: Cli, model: P
     [
         (["none.onnx"], "none.onnx: must be an ONNX file, and there is none"),
         (["."], ".: must be an ONNX file, and there is none"),
+        (["digits.onnx", "--calibrate", "/dev/zero"], "/dev/zero: must be "),
         (["text.onnx"], "Model must be an ONNX file: this one is damaged, cut off, or of another kind"),
         (["digits.onnx"], "Calibration must be given for a float model: a few dozen of its inputs"),
         (
@@ -84,7 +85,7 @@ def test_the_batch_is_the_configurations_or_the_one_asked_for(cli: Cli, model: P
         (["digits.onnx", "--calibrate", "nan.npy"], "Value 'image': Calibration must give finite values, not nan"),
         (["digits.onnx", "--calibrate", "text.onnx"], "text.onnx: must be a NumPy file (.npy or .npz), and is none: "),
         (["digits.onnx", "--target", "gpu"], "Target must be one of 'vta', 'cpu', not 'gpu'"),
-        (["digits.onnx", "--batch", "0"], "Batch must be at least 1, not 0"),
+        (["digits.onnx", "--batch", "0"], "Batch must be an integer from 1 to 4096, not 0"),
         (["digits.onnx", "--config", "tinny"], "configuration must be a file or one of "),
         (["digits.onnx", "--calibrate", "calibration.npy", "-o", "no/out.vta"], "no/out.vta: the directory must exist"),
     ],

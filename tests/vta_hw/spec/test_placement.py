@@ -62,3 +62,10 @@ def test_raw_programs_are_placed() -> None:
     assert Program.raw(config=CONFIG, insns=insns).insn_address == 0x2000
     assert Program.raw(config=CONFIG, insns=insns, bases={MemoryType.INP: 0x1000}).insn_address == 0x1000
     assert Program.raw(config=CONFIG, insns=insns, reserved=[(0x2000, 0x2001)]).insn_address == 0x3000
+
+
+def test_rows_far_apart_leave_room_between_them() -> None:
+    sparse = "load.acc y_size=2048 x_size=1 x_stride=65535\nfinish"
+    assert place_instructions(CONFIG, code(CONFIG, sparse)) == 0x1000
+    impossible = "load.acc y_size=65535 x_size=65535 x_stride=65535\nfinish"  # its execution is what says so
+    assert place_instructions(CONFIG, code(CONFIG, impossible)) == 0x1000
