@@ -1,7 +1,7 @@
 """Compiled layers through a session on the functional simulator: time of a run, and memory against the arena.
 
-Memory is all that is allocated from opening a session to the result, the output included, at its peak. About 1 MB of it
-are the scratchpads of the simulated machine, whatever the layer.
+Memory is all that is allocated from opening a session to the result, the output included, at its peak. About 0.9 MB of
+it are the scratchpads of the simulated machine, whatever the layer.
 
     python -m bench.session [--json] [--repeat 20]
 """

@@ -23,7 +23,7 @@ class Memory:
     """Memory of 4096-byte pages that come into being when written; everything else reads as zero.
 
     Frames lie in chunks that are never moved, so that growing copies nothing: the cost is the pages touched, plus at
-    most a quarter, plus about 1 % for the table. Not safe for use by several threads at once.
+    most a sixteenth, plus about 1 % for the table. Not safe for use by several threads at once.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Memory:
         state = self._table.state
         free = int(state[FRAME_LIMIT] - state[NEXT_FRAME]) // PAGE_BYTES
         if free == 0:
-            least_pages = max(least_pages, _LEAST_CHUNK_PAGES, self.page_count // 4)
+            least_pages = max(least_pages, _LEAST_CHUNK_PAGES, self.page_count // 16)
             # Fresh pages must be zero; calloc leaves them to the operating system until they are touched.
             chunk = np.zeros(least_pages * PAGE_BYTES, np.uint8)
             self._chunks.append(chunk)

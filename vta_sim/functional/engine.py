@@ -16,7 +16,7 @@ from vta_sim.functional import faults
 from vta_sim.functional.columns import Code, Queues, field_positions, make_queues
 from vta_sim.functional.launch import RUN
 from vta_sim.functional.report import Report
-from vta_sim.functional.state import contents, fill_with_pattern, make_machine
+from vta_sim.functional.state import contents, fill_with_pattern, make_machine, with_room_for
 from vta_sim.memory import Memory
 
 _INSN_BYTES: Final = 16
@@ -82,6 +82,7 @@ class FunctionalSimulator:
         words = self.memory.read(insn_address, insn_count * _INSN_BYTES).view("<u8").reshape(-1, 2)
         start = _NO_TOKENS if tokens is None else tokens
         queues = make_queues(self.config, words, (start.l2g, start.g2l, start.g2s, start.s2g))
+        self._machine = with_room_for(self._machine, self._most_micro_ops(words))
         self._run(words, _base_column(bases), queues)
         if not np.any(words[:, 0] & np.uint64(7) == Opcode.FINISH):
             raise MissingFinish(f"Launch must execute FINISH, but none of its {insn_count} instructions is one")
@@ -89,6 +90,19 @@ class FunctionalSimulator:
         if left != _NO_TOKENS and not allow_leftover_tokens:
             raise LeftoverTokens(f"Launch must leave no tokens, not {_listed(left)}")
         return Report(config=self.config, words=words, hints=queues.hints, tokens_left=left)
+
+    def _most_micro_ops(self, words: NDArray[np.uint64]) -> int:
+        """Micro-ops of the longest GEMM or ALU instruction that may execute."""
+        low = words[:, 0]
+        opcode = low & np.uint64(7)
+        low = low[(opcode == Opcode.GEMM) | (opcode == Opcode.ALU)]
+        places = {place.name: place for place in self._isa.layout(Opcode.GEMM)}
+        first, last = (
+            low >> np.uint64(places[name].lsb) & np.uint64((1 << places[name].width) - 1)
+            for name in ("uop_bgn", "uop_end")
+        )
+        longest = int((last.astype(np.int64) - first.astype(np.int64)).max(initial=0))
+        return min(longest, self.config.uop_depth)
 
     def _run(self, words: NDArray[np.uint64], bases: NDArray[np.int64], queues: Queues) -> None:
         while True:

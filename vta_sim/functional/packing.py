@@ -26,7 +26,12 @@ def unpack(source: NDArray[np.uint8], bits: int, count: int, target: NDArray[np.
 
 @inner
 def pack(
-    source: NDArray[np.int32], begin: int, bits: int, count: int, target: NDArray[np.uint8], position: int
+    source: NDArray[np.int32] | NDArray[np.int16],
+    begin: int,
+    bits: int,
+    count: int,
+    target: NDArray[np.uint8],
+    position: int,
 ) -> None:
     """Write the low bits of source[begin : begin + count] to `target` as its numbers from `position` on."""
     if bits == 8:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ WIDE_LANES: Final = 16
 
 _POISON: Final = 0x5A5A5A5A
 
+Scalar = TypeVar("Scalar", np.int16, np.int32)
+
 
 class Machine(NamedTuple):
     """Geometry and contents of the scratchpads; compiled code changes the arrays in place.
@@ -27,7 +29,7 @@ class Machine(NamedTuple):
     `acc_tile`; what lies in the padding of the accumulator is never seen.
 
     OUT[d] is the truncation of ACC[d] after every GEMM and ALU micro-op (VTA spec 11.6), so it is stored only where a
-    LOAD has put the two apart: `parted[d]` is 1 there, and `out` holds the accumulator that OUT[d] was cut from.
+    LOAD has put the two apart: `parted[d]` is 1 there, and `out` holds the low 16 bits that OUT[d] is cut from.
     """
 
     batch: int
@@ -47,7 +49,7 @@ class Machine(NamedTuple):
     inp: NDArray[np.int16]  # [inp_depth * batch * inp_row]
     wgt: NDArray[np.int16]  # [wgt_depth * acc_row * inp_row]
     acc: NDArray[np.int32]  # [(acc_depth + 1) * acc_tile], the last tile holds the immediate of an ALU instruction
-    out: NDArray[np.int32]  # [acc_depth * acc_tile]
+    out: NDArray[np.int16]  # [acc_depth * acc_tile]
     parted: NDArray[np.uint8]  # [acc_depth]
     uop_bytes: NDArray[np.uint8]  # the bytes of `uop`
     acc_bytes: NDArray[np.uint8]  # the bytes of `acc`
@@ -55,7 +57,7 @@ class Machine(NamedTuple):
     buffer: NDArray[np.uint8]  # bytes on their way from or to memory
     scalars: NDArray[np.int16]  # the numbers in `buffer`
     scalar_pairs: NDArray[np.int32]  # `scalars`, two at a time
-    runs: NDArray[np.int32]  # [uop_depth, 6], see `RUN_DST`
+    runs: NDArray[np.int32]  # [most micro-ops of an instruction so far, 6], see `RUN_DST` and `with_room_for`
 
 
 RUN_DST, RUN_SRC, RUN_WGT, RUN_LENGTH, RUN_DST_STEP, RUN_SRC_STEP = range(6)
@@ -101,7 +103,7 @@ def make_machine(config: VTAConfig) -> Machine:
         inp=np.zeros(config.inp_depth * config.batch * inp_row, np.int16),
         wgt=wgt,
         acc=acc,
-        out=np.zeros(config.acc_depth * acc_tile, np.int32),
+        out=np.zeros(config.acc_depth * acc_tile, np.int16),
         parted=np.zeros(config.acc_depth, np.uint8),
         uop_bytes=uop.view(np.uint8),
         acc_bytes=acc.view(np.uint8),
@@ -109,8 +111,15 @@ def make_machine(config: VTAConfig) -> Machine:
         buffer=buffer,
         scalars=scalars,
         scalar_pairs=scalars.view(np.int32),
-        runs=np.zeros((config.uop_depth, 6), np.int32),
+        runs=np.zeros((0, 6), np.int32),
     )
+
+
+def with_room_for(machine: Machine, micro_ops: int) -> Machine:
+    """The same machine, able to execute instructions of that many micro-ops."""
+    if micro_ops <= len(machine.runs):
+        return machine
+    return machine._replace(runs=np.zeros((max(micro_ops, 2 * len(machine.runs)), 6), np.int32))
 
 
 def fill_with_pattern(machine: Machine) -> None:
@@ -153,7 +162,7 @@ def _wgt_view(machine: Machine) -> NDArray[np.int16]:
     return lanes[:, :, : machine.block_out, : machine.block_in // 2]
 
 
-def _acc_view(machine: Machine, tiles: NDArray[np.int32]) -> NDArray[np.int32]:
+def _acc_view(machine: Machine, tiles: NDArray[Scalar]) -> NDArray[Scalar]:
     depth = machine.parted.size
     used = tiles.reshape(-1, machine.acc_tile)[:depth, : machine.batch * machine.acc_row]
     rows = used.reshape(depth, machine.batch, machine.acc_row)

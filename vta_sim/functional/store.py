@@ -31,10 +31,12 @@ def _pack_tiles(m: Machine, first: int, count: int) -> None:
     """Write OUT[first : first + count] to the buffer."""
     position = 0
     for tile in range(first, first + count):
-        source = m.out if m.parted[tile] != 0 else m.acc
         begin = tile * m.acc_tile
         for _ in range(m.batch):
-            pack(source, begin, m.out_bits, m.block_out, m.buffer, position)
+            if m.parted[tile] != 0:
+                pack(m.out, begin, m.out_bits, m.block_out, m.buffer, position)
+            else:
+                pack(m.acc, begin, m.out_bits, m.block_out, m.buffer, position)
             begin += m.acc_row
             position += m.block_out
 
