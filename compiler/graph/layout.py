@@ -1,6 +1,6 @@
 """How a logical [N,C,H,W] tensor lies in memory: tiles of n images by c channels, the elements of VTA's scratchpads.
 
-The order (N/n, C/c, H, W, n, c) and the weight order (O/bo, I/bi, KH, KW, bo, bi) are those of VTA spec 8.5.
+The order (N/n, C/c, H, W, n, c) is that of VTA spec 8.5; `lowering` packs the parameters of layers.
 """
 
 from __future__ import annotations
@@ -51,13 +51,3 @@ def unpack(array: NDArray[T], shape: tuple[int, ...]) -> NDArray[T]:
                          f"not {array.shape}")
     logical = array.transpose(0, 4, 1, 5, 2, 3).reshape(outer_n * n, outer_c * c, height, width)
     return np.ascontiguousarray(logical[: shape[0], : shape[1]])
-
-
-def pack_weights(array: NDArray[T], *, block_out: int, block_in: int) -> NDArray[T]:
-    """[O,I,KH,KW] -> contiguous [O/block_out,I/block_in,KH,KW,block_out,block_in], zero-padded."""
-    outs, ins, height, width = array.shape
-    outer_o, outer_i = -(-outs // block_out), -(-ins // block_in)
-    padded = np.zeros((outer_o * block_out, outer_i * block_in, height, width), array.dtype)
-    padded[:outs, :ins] = array
-    tiles = padded.reshape(outer_o, block_out, outer_i, block_in, height, width)
-    return np.ascontiguousarray(tiles.transpose(0, 2, 4, 5, 1, 3))

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.graph.layout import Layout, pack, pack_weights, unpack
+from compiler.graph.layout import Layout, pack, unpack
+from compiler.graph.lowering import pack_weights
+from compiler.tensor.define import Tiled
 from tests.compiler.graph.build import int8s
 
 SHAPES = st.tuples(*[st.integers(1, 5)] * 4)
@@ -26,14 +28,19 @@ def test_every_element_has_its_place(shape: tuple[int, int, int, int], n: int, c
     np.testing.assert_array_equal(unpack(packed, shape), x)
 
 
-@given(shape=SHAPES, block_out=st.integers(1, 4), block_in=st.integers(1, 4))
-def test_every_weight_has_its_place(shape: tuple[int, int, int, int], block_out: int, block_in: int) -> None:
+@given(shape=SHAPES, outs=st.integers(1, 4), subs_y=st.integers(1, 2), ins=st.integers(1, 4), subs_x=st.integers(1, 2))
+def test_every_weight_has_its_place(
+    shape: tuple[int, int, int, int], outs: int, subs_y: int, ins: int, subs_x: int
+) -> None:
     w = int8s(*shape)
-    packed = pack_weights(w, block_out=block_out, block_in=block_in)
+    x = Tiled(batches=1, blocks=-(-shape[1] // (ins * subs_x)), height=1, width=1, subs=subs_x, n=1, c=ins)
+    y = Tiled(batches=1, blocks=-(-shape[0] // (outs * subs_y)), height=1, width=1, subs=subs_y, n=1, c=outs)
+    packed = pack_weights(w, x, y)
     for place in np.ndindex(packed.shape):
-        out, channel = place[0] * block_out + place[4], place[1] * block_in + place[5]
+        block_y, sub_y, block_x, sub_x, row, column, c_y, c_x = place
+        out, channel = (block_y * subs_y + sub_y) * outs + c_y, (block_x * subs_x + sub_x) * ins + c_x
         inside = out < shape[0] and channel < shape[1]
-        assert packed[place] == (w[out, channel, place[2], place[3]] if inside else 0)
+        assert packed[place] == (w[out, channel, row, column] if inside else 0)
 
 
 def test_refusals() -> None:
