@@ -17,6 +17,8 @@ def configs(draw: st.DrawFn) -> VTAConfig:
     acc = draw(st.integers(1, 11))
     inp = draw(st.integers(1, min(16, 31 - acc)))
     wgt = draw(st.integers(1, min(16, 32 - acc - max(acc, inp))))
+    narrow = max(log_inp_width, log_wgt_width) <= 3
+    multiplier = draw(st.sampled_from(["dsp", "lut", "packed"] if narrow else ["dsp", "lut"]))
     return VTAConfig(
         log_inp_width=log_inp_width,
         log_wgt_width=log_wgt_width,
@@ -28,4 +30,9 @@ def configs(draw: st.DrawFn) -> VTAConfig:
         log_wgt_buff_size=wgt + log_block_out + log_block_in + log_wgt_width - 3,
         log_acc_buff_size=acc + log_batch + log_block_out + 2,
         log_bus_width=draw(st.integers(6, 9)),
+        isa=draw(st.sampled_from(["tvm", "extended"])),
+        overlap=draw(st.booleans()),
+        multiplier=multiplier,
+        max_dsp=0 if multiplier == "lut" else draw(st.integers(0, 65536)),
+        log_address_width=draw(st.integers(5, 6)),
     )

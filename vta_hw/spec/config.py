@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +12,29 @@ from typing import Any, Final
 
 from vta_hw.spec import strict_json
 from vta_hw.spec.instructions import MemoryType
+from vta_hw.spec.parameters import (
+    RANGES,
+    ConfigError,
+    InstructionSet,
+    Multiplier,
+    check_at_most,
+    check_choice,
+    check_flag,
+    check_range,
+    check_text,
+)
+
+__all__ = [
+    "ISA_TABLE_VERSION",
+    "PRESETS",
+    "ConfigError",
+    "InstructionSet",
+    "Multiplier",
+    "VTAConfig",
+    "default_log_bus_width",
+    "preset",
+    "resolve",
+]
 
 ISA_TABLE_VERSION: Final = 1
 """Raised whenever the field table or the meaning of an instruction changes; part of every digest."""
@@ -23,33 +45,13 @@ MAX_LOG_ACC_DEPTH: Final = 11
 MAX_LOG_SRAM_DEPTH: Final = 16
 MIN_DEPTH: Final = 2
 
+# Parameters of this toolkit, which TVM does not know: where they have their defaults, files and digests do not show
+# them, so that those of a machine of TVM stay what they are.
+_OPTIONS: Final = ("isa", "overlap", "multiplier", "max_dsp", "log_address_width")
 
-class ConfigError(ValueError):
-    """A configuration that the instruction set cannot express, or a configuration file that is not one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Range:
-    low: int
-    high: int
-    meaning: str
-
-
-# Bounds of each parameter alone; `VTAConfig` checks the combinations of VTA spec 1.4 afterwards.
-_RANGES: Final[Mapping[str, _Range]] = MappingProxyType(
-    {
-        "log_inp_width": _Range(low=2, high=4, meaning="inputs of 4, 8 or 16 bits"),
-        "log_wgt_width": _Range(low=2, high=4, meaning="weights of 4, 8 or 16 bits"),
-        "log_acc_width": _Range(low=5, high=5, meaning="accumulators of 32 bits"),
-        "log_batch": _Range(low=0, high=9, meaning="1 to 512 rows in a tile"),
-        "log_block_in": _Range(low=1, high=10, meaning="2 to 1024 input channels in a tile"),
-        "log_block_out": _Range(low=1, high=9, meaning="2 to 512 output channels in a tile"),
-        "log_uop_buff_size": _Range(low=0, high=32, meaning="the bytes of the micro-op buffer"),
-        "log_inp_buff_size": _Range(low=0, high=32, meaning="the bytes of the input buffer"),
-        "log_wgt_buff_size": _Range(low=0, high=32, meaning="the bytes of the weight buffer"),
-        "log_acc_buff_size": _Range(low=0, high=32, meaning="the bytes of the accumulator buffer"),
-        "log_bus_width": _Range(low=6, high=9, meaning="a memory bus of 64, 128, 256 or 512 bits"),
-    }
+# They change neither what a program computes nor which programs run.
+_NOT_OF_PROGRAMS: Final = frozenset(
+    {"target", "hw_ver", "log_bus_width", "overlap", "multiplier", "max_dsp", "log_address_width"}
 )
 
 # TVM derives the bus width from the target (VTA spec 1.5), so its JSON has no key for it.
@@ -63,10 +65,15 @@ def default_log_bus_width(target: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class VTAConfig:
-    """One VTA: tile shape, operand widths, buffer sizes and bus width, each as a power of two.
+    """One VTA: tile shape, operand widths, buffer sizes and bus width, each as a power of two, and options.
 
     Buffer sizes are log2 of bytes, widths log2 of bits. `target` names a board or simulator and `hw_ver` the version
     of the instruction set; neither changes behaviour. The constructor raises `ConfigError` with the rule and the value.
+
+    isa: an `InstructionSet`, as a word; an extended machine runs the programs of TVM unchanged.
+    overlap: whether ALU and accumulator loads may run beside GEMM.
+    multiplier: a `Multiplier`, as a word; "packed" needs operands of at most 8 bits.
+    max_dsp: DSP blocks the GEMM array may use, the other products being built of LUTs; 0 means no limit.
     """
 
     target: str = "sim"
@@ -82,14 +89,30 @@ class VTAConfig:
     log_wgt_buff_size: int = 18
     log_acc_buff_size: int = 17
     log_bus_width: int = 6
+    isa: str = InstructionSet.TVM.value
+    overlap: bool = False
+    multiplier: str = Multiplier.DSP.value
+    max_dsp: int = 0
+    log_address_width: int = 5
 
     def __post_init__(self) -> None:
-        _check_text("TARGET", self.target, r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, '_', '.' or '-'")
-        _check_text("HW_VER", self.hw_ver, r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}", "a version such as '0.0.2'")
-        for name, bounds in _RANGES.items():
-            _check_range(name.upper(), getattr(self, name), bounds)
+        check_text("TARGET", self.target, r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, '_', '.' or '-'")
+        check_text("HW_VER", self.hw_ver, r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}", "a version such as '0.0.2'")
+        for name, bounds in RANGES.items():
+            check_range(name.upper(), getattr(self, name), bounds)
+        self._check_options()
         self._check_elements()
         self._check_depths()
+
+    def _check_options(self) -> None:
+        check_choice("ISA", self.isa, InstructionSet)
+        check_flag("OVERLAP", self.overlap)
+        check_choice("MULTIPLIER", self.multiplier, Multiplier)
+        if self.multiplier == Multiplier.PACKED:
+            for name, bits in (("INP", self.inp_bits), ("WGT", self.wgt_bits)):
+                check_at_most(f"{name} bits", bits, 8, "two products in one DSP block of MULTIPLIER 'packed'")
+        if self.multiplier == Multiplier.LUT:
+            check_at_most("MAX_DSP", self.max_dsp, 0, "MULTIPLIER 'lut' uses no DSP blocks")
 
     def _check_elements(self) -> None:
         sizes = {
@@ -114,12 +137,12 @@ class VTAConfig:
                     f"LOG_{name}_BUFF_SIZE must be at least {least} (room for {MIN_DEPTH} {name} elements), not {size}"
                 )
         u, i, w, a = logs.values()
-        _check_at_most("log2 of the UOP depth", u, MAX_LOG_UOP_DEPTH, "37 + 2U bits of a GEMM must fit 64")
-        _check_at_most("log2 of the ACC depth", a, MAX_LOG_ACC_DEPTH, "4A + 20 bits of an ALU must fit 64")
-        _check_at_most("log2 of the INP depth", i, MAX_LOG_SRAM_DEPTH, "sram_base has 16 bits")
-        _check_at_most("log2 of the WGT depth", w, MAX_LOG_SRAM_DEPTH, "sram_base has 16 bits")
-        _check_at_most("2A + 2I + 2W", 2 * (a + i + w), 64, f"the factors of a GEMM; A={a} I={i} W={w}")
-        _check_at_most("A + max(A, I) + W", a + max(a, i) + w, 32, f"the bits of a micro-op; A={a} I={i} W={w}")
+        check_at_most("log2 of the UOP depth", u, MAX_LOG_UOP_DEPTH, "37 + 2U bits of a GEMM must fit 64")
+        check_at_most("log2 of the ACC depth", a, MAX_LOG_ACC_DEPTH, "4A + 20 bits of an ALU must fit 64")
+        check_at_most("log2 of the INP depth", i, MAX_LOG_SRAM_DEPTH, "sram_base has 16 bits")
+        check_at_most("log2 of the WGT depth", w, MAX_LOG_SRAM_DEPTH, "sram_base has 16 bits")
+        check_at_most("2A + 2I + 2W", 2 * (a + i + w), 64, f"the factors of a GEMM; A={a} I={i} W={w}")
+        check_at_most("A + max(A, I) + W", a + max(a, i) + w, 32, f"the bits of a micro-op; A={a} I={i} W={w}")
 
     @property
     def batch(self) -> int:
@@ -160,6 +183,16 @@ class VTAConfig:
     def bus_bits(self) -> int:
         """Data bits of the memory bus."""
         return 1 << self.log_bus_width
+
+    @property
+    def address_bits(self) -> int:
+        """Bits of a byte address in DRAM."""
+        return 1 << self.log_address_width
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether the machine knows the instructions that TVM's does not have."""
+        return self.isa == InstructionSet.EXTENDED
 
     @property
     def log_out_width(self) -> int:
@@ -272,8 +305,12 @@ class VTAConfig:
 
     @property
     def name(self) -> str:
-        """Tile shape, widths and buffer sizes in one word, such as `1x16x16_i8w8a32_15_15_18_17`."""
-        return f"{self.batch}x{self.block_in}x{self.block_out}_{self._widths_and_sizes}"
+        """Tile shape, widths and buffer sizes in one word, such as `1x16x16_i8w8a32_15_15_18_17`.
+
+        A machine whose instruction set is not TVM's has its name behind them.
+        """
+        isa = "" if self.isa == InstructionSet.TVM else f"_{self.isa}"
+        return f"{self.batch}x{self.block_in}x{self.block_out}_{self._widths_and_sizes}{isa}"
 
     @property
     def bitstream_name(self) -> str:
@@ -287,27 +324,33 @@ class VTAConfig:
         sizes = (self.log_uop_buff_size, self.log_inp_buff_size, self.log_wgt_buff_size, self.log_acc_buff_size)
         return "_".join((widths, *map(str, sizes)))
 
+    def _stated(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in _OPTIONS:
+            if values[name] == getattr(_DEFAULT, name):
+                del values[name]
+        return values
+
     @property
     def digest(self) -> str:
         """SHA-256 (hexadecimal) of the whole configuration and of the instruction set's version."""
-        return _digest({field.name: getattr(self, field.name) for field in fields(self)})
+        return _digest(self._stated())
 
     @property
     def program_digest(self) -> str:
         """SHA-256 (hexadecimal) of what a program's meaning depends on.
 
-        Target, version label and bus width are left out: machines with equal `program_digest` run the same programs
-        with the same result, bit for bit.
+        Target, version label, bus and address width, and how the GEMM array is built are left out: machines with equal
+        `program_digest` run the same programs with the same result, bit for bit.
         """
-        left_out = ("target", "hw_ver", "log_bus_width")
-        return _digest({field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out})
+        return _digest({name: value for name, value in self._stated().items() if name not in _NOT_OF_PROGRAMS})
 
     def to_dict(self) -> dict[str, str | int]:
         """Return the configuration under TVM's keys, as `to_json` writes it."""
         values: dict[str, str | int] = {}
-        for field in fields(self):
-            values[field.name.upper()] = getattr(self, field.name)
-            if field.name == "log_block_out" and self.log_block_in == self.log_block_out:
+        for name, value in self._stated().items():
+            values[name.upper()] = value
+            if name == "log_block_out" and self.log_block_in == self.log_block_out:
                 del values["LOG_BLOCK_IN"], values["LOG_BLOCK_OUT"]
                 values["LOG_BLOCK"] = self.log_block_in
         if self.log_bus_width == default_log_bus_width(self.target):
@@ -318,7 +361,7 @@ class VTAConfig:
         """Return the text of a `vta_config.json`: the keys of TVM and, if needed, those of this toolkit.
 
         LOG_BLOCK stands for two equal blocks, else there are LOG_BLOCK_IN and LOG_BLOCK_OUT. LOG_BUS_WIDTH
-        appears when it is not what TVM assumes for the target.
+        appears when it is not what TVM assumes for the target, an option when it is not its default.
         """
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
@@ -385,22 +428,6 @@ def _memory_type(code: int) -> MemoryType:
         return MemoryType(code)
     except ValueError:
         raise ConfigError(f"memory type must be 0 to {max(MemoryType)}, not {code!r}") from None
-
-
-def _check_text(key: str, value: object, pattern: str, rule: str) -> None:
-    if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
-        raise ConfigError(f"{key} must be {rule}, not {value!r}")
-
-
-def _check_range(key: str, value: object, bounds: _Range) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not bounds.low <= value <= bounds.high:
-        rule = f"{bounds.low}" if bounds.low == bounds.high else f"an integer from {bounds.low} to {bounds.high}"
-        raise ConfigError(f"{key} must be {rule} ({bounds.meaning}), not {value!r}")
-
-
-def _check_at_most(subject: str, value: int, limit: int, reason: str) -> None:
-    if value > limit:
-        raise ConfigError(f"{subject} must be at most {limit} ({reason}), not {value}")
 
 
 _DEFAULT: Final = VTAConfig()

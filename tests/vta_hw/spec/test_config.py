@@ -130,6 +130,43 @@ def test_unequal_blocks_and_narrow_operands() -> None:
             {"log_bus_width": 10},
             "LOG_BUS_WIDTH must be an integer from 6 to 9 (a memory bus of 64, 128, 256 or 512 bits), not 10",
         ),
+        ({"isa": "chisel"}, "ISA must be one of tvm, extended, not 'chisel'"),
+        ({"isa": None}, "ISA must be one of tvm, extended, not None"),
+        ({"overlap": 1}, "OVERLAP must be true or false, not 1"),
+        ({"multiplier": "DSP"}, "MULTIPLIER must be one of dsp, lut, packed, not 'DSP'"),
+        ({"multiplier": 0}, "MULTIPLIER must be one of dsp, lut, packed, not 0"),
+        (
+            {"multiplier": "packed", "log_inp_width": 4},
+            "INP bits must be at most 8 (two products in one DSP block of MULTIPLIER 'packed'), not 16",
+        ),
+        (
+            {"multiplier": "packed", "log_wgt_width": 4},
+            "WGT bits must be at most 8 (two products in one DSP block of MULTIPLIER 'packed'), not 16",
+        ),
+        (
+            {"multiplier": "packed", "log_block_out": 0},
+            "LOG_BLOCK_OUT must be an integer from 1 to 9 (2 to 512 output channels in a tile), not 0",
+        ),
+        (
+            {"max_dsp": -1},
+            "MAX_DSP must be an integer from 0 to 65536 (DSP blocks of the GEMM array, 0 for no limit), not -1",
+        ),
+        (
+            {"max_dsp": 65537},
+            "MAX_DSP must be an integer from 0 to 65536 (DSP blocks of the GEMM array, 0 for no limit), not 65537",
+        ),
+        (
+            {"max_dsp": 1, "multiplier": "lut"},
+            "MAX_DSP must be at most 0 (MULTIPLIER 'lut' uses no DSP blocks), not 1",
+        ),
+        (
+            {"log_address_width": 4},
+            "LOG_ADDRESS_WIDTH must be an integer from 5 to 6 (byte addresses of 32 or 64 bits), not 4",
+        ),
+        (
+            {"log_address_width": 7},
+            "LOG_ADDRESS_WIDTH must be an integer from 5 to 6 (byte addresses of 32 or 64 bits), not 7",
+        ),
         ({"log_batch": 9}, "INP element must be at most 4096 bytes, not 8192"),
         ({"log_block_in": 7, "log_block_out": 6}, "WGT element must be at most 4096 bytes, not 8192"),
         ({"log_batch": 7}, "ACC element must be at most 4096 bytes, not 8192"),
@@ -218,9 +255,32 @@ def test_own_keys_appear_only_when_needed() -> None:
     assert VTAConfig(target="ultra96").to_dict()["LOG_BUS_WIDTH"] == 6
 
 
+OPTIONS: dict[str, Any] = {
+    "ISA": "extended",
+    "OVERLAP": True,
+    "MULTIPLIER": "packed",
+    "MAX_DSP": 220,
+    "LOG_ADDRESS_WIDTH": 6,
+}
+
+
+def test_options_appear_only_when_needed() -> None:
+    config = VTAConfig(isa="extended", overlap=True, multiplier="packed", max_dsp=220, log_address_width=6)
+    assert config.to_dict() == SAMPLE | OPTIONS
+    assert VTAConfig.from_json(SAMPLE | OPTIONS) == config
+    defaults = {"ISA": "tvm", "OVERLAP": False, "MULTIPLIER": "dsp", "MAX_DSP": 0, "LOG_ADDRESS_WIDTH": 5}
+    assert VTAConfig.from_json(SAMPLE | defaults) == VTAConfig()
+    assert (VTAConfig().address_bits, config.address_bits) == (32, 64)
+    assert (VTAConfig().is_extended, config.is_extended) == (False, True)
+    assert (config.name, config.bitstream_name) == ("1x16x16_i8w8a32_15_15_18_17_extended", "1x16_i8w8a32_15_15_18_17")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('{"ISA": ["tvm"]}', "ISA must be one of tvm, extended, not ['tvm']"),
+        ('{"OVERLAP": "yes"}', "OVERLAP must be true or false, not 'yes'"),
+        ('{"MAX_DSP": true}', "MAX_DSP must be an integer from 0 to 65536 (DSP blocks of the GEMM array"),
         ("[]", "configuration must be a JSON object, not list"),
         (
             "{",
@@ -278,6 +338,14 @@ def test_digests(monkeypatch: pytest.MonkeyPatch) -> None:
     # What runs the same programs has the same program digest; what does not, has not.
     assert config.program_digest == PRESETS["ultra96"].program_digest
     assert config.program_digest != PRESETS["tiny"].program_digest
+    # Options change the digest; among them only the instruction set changes which programs run.
+    for key, value in OPTIONS.items():
+        other = VTAConfig.from_json({key: value})
+        assert other.digest != config.digest
+        assert (other.program_digest == config.program_digest) is (key != "ISA")
+    # Files that exist name these.
+    assert config.digest == "a6ac583a17a5e97ea86760e2db683dc51a9ca4e8d2ee6e525879806e5c2ced04"
+    assert config.program_digest == "1a7a8d950d35eaa4a73245f1afb0db504a750fe7e26c6616820f5b9096a442c9"
     before = (config.digest, config.program_digest)
     monkeypatch.setattr(config_module, "ISA_TABLE_VERSION", config_module.ISA_TABLE_VERSION + 1)
     assert not {config.digest, config.program_digest} & set(before)
