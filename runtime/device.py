@@ -33,14 +33,13 @@ class Bases:
 
     @property
     def by_memory(self) -> dict[MemoryType, int]:
-        """The address by memory type; 8-bit accumulators come through the accumulators' port."""
+        """The address by the memory type of the scratchpad; all accumulators come through one port."""
         return {
             MemoryType.UOP: self.uop,
             MemoryType.WGT: self.wgt,
             MemoryType.INP: self.inp,
             MemoryType.ACC: self.acc,
             MemoryType.OUT: self.out,
-            MemoryType.ACC_8BIT: self.acc,
         }
 
 

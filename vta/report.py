@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import ISA, MemoryType, Opcode
+from vta_hw.spec.isa import ISA, MemoryType, Opcode, codes_of
 from vta_hw.spec.program import Program
 
 
@@ -75,15 +75,15 @@ def instruction_costs(config: VTAConfig, insns: bytes) -> Mapping[str, NDArray[n
     uops = np.maximum(rows["uop_end"] - rows["uop_bgn"], 0) * rows["iter_out"] * rows["iter_in"]
     elements = rows["x_size"] * rows["y_size"]
     nbytes = np.zeros(len(rows), np.int64)
-    for memory_type in MemoryType:
+    for memory_type in codes_of(MemoryType, config.isa):
         chosen = rows["memory_type"] == memory_type
         nbytes[chosen] = elements[chosen] * config.dram_elem_bytes(memory_type)
-    gemm, alu = opcode == Opcode.GEMM, opcode == Opcode.ALU
-    reset = rows["reset"] == 1
+    reset = (opcode == Opcode.GEMM) & (rows["reset"] == 1)
+    gemm = np.isin(opcode, (Opcode.GEMM, Opcode.GEMM_OVERWRITE)) & ~reset
     return {
-        "gemm": np.where(gemm & ~reset, uops, 0),
-        "reset": np.where(gemm & reset, uops, 0),
-        "alu": np.where(alu, uops, 0),
+        "gemm": np.where(gemm, uops, 0),
+        "reset": np.where(reset, uops, 0),
+        "alu": np.where(opcode == Opcode.ALU, uops, 0),
         "load": np.where(opcode == Opcode.LOAD, nbytes, 0),
         "store": np.where(opcode == Opcode.STORE, nbytes, 0),
     }

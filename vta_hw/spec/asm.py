@@ -18,31 +18,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, Final
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.fields import FIELDS, Field, Format
-from vta_hw.spec.instructions import Alu, Finish, Gemm, Insn, Load, Store, Unknown, Uop
-from vta_hw.spec.isa import ISA, EncodingError, format_of, opcode_of
+from vta_hw.spec.fields import FIELDS, FORMAT_OF, Field, Format
+from vta_hw.spec.instructions import Code, Insn, InstructionSet, Opcode, Unknown, Uop, codes_of
+from vta_hw.spec.isa import CLASS_OF, ISA, EncodingError, opcode_of
 
 _UOP: Final = "uop"
 _UNKNOWN: Final = "op"
-_CLASSES: Final[Mapping[str, type[Load | Store | Gemm | Alu | Finish]]] = MappingProxyType(
-    {"load": Load, "store": Store, "gemm": Gemm, "alu": Alu, "finish": Finish}
-)
-_FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
-    {
-        "load": Format.MEMORY,
-        "store": Format.MEMORY,
-        "gemm": Format.GEMM,
-        "alu": Format.ALU,
-        "finish": Format.HEADER,
-        _UNKNOWN: Format.HEADER,
-        _UOP: Format.UOP,
-    }
-)
+_OPCODES: Final[Mapping[str, Opcode]] = MappingProxyType({opcode.name.lower(): opcode for opcode in Opcode})
 _HEADER_NAMES: Final = frozenset(field.name for field in FIELDS[Format.HEADER])
 _RAW: Final = Field(name="raw", width=lambda _: 121, hexadecimal=True, meaning="bits 127 to 7")
 
@@ -69,7 +55,7 @@ def assemble(text: str, config: VTAConfig) -> tuple[list[Insn], list[Uop]]:
         if not words:
             continue
         try:
-            item = _assemble(words)
+            item = _assemble(words, config.isa)
             if isinstance(item, Uop):
                 isa.encode_uop(item)
                 uops.append(item)
@@ -85,8 +71,9 @@ def disassemble(insn: Insn) -> str:
     """Return one line for an instruction, without an end of line."""
     if isinstance(insn, Unknown):
         return _line(f"{_UNKNOWN}.{insn.opcode}", insn, (*FIELDS[Format.HEADER], _RAW))
-    fields = FIELDS[format_of(opcode_of(insn))]
-    mnemonic = type(insn).__name__.lower()
+    opcode = Opcode(opcode_of(insn))
+    fields = FIELDS[FORMAT_OF[opcode]]
+    mnemonic = opcode.name.lower()
     selector = _selector(fields)
     if selector is not None:
         mnemonic = f"{mnemonic}.{_code_name(selector, getattr(insn, selector.name))}"
@@ -110,9 +97,14 @@ def _selector(fields: Iterable[Field]) -> Field | None:
     return next((field for field in fields if field.codes is not None and field.name != "opcode"), None)
 
 
+def _codes(field: Field, isa: str) -> tuple[Code, ...]:
+    return codes_of(field.codes, isa) if field.codes is not None else ()
+
+
 def _code_name(field: Field, value: int) -> str:
-    codes: Mapping[int, IntEnum] = {code.value: code for code in field.codes or ()}
-    return codes[value].name.lower() if value in codes else str(int(value))
+    # A plain number may be unknown to the machine, so that only TVM's have a name.
+    known = (value,) if isinstance(value, Code) else _codes(field, InstructionSet.TVM)
+    return next((code.name.lower() for code in known if code == value), str(int(value)))
 
 
 def _line(mnemonic: str, item: Insn | Uop, fields: Iterable[Field]) -> str:
@@ -128,25 +120,26 @@ def _line(mnemonic: str, item: Insn | Uop, fields: Iterable[Field]) -> str:
     return " ".join(words)
 
 
-def _assemble(words: list[str]) -> Insn | Uop:
+def _assemble(words: list[str], isa: str) -> Insn | Uop:
     mnemonic, dot, code = words[0].partition(".")
-    if mnemonic not in _FORMATS:
-        raise _SyntaxError(f"mnemonic must be one of {', '.join(_FORMATS)}, not {mnemonic!r}")
-    fields = FIELDS[_FORMATS[mnemonic]]
+    known = (*(opcode.name.lower() for opcode in codes_of(Opcode, isa)), _UNKNOWN, _UOP)
+    if mnemonic not in known:
+        raise _SyntaxError(f"mnemonic must be one of {', '.join(known)}, not {mnemonic!r}")
     if mnemonic == _UNKNOWN:
-        values = _operands(mnemonic, words[1:], (*fields, _RAW))
+        values = _operands(mnemonic, words[1:], (*FIELDS[Format.HEADER], _RAW))
         return Unknown(opcode=_number(f"{mnemonic} opcode", code), **values)
+    fields = FIELDS[Format.UOP if mnemonic == _UOP else FORMAT_OF[_OPCODES[mnemonic]]]
     values = _operands(mnemonic, words[1:], fields)
     selector = _selector(fields)
     if selector is not None:
-        values[selector.name] = _code(f"{mnemonic} {selector.name}", selector, code)
+        values[selector.name] = _code(f"{mnemonic} {selector.name}", _codes(selector, isa), code)
     elif dot:
         raise _SyntaxError(f"{mnemonic} must stand alone, not with {'.' + code!r}")
-    return Uop(**values) if mnemonic == _UOP else _CLASSES[mnemonic](**values)
+    return Uop(**values) if mnemonic == _UOP else CLASS_OF[_OPCODES[mnemonic]](**values)
 
 
-def _code(subject: str, field: Field, text: str) -> int:
-    names = {code.name.lower(): code for code in field.codes or ()}
+def _code(subject: str, codes: Iterable[Code], text: str) -> int:
+    names = {code.name.lower(): code for code in codes}
     if text in names:
         return names[text]
     if not text.isdecimal():

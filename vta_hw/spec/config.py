@@ -11,11 +11,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from vta_hw.spec import strict_json
-from vta_hw.spec.instructions import MemoryType
+from vta_hw.spec.instructions import InstructionSet, MemoryType, codes_of
 from vta_hw.spec.parameters import (
     RANGES,
     ConfigError,
-    InstructionSet,
     Multiplier,
     check_at_most,
     check_choice,
@@ -280,28 +279,33 @@ class VTAConfig:
         return self.acc_depth
 
     def dram_elem_bytes(self, memory_type: int) -> int:
-        """Return the bytes in DRAM of one element of `memory_type` (VTA spec 3.1); `ConfigError` on codes 6 and 7."""
+        """Return the bytes in DRAM of one element of `memory_type` (VTA spec 3.1); `ConfigError` on unknown codes."""
         sizes = {
             MemoryType.UOP: self.uop_elem_bytes,
             MemoryType.WGT: self.wgt_elem_bytes,
             MemoryType.INP: self.inp_elem_bytes,
             MemoryType.ACC: self.acc_elem_bytes,
             MemoryType.OUT: self.out_elem_bytes,
-            MemoryType.ACC_8BIT: self.acc_elem_bytes // 4,
         }
-        return sizes[_memory_type(memory_type)]
+        known = self._memory_type(memory_type)
+        return sizes[known.scratchpad] // (4 if known.is_narrow else 1)
 
     def depth(self, memory_type: int) -> int:
-        """Return the elements of the scratchpad behind `memory_type`; `ConfigError` on codes 6 and 7."""
+        """Return the elements of the scratchpad behind `memory_type`; `ConfigError` on unknown codes."""
         depths = {
             MemoryType.UOP: self.uop_depth,
             MemoryType.WGT: self.wgt_depth,
             MemoryType.INP: self.inp_depth,
             MemoryType.ACC: self.acc_depth,
             MemoryType.OUT: self.out_depth,
-            MemoryType.ACC_8BIT: self.acc_depth,
         }
-        return depths[_memory_type(memory_type)]
+        return depths[self._memory_type(memory_type).scratchpad]
+
+    def _memory_type(self, code: int) -> MemoryType:
+        known = codes_of(MemoryType, self.isa)
+        if code not in known:
+            raise ConfigError(f"memory type must be 0 to {max(known)}, not {code}")
+        return MemoryType(code)
 
     @property
     def name(self) -> str:
@@ -421,13 +425,6 @@ def _parse(text: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"configuration must be a JSON object, not {type(value).__name__}")
     return value
-
-
-def _memory_type(code: int) -> MemoryType:
-    try:
-        return MemoryType(code)
-    except ValueError:
-        raise ConfigError(f"memory type must be 0 to {max(MemoryType)}, not {code!r}") from None
 
 
 _DEFAULT: Final = VTAConfig()

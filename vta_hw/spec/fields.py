@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.instructions import AluOp, MemoryType, Opcode
+from vta_hw.spec.instructions import AluOp, Code, MemoryType, Opcode
 
 
 class Format(Enum):
@@ -39,7 +39,7 @@ class Field:
     width: Callable[[VTAConfig], int]
     meaning: str
     signed: bool = False
-    codes: type[IntEnum] | None = None
+    codes: type[Code] | None = None
     hexadecimal: bool = False
     flag: bool = False
 
@@ -108,10 +108,10 @@ _MEMORY: Final = (
     Field(name="y_size", width=_bits(16), meaning="rows"),
     Field(name="x_size", width=_bits(16), meaning="elements in a row; 0 moves tokens only"),
     Field(name="x_stride", width=_bits(16), meaning="DRAM elements from one row to the next"),
-    Field(name="y_pad_0", width=_bits(4), meaning="zero rows before"),
-    Field(name="y_pad_1", width=_bits(4), meaning="zero rows after"),
-    Field(name="x_pad_0", width=_bits(4), meaning="zero elements before each row"),
-    Field(name="x_pad_1", width=_bits(4), meaning="zero elements after each row"),
+    Field(name="y_pad_0", width=_bits(4), meaning="rows of padding before"),
+    Field(name="y_pad_1", width=_bits(4), meaning="rows of padding after"),
+    Field(name="x_pad_0", width=_bits(4), meaning="elements of padding before each row"),
+    Field(name="x_pad_1", width=_bits(4), meaning="elements of padding after each row"),
 )
 
 _NEST: Final = (
@@ -124,7 +124,7 @@ _NEST: Final = (
 )
 
 _GEMM: Final = (
-    Field(name="reset", width=_bits(1), flag=True, meaning="write zero instead of multiplying"),
+    Field(name="reset", width=_bits(1), flag=True, meaning="GEMM: write zero instead of multiplying"),
     *_NEST,
     Field(name="src_factor_out", width=_i, meaning="step of the input index, outer loop"),
     Field(name="src_factor_in", width=_i, meaning="step of the input index, inner loop"),
@@ -166,6 +166,7 @@ FORMAT_OF: Final[Mapping[Opcode, Format]] = MappingProxyType(
         Opcode.GEMM: Format.GEMM,
         Opcode.FINISH: Format.HEADER,
         Opcode.ALU: Format.ALU,
+        Opcode.GEMM_OVERWRITE: Format.GEMM,
     }
 )
 """The format of each opcode; an unassigned opcode has `Format.HEADER`."""

@@ -19,10 +19,13 @@ from vta_hw.spec.fields import FIELDS, FORMAT_OF, Field, FieldPosition, Format, 
 from vta_hw.spec.instructions import (
     Alu,
     AluOp,
+    Code,
     Dependences,
     Finish,
     Gemm,
+    GemmOverwrite,
     Insn,
+    InstructionSet,
     Load,
     MemoryType,
     Module,
@@ -30,7 +33,9 @@ from vta_hw.spec.instructions import (
     Store,
     Unknown,
     Uop,
+    codes_of,
     module_of,
+    requant_imm,
 )
 
 __all__ = [
@@ -40,6 +45,7 @@ __all__ = [
     "ISA_TABLE_VERSION",
     "Alu",
     "AluOp",
+    "Code",
     "Dependences",
     "EncodingError",
     "Field",
@@ -47,7 +53,9 @@ __all__ = [
     "Finish",
     "Format",
     "Gemm",
+    "GemmOverwrite",
     "Insn",
+    "InstructionSet",
     "Load",
     "MemoryType",
     "Module",
@@ -55,16 +63,29 @@ __all__ = [
     "Store",
     "Unknown",
     "Uop",
-    "format_of",
+    "codes_of",
     "module_codes",
     "module_of",
     "opcode_of",
+    "requant_imm",
 ]
 
-_CLASSES: Final[Mapping[int, type[Load | Store | Gemm | Alu | Finish]]] = MappingProxyType(
-    {Opcode.LOAD: Load, Opcode.STORE: Store, Opcode.GEMM: Gemm, Opcode.ALU: Alu, Opcode.FINISH: Finish}
+Known = Load | Store | Gemm | GemmOverwrite | Alu | Finish
+"""An instruction with an assigned opcode."""
+
+CLASS_OF: Final[Mapping[Opcode, type[Known]]] = MappingProxyType(
+    {
+        Opcode.LOAD: Load,
+        Opcode.STORE: Store,
+        Opcode.GEMM: Gemm,
+        Opcode.FINISH: Finish,
+        Opcode.ALU: Alu,
+        Opcode.GEMM_OVERWRITE: GemmOverwrite,
+    }
 )
-_OPCODES: Final = MappingProxyType({insn: Opcode(code) for code, insn in _CLASSES.items()})
+"""The class of each opcode's instructions."""
+
+_OPCODES: Final = MappingProxyType({insn: code for code, insn in CLASS_OF.items()})
 _FLAGS: Final = frozenset(field.name for fields in FIELDS.values() for field in fields if field.flag)
 _HEADER_BITS: Final = 7
 _WORD: Final = (1 << 64) - 1
@@ -77,11 +98,6 @@ class EncodingError(ValueError):
 def opcode_of(insn: Insn) -> int:
     """Return the operation code of an instruction."""
     return insn.opcode if isinstance(insn, Unknown) else _OPCODES[type(insn)]
-
-
-def format_of(opcode: int) -> Format:
-    """Return the format of an operation code, `Format.HEADER` if the code is not assigned."""
-    return FORMAT_OF[Opcode(opcode)] if opcode in _CLASSES else Format.HEADER
 
 
 def module_codes(columns: NDArray[np.void]) -> NDArray[np.int64]:
@@ -103,25 +119,41 @@ class ISA:
     def __init__(self, config: VTAConfig) -> None:
         self.config = config
         self._layouts = {kind: positions(fields, config) for kind, fields in FIELDS.items()}
+        self._opcodes = codes_of(Opcode, config.isa)
 
     def layout(self, kind: Format | Opcode) -> tuple[FieldPosition, ...]:
         """Return name, lowest bit and width of each field of a format, or of the format of an opcode."""
         return self._layouts[FORMAT_OF[kind] if isinstance(kind, Opcode) else kind]
 
+    def format_of(self, opcode: int) -> Format:
+        """Return the format of an operation code, `Format.HEADER` if the instruction set does not know the code."""
+        return FORMAT_OF[Opcode(opcode)] if opcode in self._opcodes else Format.HEADER
+
     def encode(self, insn: Insn) -> int:
-        """Return the 128-bit number of an instruction; raises `EncodingError` naming field, width and value."""
-        opcode = opcode_of(insn)
+        """Return the 128-bit number of an instruction.
+
+        Raises `EncodingError` naming field, width and value, or what the instruction set does not have.
+        """
         if isinstance(insn, Unknown):
             return self._encode_unknown(insn)
-        subject = type(insn).__name__.upper()
-        word = opcode
-        for field in self._layouts[format_of(opcode)][1:]:
-            word |= _insert(subject, field, getattr(insn, field.name))
+        opcode = _OPCODES[type(insn)]
+        self._check_known("Instruction", opcode)
+        word = int(opcode)
+        for field in self._layouts[FORMAT_OF[opcode]][1:]:
+            value = getattr(insn, field.name)
+            if isinstance(value, Code):
+                self._check_known(f"{opcode.name} {field.name}", value)
+            word |= _insert(opcode.name, field, value)
         return word
 
+    def _check_known(self, subject: str, code: Code) -> None:
+        if code not in codes_of(type(code), self.config.isa):
+            raise EncodingError(f"{subject} must be of the instruction set {self.config.isa}, not {code.name}")
+
     def _encode_unknown(self, insn: Unknown) -> int:
-        if insn.opcode in _CLASSES or not 0 <= insn.opcode <= 7:
-            raise EncodingError(f"UNKNOWN opcode must be 5 to 7, not {insn.opcode!r}")
+        first = len(self._opcodes)
+        if not first <= insn.opcode <= 7:
+            raise EncodingError(f"UNKNOWN opcode must be {first} to 7, not {insn.opcode!r}")
         raw = FieldPosition(name="raw", lsb=_HEADER_BITS, width=128 - _HEADER_BITS)
         word = insn.opcode | _insert("UNKNOWN", raw, insn.raw)
         for field in self._layouts[Format.HEADER][1:]:
@@ -133,16 +165,19 @@ class ISA:
         if not 0 <= word < 1 << 128:
             raise EncodingError(f"instruction must be a number of 128 bits, not {word!r}")
         opcode = word & 7
-        values = {field.name: _extract(field, word) for field in self._layouts[format_of(opcode)][1:]}
+        values = {field.name: _extract(field, word) for field in self._layouts[self.format_of(opcode)][1:]}
         for name in values.keys() & _FLAGS:
             values[name] = bool(values[name])
-        if opcode not in _CLASSES:
+        if opcode not in self._opcodes:
             return Unknown(opcode=opcode, raw=word >> _HEADER_BITS, **values)
         if "memory_type" in values:
-            values["memory_type"] = _named(MemoryType, values["memory_type"])
+            values["memory_type"] = self._named(MemoryType, values["memory_type"])
         if "alu_opcode" in values:
-            values["alu_opcode"] = _named(AluOp, values["alu_opcode"])
-        return _CLASSES[opcode](**values)
+            values["alu_opcode"] = self._named(AluOp, values["alu_opcode"])
+        return CLASS_OF[Opcode(opcode)](**values)
+
+    def _named(self, codes: type[Code], value: int) -> int:
+        return codes(value) if value in codes_of(codes, self.config.isa) else value
 
     def encode_program(self, insns: Iterable[Insn]) -> NDArray[np.uint64]:
         """Return the words of a program, uint64 of shape (N, 2), low word first."""
@@ -169,7 +204,7 @@ class ISA:
         opcodes = words[:, 0] & np.uint64(7)
         rows = np.zeros(len(words), dtype=self.columns)
         for kind in (Format.HEADER, Format.MEMORY, Format.GEMM, Format.ALU):
-            members = [code for code in range(8) if format_of(code) is kind]
+            members = [code for code in range(8) if self.format_of(code) is kind]
             chosen = slice(None) if kind is Format.HEADER else np.flatnonzero(np.isin(opcodes, members))
             for field in self._layouts[kind]:
                 rows[field.name][chosen] = _extract_column(field, words[chosen, field.lsb // 64])
@@ -243,10 +278,6 @@ def _extract_column(field: FieldPosition, words: NDArray[np.uint64]) -> NDArray[
     mask = np.uint64((1 << field.width) - 1)
     values = ((words >> np.uint64(field.lsb % 64)) & mask).astype(np.int64)
     return np.where(values > field.high, values - (1 << field.width), values)
-
-
-def _named(codes: type[MemoryType] | type[AluOp], value: int) -> int:
-    return codes(value) if value <= max(codes) else value
 
 
 def _words(program: NDArray[np.uint64] | bytes) -> NDArray[np.uint64]:

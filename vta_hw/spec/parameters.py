@@ -14,13 +14,6 @@ class ConfigError(ValueError):
     """A configuration that the instruction set cannot express, or a configuration file that is not one."""
 
 
-class InstructionSet(StrEnum):
-    """Which instructions a machine knows."""
-
-    TVM = "tvm"
-    EXTENDED = "extended"
-
-
 class Multiplier(StrEnum):
     """What the products of the GEMM array are built of: DSP blocks, LUTs, or DSP blocks with two products each."""
 

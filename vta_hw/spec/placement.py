@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import ISA, MemoryType, Opcode
+from vta_hw.spec.isa import ISA, MemoryType, Opcode, codes_of
 from vta_hw.spec.program_parts import ADDRESS_LIMIT, ProgramError
 
 Interval = tuple[int, int]
@@ -31,7 +31,7 @@ def place_instructions(
 ) -> int:
     """Lowest page address, not 0, where `insns` collide with nothing. Raises ProgramError if there is none.
 
-    bases: byte address in the base register of each memory type, 0 where none is given.
+    bases: byte address in the base register of each scratchpad, by its plain memory type, 0 where none is given.
     taken: (first byte, byte after the last) of memory that is used besides the stream's own loads and stores.
     """
     pages = merged([*touched(config, insns, bases), *taken])
@@ -53,11 +53,11 @@ def touched(config: VTAConfig, insns: bytes, bases: Mapping[MemoryType, int]) ->
     moves = (rows["opcode"] == Opcode.LOAD) | (rows["opcode"] == Opcode.STORE)
     rows = rows[moves & (rows["x_size"] > 0) & (rows["y_size"] > 0)]
     intervals: list[Interval] = []
-    for memory_type in MemoryType:
+    for memory_type in codes_of(MemoryType, config.isa):
         # A store is of the OUT buffer whatever its memory type says.
         stores = rows["opcode"] == Opcode.STORE
         chosen = rows[stores if memory_type is MemoryType.OUT else ~stores & (rows["memory_type"] == memory_type)]
-        intervals += _spans(chosen, bases.get(memory_type, 0), config.dram_elem_bytes(memory_type))
+        intervals += _spans(chosen, bases.get(memory_type.scratchpad, 0), config.dram_elem_bytes(memory_type))
     return intervals
 
 

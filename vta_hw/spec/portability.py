@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vta_hw.spec.config import VTAConfig, default_log_bus_width
+from vta_hw.spec.config import InstructionSet, VTAConfig, default_log_bus_width
 
 _CHISEL_LOG_DEPTHS = (13, 11, 11, 10)
 
@@ -12,7 +12,11 @@ def limits_elsewhere(config: VTAConfig) -> tuple[str, ...]:
 
     None of this concerns the toolkit's own hardware, compiler and simulators.
     """
-    return (*_tvm(config), *_hls(config), *_chisel(config), *_opencl(config))
+    return (*_anybody(config), *_tvm(config), *_hls(config), *_chisel(config), *_opencl(config))
+
+
+def _anybody(config: VTAConfig) -> list[str]:
+    return [] if config.isa == InstructionSet.TVM else [f"ISA must be {InstructionSet.TVM}, not {config.isa}"]
 
 
 def _tvm(config: VTAConfig) -> list[str]:

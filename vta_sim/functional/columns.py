@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import ISA, MemoryType, Module, Opcode
+from vta_hw.spec.isa import ISA, Format, MemoryType, Module, Opcode, codes_of
 
 _MEMORY_FIELDS: Final = (
     "memory_type", "sram_base", "dram_base", "y_size", "x_size", "x_stride", "y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1",
@@ -19,10 +19,10 @@ _NEST_FIELDS: Final = (
     "dst_factor_out", "dst_factor_in", "src_factor_out", "src_factor_in",
 )  # fmt: skip
 _NAMES: Final = {
-    Opcode.LOAD: _MEMORY_FIELDS,
-    Opcode.STORE: _MEMORY_FIELDS,
-    Opcode.GEMM: (*_NEST_FIELDS, "wgt_factor_out", "wgt_factor_in", "reset"),
-    Opcode.ALU: (*_NEST_FIELDS, "alu_opcode", "use_imm", "imm"),
+    Format.MEMORY: _MEMORY_FIELDS,
+    Format.GEMM: (*_NEST_FIELDS, "wgt_factor_out", "wgt_factor_in", "reset"),
+    Format.ALU: (*_NEST_FIELDS, "alu_opcode", "use_imm", "imm"),
+    Format.HEADER: (),
 }
 
 MEMORY_TYPE, SRAM_BASE, DRAM_BASE, Y_SIZE, X_SIZE, X_STRIDE, Y_PAD_0, Y_PAD_1, X_PAD_0, X_PAD_1 = range(10)
@@ -30,7 +30,7 @@ UOP_BGN, UOP_END, ITER_OUT, ITER_IN, DST_OUT, DST_IN, SRC_OUT, SRC_IN = range(8)
 WGT_OUT, WGT_IN, RESET = range(8, 11)
 ALU_OPCODE, USE_IMM, IMM = range(8, 11)
 FIELD_COUNT: Final = 11
-"""Indices of decoded fields, in the order of the names above: of LOAD and STORE, GEMM and ALU, GEMM, ALU."""
+"""Indices of decoded fields, in the order of the names above: of memory, of GEMM and ALU, of GEMM, of ALU formats."""
 
 
 class Code(IntEnum):
@@ -86,9 +86,11 @@ def field_positions(config: VTAConfig) -> NDArray[np.int64]:
     """Return int64 [opcode][field][2]: lowest bit and width of each field that compiled code decodes; 0 if none."""
     isa = ISA(config)
     table = np.zeros((8, FIELD_COUNT, 2), np.int64)
-    for opcode, names in _NAMES.items():
+    for opcode in codes_of(Opcode, config.isa):
+        names = _NAMES[isa.format_of(opcode)]
         places = {field.name: (field.lsb, field.width) for field in isa.layout(opcode)}
-        table[opcode, : len(names)] = [places[name] for name in names]
+        for number, name in enumerate(names):
+            table[opcode, number] = places[name]
     return table
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import ISA, MemoryType, Opcode
+from vta_hw.spec.isa import ISA, Format, MemoryType, Opcode
 from vta_hw.spec.program import Program, Tokens
 from vta_sim.errors import LeftoverTokens, MissingFinish, SimulationError
 from vta_sim.functional import faults
@@ -94,9 +94,8 @@ class FunctionalSimulator:
     def _most_micro_ops(self, words: NDArray[np.uint64]) -> int:
         """Micro-ops of the longest GEMM or ALU instruction that may execute."""
         low = words[:, 0]
-        opcode = low & np.uint64(7)
-        low = low[(opcode == Opcode.GEMM) | (opcode == Opcode.ALU)]
-        places = {place.name: place for place in self._isa.layout(Opcode.GEMM)}
+        low = low[np.isin(low & np.uint64(7), (Opcode.GEMM, Opcode.ALU, Opcode.GEMM_OVERWRITE))]
+        places = {place.name: place for place in self._isa.layout(Format.GEMM)}
         first, last = (
             low >> np.uint64(places[name].lsb) & np.uint64((1 << places[name].width) - 1)
             for name in ("uop_bgn", "uop_end")
@@ -120,8 +119,9 @@ class FunctionalSimulator:
     def scratchpad(self, memory_type: MemoryType) -> NDArray[np.generic]:
         """Return a copy of a scratchpad, with tiles as in VTA spec 4.
 
-        UOP uint32 [depth]; INP int16 [depth][batch][block_in]; WGT int16 [depth][block_out][block_in]; ACC (also for
-        ACC_8BIT) int32 [depth][batch][block_out]; OUT int16 [depth][batch][block_out]. Numbers are sign-extended.
+        UOP uint32 [depth]; INP int16 [depth][batch][block_in]; WGT int16 [depth][block_out][block_in]; ACC (whichever
+        memory type of it) int32 [depth][batch][block_out]; OUT int16 [depth][batch][block_out]. Numbers are
+        sign-extended.
         """
         return contents(self._machine, memory_type)
 
@@ -166,9 +166,8 @@ def _base_column(bases: Bases) -> NDArray[np.int64]:
         MemoryType.INP: bases.inp,
         MemoryType.ACC: bases.acc,
         MemoryType.OUT: bases.out,
-        MemoryType.ACC_8BIT: bases.acc,
     }
-    return np.array([by_type.get(code, 0) for code in range(8)], np.uint64).view(np.int64)  # type: ignore[call-overload]
+    return np.array([by_type[memory_type.scratchpad] for memory_type in MemoryType], np.uint64).view(np.int64)
 
 
 def _listed(tokens: Tokens) -> str:

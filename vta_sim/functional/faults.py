@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.asm import disassemble
-from vta_hw.spec.isa import ISA, Alu, Insn, Module, module_of
+from vta_hw.spec.isa import ISA, Alu, AluOp, Insn, MemoryType, Module, Opcode, codes_of, module_of
 from vta_sim.errors import Deadlock, OutOfRange, SimulationError, UnknownOpcode
 from vta_sim.functional.columns import (
     FAULT_INSN,
@@ -31,17 +31,22 @@ def _decode(isa: ISA, words: NDArray[np.uint64], index: int) -> Insn:
     return isa.decode(low | high << 64)
 
 
-def _rule(code: Code, insn: Insn, fault: NDArray[np.int64]) -> tuple[type[SimulationError], str]:
+def _loadable(isa: str) -> str:
+    *names, last = [kind.name for kind in codes_of(MemoryType, isa) if kind is not MemoryType.OUT]
+    return f"{', '.join(names)} or {last}"
+
+
+def _rule(isa: str, code: Code, insn: Insn, fault: NDArray[np.int64]) -> tuple[type[SimulationError], str]:
     value, limit, uop = int(fault[FAULT_VALUE]), int(fault[FAULT_LIMIT]), int(fault[FAULT_UOP])
     match code:
         case Code.UNKNOWN_OPCODE:
-            return UnknownOpcode, f"opcode must be 0 to 4, not {value}"
+            return UnknownOpcode, f"opcode must be 0 to {max(codes_of(Opcode, isa))}, not {value}"
         case Code.UNKNOWN_LOAD:
-            return UnknownOpcode, f"memory type of a LOAD must be UOP, WGT, INP, ACC or ACC_8BIT, not {value}"
+            return UnknownOpcode, f"memory type of a LOAD must be {_loadable(isa)}, not {value}"
         case Code.UNKNOWN_STORE:
             return UnknownOpcode, f"memory type of a STORE must be OUT (4), not {value}"
         case Code.UNKNOWN_ALU:
-            return UnknownOpcode, f"ALU opcode must be 0 to 4, not {value}"
+            return UnknownOpcode, f"ALU opcode must be 0 to {max(codes_of(AluOp, isa))}, not {value}"
         case Code.LOAD_RANGE:
             return OutOfRange, f"LOAD must end within the {limit} elements of its scratchpad, not at {value}"
         case Code.STORE_RANGE:
@@ -60,7 +65,7 @@ def failure(isa: ISA, words: NDArray[np.uint64], code: Code, fault: NDArray[np.i
     """Return the exception for the failure `code` of one instruction."""
     index = int(fault[FAULT_INSN])
     insn = _decode(isa, words, index)
-    kind, rule = _rule(code, insn, fault)
+    kind, rule = _rule(isa.config.isa, code, insn, fault)
     return kind(rule, insn=index, disassembly=disassemble(insn))
 
 

@@ -1,4 +1,4 @@
-"""The steps of a GEMM (VTA spec 3.4).
+"""The steps of a GEMM (VTA spec 3.4), and of a GEMM that overwrites.
 
 Sums modulo 2**32 do not depend on their order, and a GEMM reads no accumulator but the one it adds to. So the steps
 of one instruction may be taken in any order, and are taken such that one weight tile serves as many as possible.
@@ -47,6 +47,23 @@ def _multiply(
                 else:
                     _narrow_panel(m.acc, m.inp, m.wgt, a, i, weights, n2, d2, s2, n1, d1, s1, n0, d0, s0)
             weights += m.lanes * m.lanes
+
+
+@inner
+def overwrite_all(m: Machine, fields: NDArray[np.int64], runs: int) -> None:
+    """Execute all steps of a GEMM_OVERWRITE in their order: the last one that names an accumulator wins."""
+    for o in range(fields[ITER_OUT]):
+        for i in range(fields[ITER_IN]):
+            for run in range(runs):
+                d = m.runs[run, RUN_DST] + o * fields[DST_OUT] + i * fields[DST_IN]
+                s = m.runs[run, RUN_SRC] + o * fields[SRC_OUT] + i * fields[SRC_IN]
+                w = m.runs[run, RUN_WGT] + o * fields[WGT_OUT] + i * fields[WGT_IN]
+                for _ in range(m.runs[run, RUN_LENGTH]):
+                    for k in range(d * m.acc_tile, (d + 1) * m.acc_tile):
+                        m.acc[k] = 0
+                    _multiply(m, d, s, w, 1, 0, 0, 1, 0, 0, 1, 0, 0)
+                    d += m.runs[run, RUN_DST_STEP]
+                    s += m.runs[run, RUN_SRC_STEP]
 
 
 @inner

@@ -39,7 +39,7 @@ from vta_sim.functional.state import Machine
 from vta_sim.pages import PageTable
 
 _LOAD, _STORE, _GEMM = int(Opcode.LOAD), int(Opcode.STORE), int(Opcode.GEMM)
-_FINISH, _ALU = int(Opcode.FINISH), int(Opcode.ALU)
+_ALU, _GEMM_OVERWRITE = int(Opcode.ALU), int(Opcode.GEMM_OVERWRITE)
 _LOAD_MODULE, _STORE_MODULE = int(Module.LOAD.value), int(Module.STORE.value)
 _DONE, _STUCK, _UNKNOWN_OPCODE = int(Code.DONE), int(Code.STUCK), int(Code.UNKNOWN_OPCODE)
 
@@ -118,7 +118,10 @@ def _build(stamp: str) -> Run:
                 break
             index = queues.next_insn[module]
             opcode = _decode(words, index, places, fields)
-            if opcode == _LOAD or opcode == _STORE:
+            if opcode > m.last_opcode:
+                fault[FAULT_VALUE] = opcode
+                status = _UNKNOWN_OPCODE
+            elif opcode == _LOAD or opcode == _STORE:
                 kind = fields[MEMORY_TYPE]
                 address = bases[kind] + fields[DRAM_BASE] * m.elem_bytes[kind]
                 if opcode == _LOAD:
@@ -127,13 +130,10 @@ def _build(stamp: str) -> Run:
                     status = store.execute(m, table, fields, address, fault)
                     if status == _DONE and store.holds_loaded(m, fields):
                         queues.hints[index] = HINT_STORE_OF_LOADED
-            elif opcode == _GEMM or opcode == _ALU:
-                status = nest.execute(m, fields, opcode == _ALU, fault)
+            elif opcode == _GEMM or opcode == _ALU or opcode == _GEMM_OVERWRITE:
+                status = nest.execute(m, fields, opcode == _ALU, opcode == _GEMM_OVERWRITE, fault)
                 if opcode == _ALU and status == _DONE and alu.source_differs(m, fields):
                     queues.hints[index] = HINT_IMMEDIATE_SOURCE
-            elif opcode != _FINISH:
-                fault[FAULT_VALUE] = opcode
-                status = _UNKNOWN_OPCODE
             fault[FAULT_INSN] = index
             if status == _DONE:
                 _exchange(queues, module, index, True)

@@ -1,4 +1,4 @@
-"""LOAD (VTA spec 3.2): rows of elements from memory into a scratchpad, with zeros around them."""
+"""LOAD (VTA spec 3.2): rows of elements from memory into a scratchpad, with padding around them."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ _narrow_transpose = make_transpose(WIDE_LANES // 2)
 
 _UOP, _WGT, _INP = int(MemoryType.UOP), int(MemoryType.WGT), int(MemoryType.INP)
 _ACC, _OUT, _ACC_8BIT = int(MemoryType.ACC), int(MemoryType.OUT), int(MemoryType.ACC_8BIT)
+_ACC_PAD_MIN, _ACC_8BIT_PAD_MIN = int(MemoryType.ACC_PAD_MIN), int(MemoryType.ACC_8BIT_PAD_MIN)
 _DONE, _LOAD_RANGE, _UNKNOWN_LOAD = int(Code.DONE), int(Code.LOAD_RANGE), int(Code.UNKNOWN_LOAD)
 
 
@@ -45,8 +46,8 @@ def _part_from_out(m: Machine, first: int, count: int) -> None:
 
 
 @inner
-def _zero(m: Machine, kind: int, first: int, count: int) -> None:
-    """Zero `count` elements of a scratchpad."""
+def _pad(m: Machine, kind: int, first: int, count: int, value: int) -> None:
+    """Fill `count` elements of a scratchpad: accumulators with `value`, everything else with zero."""
     if kind == _UOP:
         for k in range(first, first + count):
             m.uop[k] = 0
@@ -60,7 +61,7 @@ def _zero(m: Machine, kind: int, first: int, count: int) -> None:
             m.wgt[k] = 0
     else:
         for k in range(first * m.acc_tile, (first + count) * m.acc_tile):
-            m.acc[k] = 0
+            m.acc[k] = value
 
 
 @inner
@@ -146,7 +147,7 @@ def execute(m: Machine, table: PageTable, fields: NDArray[np.int64], address: in
     elements = width * (fields[Y_PAD_0] + rows + fields[Y_PAD_1])
     if columns == 0 or elements == 0:
         return _DONE
-    if kind == _OUT or kind > _ACC_8BIT:
+    if kind == _OUT or kind > m.last_memory_type:
         fault[FAULT_VALUE] = kind
         return _UNKNOWN_LOAD
     first = fields[SRAM_BASE]
@@ -154,10 +155,15 @@ def execute(m: Machine, table: PageTable, fields: NDArray[np.int64], address: in
         fault[FAULT_VALUE] = first + elements
         fault[FAULT_LIMIT] = m.depths[kind]
         return _LOAD_RANGE
+    padding = 0
+    if kind == _ACC_PAD_MIN:
+        kind, padding = _ACC, -(1 << 31)
+    elif kind == _ACC_8BIT_PAD_MIN:
+        kind, padding = _ACC_8BIT, -(1 << 7)
     if kind == _ACC or kind == _ACC_8BIT:
         _part_from_out(m, first, elements)
     if elements != rows * columns:
-        _zero(m, kind, first, elements)
+        _pad(m, kind, first, elements, padding)
     first += fields[Y_PAD_0] * width + fields[X_PAD_0]
     for y in range(rows):
         _load_row(m, table, kind, first + y * width, address + y * fields[X_STRIDE] * m.elem_bytes[kind], columns)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vta_hw.spec.isa import AluOp, MemoryType
+from vta_hw.spec.isa import MemoryType
 from vta_sim._jit import inner
 from vta_sim.functional import alu, gemm
 from vta_sim.functional.columns import (
@@ -24,7 +24,6 @@ from vta_sim.functional.columns import (
     RESET,
     UOP_BGN,
     UOP_END,
-    USE_IMM,
     Code,
 )
 from vta_sim.functional.state import (
@@ -37,10 +36,10 @@ from vta_sim.functional.state import (
     Machine,
 )
 
-_LAST_ALU_OPCODE = int(max(AluOp))
 _DONE, _UNKNOWN_ALU, _UOP_RANGE, _DST_RANGE = (
     int(code) for code in (Code.DONE, Code.UNKNOWN_ALU, Code.UOP_RANGE, Code.DST_RANGE)
 )
+_SEEN = 2  # a value of `Machine.parted` that only lives within an instruction
 _WGT, _INP, _ACC, _UOP = (int(kind) for kind in (MemoryType.WGT, MemoryType.INP, MemoryType.ACC, MemoryType.UOP))
 
 
@@ -120,13 +119,28 @@ def _mark_written(m: Machine, fields: NDArray[np.int64], runs: int, clear: bool)
 
 
 @inner
-def execute(m: Machine, fields: NDArray[np.int64], is_alu: bool, fault: NDArray[np.int64]) -> int:
+def _all_differ(m: Machine, fields: NDArray[np.int64], runs: int) -> bool:
+    """Whether no two steps of the nest have the same dst; leaves `m.parted` to be cleared by `_mark_written`."""
+    differ = True
+    for run in range(runs):
+        for o in range(fields[ITER_OUT]):
+            for i in range(fields[ITER_IN]):
+                d = m.runs[run, RUN_DST] + o * fields[DST_OUT] + i * fields[DST_IN]
+                for _ in range(m.runs[run, RUN_LENGTH]):
+                    differ = differ and m.parted[d] != _SEEN
+                    m.parted[d] = _SEEN
+                    d += m.runs[run, RUN_DST_STEP]
+    return differ
+
+
+@inner
+def execute(m: Machine, fields: NDArray[np.int64], is_alu: bool, overwrites: bool, fault: NDArray[np.int64]) -> int:
     """Execute one GEMM or ALU instruction; return a `Code`, with `fault` filled if it is not DONE.
 
     An empty loop makes the instruction do nothing (VTA spec 11.8). A reset reads neither src nor wgt, an immediate
-    ALU instruction no src, and so they may hold anything.
+    ALU instruction no src, and so they may hold anything. A GEMM that overwrites knows no reset.
     """
-    if is_alu and fields[ALU_OPCODE] > _LAST_ALU_OPCODE:
+    if is_alu and fields[ALU_OPCODE] > m.last_alu_opcode:
         fault[FAULT_VALUE] = fields[ALU_OPCODE]
         return _UNKNOWN_ALU
     if fields[UOP_BGN] >= fields[UOP_END] or fields[ITER_OUT] == 0 or fields[ITER_IN] == 0:
@@ -135,18 +149,22 @@ def execute(m: Machine, fields: NDArray[np.int64], is_alu: bool, fault: NDArray[
         fault[FAULT_VALUE] = fields[UOP_END]
         fault[FAULT_LIMIT] = m.depths[_UOP]
         return _UOP_RANGE
-    reset = not is_alu and fields[RESET] != 0
+    reset = not is_alu and not overwrites and fields[RESET] != 0
     if is_alu:
-        operands = 1 if fields[USE_IMM] != 0 else 2
+        operands = 1 if alu.takes_immediate(fields) else 2
     else:
         operands = 1 if reset else 3
     status = _check(m, fields, is_alu, operands, fault)
     if status != _DONE:
         return status
     runs = _group(m, fields[UOP_BGN], fields[UOP_END], operands == 3)
-    _mark_written(m, fields, runs, reset)
+    # Where no accumulator is written twice, to overwrite is to reset and to add.
+    at_once = overwrites and _all_differ(m, fields, runs)
+    _mark_written(m, fields, runs, reset or at_once)
     if is_alu:
         alu.run_all(m, fields, runs)
+    elif overwrites and not at_once:
+        gemm.overwrite_all(m, fields, runs)
     elif not reset:
         gemm.run_all(m, fields, runs)
     return _DONE

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import ISA, MemoryType, Opcode
+from vta_hw.spec.isa import ISA, MemoryType, Opcode, codes_of
 from vta_hw.spec.program import Tokens
 from vta_sim.functional.lint import Lint, find_lint
 
@@ -18,8 +18,8 @@ from vta_sim.functional.lint import Lint, find_lint
 class Statistics:
     """Counters of VTA spec 3.9, under the names of TVM's simulator, and the number of instructions.
 
-    Load and store counters are bytes without pads, ACC_8BIT as wide as ACC; gemm_counter and alu_counter are micro-op
-    steps, without those of a reset.
+    Load and store counters are bytes without pads, 8-bit accumulators as wide as others; gemm_counter and alu_counter
+    are micro-op steps, without those of a reset.
     """
 
     inp_load_nbytes: int = 0
@@ -74,14 +74,16 @@ def count_work(config: VTAConfig, words: NDArray[np.uint64]) -> Statistics:
     elements = rows["x_size"] * rows["y_size"]
     steps = rows["iter_out"] * rows["iter_in"] * np.maximum(rows["uop_end"] - rows["uop_bgn"], 0)
     loads = opcode == Opcode.LOAD
-    of_acc = (memory_type == MemoryType.ACC) | (memory_type == MemoryType.ACC_8BIT)
+    acc_types = [code for code in codes_of(MemoryType, config.isa) if code.scratchpad is MemoryType.ACC]
+    of_acc = np.isin(memory_type, acc_types)
+    multiplies = ((opcode == Opcode.GEMM) & (rows["reset"] == 0)) | (opcode == Opcode.GEMM_OVERWRITE)
     return Statistics(
         inp_load_nbytes=_total(elements, loads & (memory_type == MemoryType.INP)) * config.inp_elem_bytes,
         wgt_load_nbytes=_total(elements, loads & (memory_type == MemoryType.WGT)) * config.wgt_elem_bytes,
         acc_load_nbytes=_total(elements, loads & of_acc) * config.acc_elem_bytes,
         uop_load_nbytes=_total(elements, loads & (memory_type == MemoryType.UOP)) * config.uop_elem_bytes,
         out_store_nbytes=_total(elements, opcode == Opcode.STORE) * config.out_elem_bytes,
-        gemm_counter=_total(steps, (opcode == Opcode.GEMM) & (rows["reset"] == 0)),
+        gemm_counter=_total(steps, multiplies),
         alu_counter=_total(steps, opcode == Opcode.ALU),
         insn_count=len(words),
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import ISA, Format, MemoryType
+from vta_hw.spec.isa import ISA, AluOp, Format, MemoryType, Opcode, codes_of
 from vta_sim.functional.vector import VECTOR_LANES
 
 _BUFFER_BYTES: Final = 4096
@@ -38,6 +38,9 @@ class Machine(NamedTuple):
     inp_bits: int
     wgt_bits: int
     out_bits: int
+    last_opcode: int  # above it, codes are unknown
+    last_alu_opcode: int
+    last_memory_type: int
     lanes: int
     inp_row: int
     acc_row: int
@@ -68,9 +71,10 @@ def _round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
 
-def _by_type(value: Callable[[int], int]) -> NDArray[np.int64]:
-    """Return int64 [8], indexed by memory type; 0 for the codes that are not assigned."""
-    return np.array([value(code) if code in list(MemoryType) else 0 for code in range(8)], np.int64)
+def _by_type(config: VTAConfig, value: Callable[[int], int]) -> NDArray[np.int64]:
+    """Return int64 [8], indexed by memory type; 0 for the codes that the machine does not know."""
+    known = codes_of(MemoryType, config.isa)
+    return np.array([value(code) if code in known else 0 for code in range(8)], np.int64)
 
 
 def make_machine(config: VTAConfig) -> Machine:
@@ -92,12 +96,15 @@ def make_machine(config: VTAConfig) -> Machine:
         inp_bits=config.inp_bits,
         wgt_bits=config.wgt_bits,
         out_bits=config.out_bits,
+        last_opcode=int(max(codes_of(Opcode, config.isa))),
+        last_alu_opcode=int(max(codes_of(AluOp, config.isa))),
+        last_memory_type=int(max(codes_of(MemoryType, config.isa))),
         lanes=lanes,
         inp_row=inp_row,
         acc_row=acc_row,
         acc_tile=acc_tile,
-        depths=_by_type(config.depth),
-        elem_bytes=_by_type(config.dram_elem_bytes),
+        depths=_by_type(config, config.depth),
+        elem_bytes=_by_type(config, config.dram_elem_bytes),
         uop_places=np.array([(field.lsb, field.high) for field in ISA(config).layout(Format.UOP)], np.int64),
         uop=uop,
         inp=np.zeros(config.inp_depth * config.batch * inp_row, np.int16),
@@ -133,19 +140,19 @@ def fill_with_pattern(machine: Machine) -> None:
 def contents(machine: Machine, memory_type: MemoryType) -> NDArray[np.generic]:
     """Return a copy of one scratchpad as the specification sees it.
 
-    UOP uint32 [depth]; INP int16 [depth][batch][block_in]; WGT int16 [depth][block_out][block_in]; ACC and ACC_8BIT
-    int32 [depth][batch][block_out]; OUT int16 of the same shape, truncated to its width and sign-extended.
+    UOP uint32 [depth]; INP int16 [depth][batch][block_in]; WGT int16 [depth][block_out][block_in]; ACC int32
+    [depth][batch][block_out]; OUT int16 of the same shape, truncated to its width and sign-extended.
     """
-    match memory_type:
+    match memory_type.scratchpad:
         case MemoryType.UOP:
             return machine.uop.copy()
         case MemoryType.INP:
             return _inp_view(machine).copy()
         case MemoryType.WGT:
             return _wgt_view(machine).reshape(-1, machine.block_out, machine.block_in).copy()
-        case MemoryType.ACC | MemoryType.ACC_8BIT:
+        case MemoryType.ACC:
             return _acc_view(machine, machine.acc).copy()
-        case MemoryType.OUT:
+        case _:
             parted = machine.parted.astype(bool)[:, None, None]
             source = np.where(parted, _acc_view(machine, machine.out), _acc_view(machine, machine.acc))
             return _sign_extended(source, machine.out_bits).astype(np.int16)

@@ -175,6 +175,8 @@ def _operate(builder: Any, operation: AluOp, x: Any, y: Any) -> Any:
             return _shift(builder, x, y)
         case AluOp.MUL:
             return builder.mul(x, y)
+        case AluOp.REQUANT:
+            raise ValueError("REQUANT must be made by make_requantise: it has two operands besides x")
 
 
 def make_elementwise(operation: AluOp) -> Callable[..., None]:
@@ -208,3 +210,54 @@ def make_elementwise(operation: AluOp) -> Callable[..., None]:
         return types.void(acc, *[types.int64] * 6), generate
 
     return elementwise
+
+
+def _rounded_product(builder: Any, x: Any, parameters: Any) -> Any:
+    """Decision 0006: x times parameters[23:0], over 2 ** parameters[29:24], to nearest, halves away from zero."""
+
+    def splat(value: int) -> Any:
+        return ir.Constant(wide, [value] * x.type.count)
+
+    wide = ir.VectorType(_I64, x.type.count)
+    word = builder.zext(parameters, wide)
+    shift = builder.and_(builder.lshr(word, splat(24)), splat(63))
+    # |product| is at most 2**31 * (2**24 - 1), half of the divisor at most 2**62: the sum fits int64.
+    product = builder.mul(builder.sext(x, wide), builder.and_(word, splat((1 << 24) - 1)))
+    negative = builder.icmp_signed("<", product, splat(0))
+    magnitude = builder.select(negative, builder.neg(product), product)
+    half = builder.lshr(builder.shl(splat(1), shift), splat(1))
+    rounded = builder.lshr(builder.add(magnitude, half), shift)
+    return builder.select(negative, builder.neg(rounded), rounded)
+
+
+def make_requantise() -> Callable[..., None]:
+    """Return a compiled loop over one tile: acc[d] = clip(zero + round((acc[d] + acc[b]) * scale of acc[q])).
+
+    The function takes acc (int32 [*]), the indices d, b and q of the first scalars, the vectors of a tile, and the
+    zero point, the lowest and the highest result.
+    """
+
+    @intrinsic
+    def requantise(
+        typing_context: Any, acc: Any, d: Any, b: Any, q: Any, vectors: Any, zero_point: Any, low: Any, high: Any
+    ) -> Any:
+        del typing_context, d, b, q, vectors, zero_point, low, high
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            tiles = [_element(context, builder, signature, args, 0, args[which]) for which in (1, 2, 3)]
+            vector = ir.VectorType(_I32, VECTOR_LANES)
+            zero, lowest, highest = (_splat(builder, args[which], VECTOR_LANES) for which in (5, 6, 7))
+            with cgutils.for_range(builder, args[4]) as part:
+                offset = builder.mul(part.index, _I64(VECTOR_LANES))
+                pointers = [builder.gep(tile, [offset]) for tile in tiles]
+                x, bias, parameters = (_load(builder, pointer, vector) for pointer in pointers)
+                result = builder.add(_rounded_product(builder, builder.add(x, bias), parameters), zero)
+                result = builder.select(builder.icmp_signed("<", result, lowest), lowest, result)
+                result = builder.select(builder.icmp_signed(">", result, highest), highest, result)
+                result = builder.trunc(result, vector)
+                builder.store(result, builder.bitcast(pointers[0], vector.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(acc, *[types.int64] * 7), generate
+
+    return requantise

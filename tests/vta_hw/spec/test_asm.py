@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.vta_hw.strategies import configs
 from vta_hw.spec.asm import AsmError, assemble, disassemble, disassemble_program, disassemble_uop
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import ISA, Alu, AluOp, Finish, Gemm, Insn, Load, MemoryType, Store, Unknown, Uop
+from vta_hw.spec.isa import ISA, Alu, AluOp, Finish, Gemm, GemmOverwrite, Insn, Load, MemoryType, Store, Unknown, Uop
 
 
 @given(
@@ -51,6 +51,33 @@ def test_spelling(insn: Insn, text: str) -> None:
     assert assemble(text, VTAConfig()) == ([insn], [])
 
 
+@pytest.mark.parametrize(
+    ("insn", "text"),
+    [
+        (
+            GemmOverwrite(uop_end=4, wgt_factor_in=1, push_next=True),
+            "gemm_overwrite uop_end=4 wgt_factor_in=1 push_next",
+        ),
+        (Load(memory_type=MemoryType.ACC_PAD_MIN, x_pad_0=1), "load.acc_pad_min x_pad_0=1"),
+        (Load(memory_type=MemoryType.ACC_8BIT_PAD_MIN), "load.acc_8bit_pad_min"),
+        (Store(memory_type=MemoryType.ACC_PAD_MIN), "store.acc_pad_min"),
+        (Alu(alu_opcode=AluOp.REQUANT, imm=-3), "alu.requant imm=-3"),
+        (Unknown(opcode=6), "op.6"),
+    ],
+)
+def test_spelling_of_the_extended_set(insn: Insn, text: str) -> None:
+    assert disassemble(insn) == text
+    assert assemble(text, VTAConfig(isa="extended")) == ([insn], [])
+
+
+def test_numbers_of_the_extended_set() -> None:
+    """A number means what it means to the machine; a plain number is not named where only some machines know it."""
+    insns, _ = assemble("load.6\nalu.5", VTAConfig(isa="extended"))
+    assert [disassemble(insn) for insn in insns] == ["load.acc_pad_min", "alu.requant"]
+    insns, _ = assemble("load.6\nalu.5", VTAConfig())
+    assert [disassemble(insn) for insn in insns] == ["load.6", "alu.5"]
+
+
 def test_micro_op_spelling() -> None:
     assert disassemble_uop(Uop(dst=1, wgt=3)) == "uop dst=1 wgt=3"
     assert disassemble_program([Finish()], [Uop()]) == "uop  # 0\nfinish  # 0\n"
@@ -68,7 +95,7 @@ def test_comments_case_and_numbers() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("mov", "mnemonic must be one of load, store, gemm, alu, finish, op, uop, not 'mov'"),
+        ("mov", "mnemonic must be one of load, store, gemm, finish, alu, op, uop, not 'mov'"),
         ("load", "load memory_type must be one of uop, wgt, inp, acc, out, acc_8bit or a number, not ''"),
         ("load.foo", "load memory_type must be one of uop, wgt, inp, acc, out, acc_8bit or a number, not 'foo'"),
         ("load.8", "LOAD memory_type must fit 3 bits (0 to 7), not 8"),
@@ -76,6 +103,15 @@ def test_comments_case_and_numbers() -> None:
         ("gemm.reset", "gemm must stand alone, not with '.reset'"),
         ("finish.", "finish must stand alone, not with '.'"),
         ("uop.1", "uop must stand alone, not with '.1'"),
+        (
+            "gemm_overwrite",
+            "mnemonic must be one of load, store, gemm, finish, alu, op, uop, not 'gemm_overwrite'",
+        ),
+        (
+            "load.acc_pad_min",
+            "load memory_type must be one of uop, wgt, inp, acc, out, acc_8bit or a number, not 'acc_pad_min'",
+        ),
+        ("alu.requant", "alu alu_opcode must be one of min, max, add, shr, mul or a number, not 'requant'"),
         ("op", "op opcode must be a number, not ''"),
         ("op.3", "UNKNOWN opcode must be 5 to 7, not 3"),
         ("op.x", "op opcode must be a number, not 'x'"),

@@ -14,7 +14,7 @@ from hypothesis import given
 from tests.vta_hw.strategies import configs
 from vta_hw.spec import config as config_module
 from vta_hw.spec.config import PRESETS, ConfigError, VTAConfig, preset, resolve
-from vta_hw.spec.isa import MemoryType
+from vta_hw.spec.isa import MemoryType, codes_of
 
 # The contents of config/vta_config.json and of the per-target samples of TVM (VTA spec 1.1 and 1.5).
 SAMPLE: dict[str, Any] = {
@@ -54,14 +54,24 @@ def test_default_derived_values() -> None:
 
 def test_memory_types() -> None:
     config = VTAConfig()
-    sizes = {kind.name: config.dram_elem_bytes(kind) for kind in MemoryType}
+    sizes = {kind.name: config.dram_elem_bytes(kind) for kind in codes_of(MemoryType, "tvm")}
     assert sizes == {"UOP": 4, "WGT": 256, "INP": 16, "ACC": 64, "OUT": 16, "ACC_8BIT": 16}
-    depths = {kind.name: config.depth(kind) for kind in MemoryType}
+    depths = {kind.name: config.depth(kind) for kind in codes_of(MemoryType, "tvm")}
     assert depths == {"UOP": 8192, "WGT": 1024, "INP": 2048, "ACC": 2048, "OUT": 2048, "ACC_8BIT": 2048}
     with refusal("memory type must be 0 to 5, not 6"):
         config.dram_elem_bytes(6)
     with refusal("memory type must be 0 to 5, not 7"):
-        config.depth(7)
+        config.depth(MemoryType.ACC_8BIT_PAD_MIN)
+
+
+def test_memory_types_of_an_extended_machine() -> None:
+    config = VTAConfig(isa="extended", log_acc_buff_size=16)
+    sizes = {kind: config.dram_elem_bytes(kind) for kind in MemoryType}
+    assert sizes[MemoryType.ACC_PAD_MIN] == sizes[MemoryType.ACC] == 64
+    assert sizes[MemoryType.ACC_8BIT_PAD_MIN] == sizes[MemoryType.ACC_8BIT] == 16
+    assert {config.depth(kind) for kind in (3, 5, 6, 7)} == {1024}
+    with refusal("memory type must be 0 to 7, not 8"):
+        config.dram_elem_bytes(8)
 
 
 def test_unequal_blocks_and_narrow_operands() -> None:

@@ -18,10 +18,12 @@ from vta_hw.spec.isa import (
     ISA,
     Alu,
     AluOp,
+    Code,
     EncodingError,
     Finish,
     Format,
     Gemm,
+    GemmOverwrite,
     Insn,
     Load,
     MemoryType,
@@ -30,10 +32,11 @@ from vta_hw.spec.isa import (
     Store,
     Unknown,
     Uop,
-    format_of,
+    codes_of,
     module_codes,
     module_of,
     opcode_of,
+    requant_imm,
 )
 
 # Field values of the golden vectors, VTA spec 2.9.
@@ -202,9 +205,9 @@ def test_layout_by_opcode() -> None:
 def used_bits(isa: ISA, word: int) -> int:
     """The bits of `word` that its opcode gives a meaning to."""
     opcode = word & 7
-    if opcode > max(Opcode):
+    if opcode not in codes_of(Opcode, isa.config.isa):
         return word
-    mask = sum((1 << field.width) - 1 << field.lsb for field in isa.layout(format_of(opcode)))
+    mask = sum((1 << field.width) - 1 << field.lsb for field in isa.layout(isa.format_of(opcode)))
     return word & mask
 
 
@@ -215,6 +218,48 @@ def test_every_word_decodes_and_comes_back(config: VTAConfig, word: int) -> None
     assert opcode_of(insn) == word & 7
     assert isa.encode(insn) == used_bits(isa, word)
     assert isa.decode(isa.encode(insn)) == insn
+
+
+@given(configs(), st.integers(0, (1 << 128) - 1))
+def test_an_extended_machine_reads_every_program_of_tvm_as_it_is(config: VTAConfig, word: int) -> None:
+    base, extended = (ISA(replace(config, isa=isa)) for isa in ("tvm", "extended"))
+    insn = base.decode(word)
+    unknown = isinstance(insn, Unknown) or any(
+        not isinstance(getattr(insn, name, code), Code)
+        for name, code in (("memory_type", MemoryType.UOP), ("alu_opcode", AluOp.MIN))
+    )
+    if not unknown:
+        assert extended.decode(word) == insn
+
+
+def test_the_extended_set() -> None:
+    isa = ISA(VTAConfig(isa="extended"))
+    gemm = isa.encode(GEMM)
+    assert isa.decode(gemm + 3) == GemmOverwrite(**{name.name: getattr(GEMM, name.name) for name in fields(GEMM)})
+    assert isa.layout(Opcode.GEMM_OVERWRITE) == isa.layout(Opcode.GEMM)
+    for code in (MemoryType.ACC_PAD_MIN, MemoryType.ACC_8BIT_PAD_MIN):
+        load = isa.decode(isa.encode(Load(memory_type=int(code))))
+        assert isinstance(load, Load)
+        assert load.memory_type is code
+        assert module_of(load) is Module.COMPUTE
+    alu = isa.decode(isa.encode(Alu(alu_opcode=5, imm=requant_imm(-3, relu=True))))
+    assert isinstance(alu, Alu)
+    assert alu.alu_opcode is AluOp.REQUANT
+    assert (opcode_of(GemmOverwrite()), module_of(GemmOverwrite())) == (5, Module.COMPUTE)
+    for code in (6, 7):
+        assert isa.decode(code) == Unknown(opcode=code)
+        assert isa.decode(isa.encode(Alu(alu_opcode=code))) == Alu(alu_opcode=code)
+    with refusal("UNKNOWN opcode must be 6 to 7, not 5"):
+        isa.encode(Unknown(opcode=5))
+
+
+def test_the_immediate_of_a_requant() -> None:
+    assert [requant_imm(value) for value in (0, 5, -1, -16384, 16383)] == [0, 5, 0x7FFF, 0x4000, 0x3FFF]
+    assert [requant_imm(value, relu=True) for value in (0, -1, -16384)] == [-0x8000, -1, -0x4000]
+    with pytest.raises(ValueError, match=r"^zero point must fit 15 bits \(-16384 to 16383\), not 16384$"):
+        requant_imm(16384)
+    with pytest.raises(ValueError, match=r"^zero point must fit 15 bits \(-16384 to 16383\), not -16385$"):
+        requant_imm(-16385)
 
 
 @given(configs(), st.integers(0, (1 << 32) - 1))
@@ -303,6 +348,16 @@ def test_modules(insn: Insn, module: Module) -> None:
         (Alu(alu_opcode=8), "ALU alu_opcode must fit 3 bits (0 to 7), not 8"),
         (Alu(imm=1.5), "ALU imm must be an integer, not 1.5"),  # type: ignore[arg-type]
         (Finish(pop_prev=2), "FINISH pop_prev must fit 1 bits (0 to 1), not 2"),  # type: ignore[arg-type]
+        (GemmOverwrite(), "Instruction must be of the instruction set tvm, not GEMM_OVERWRITE"),
+        (
+            Load(memory_type=MemoryType.ACC_PAD_MIN),
+            "LOAD memory_type must be of the instruction set tvm, not ACC_PAD_MIN",
+        ),
+        (
+            Store(memory_type=MemoryType.ACC_8BIT_PAD_MIN),
+            "STORE memory_type must be of the instruction set tvm, not ACC_8BIT_PAD_MIN",
+        ),
+        (Alu(alu_opcode=AluOp.REQUANT), "ALU alu_opcode must be of the instruction set tvm, not REQUANT"),
         (Unknown(opcode=4), "UNKNOWN opcode must be 5 to 7, not 4"),
         (Unknown(opcode=8), "UNKNOWN opcode must be 5 to 7, not 8"),
         (Unknown(raw=1 << 121), f"UNKNOWN raw must fit 121 bits (0 to {(1 << 121) - 1}), not {1 << 121}"),
@@ -361,7 +416,7 @@ def test_program_refusals() -> None:
 def test_table_and_classes_name_the_same_fields() -> None:
     classes: dict[Format, tuple[type, ...]] = {
         Format.MEMORY: (Load, Store),
-        Format.GEMM: (Gemm,),
+        Format.GEMM: (Gemm, GemmOverwrite),
         Format.ALU: (Alu,),
         Format.HEADER: (Finish,),
         Format.UOP: (Uop,),

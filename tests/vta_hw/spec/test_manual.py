@@ -25,6 +25,13 @@ def test_rows_cover_every_bit_once() -> None:
             assert [name for *_, name in rows if name] == [field.name for field in ISA(config).layout(kind)]
 
 
+def test_an_extended_machine_has_more_codes() -> None:
+    base, extended = manual(VTAConfig()), manual(VTAConfig(isa="extended"))
+    for text in ("## GEMM and GEMM_OVERWRITE", "ACC_8BIT 5, ACC_PAD_MIN 6, ACC_8BIT_PAD_MIN 7", "MUL 4, REQUANT 5"):
+        assert text in extended
+        assert text not in base
+
+
 def test_codes_are_listed() -> None:
     text = manual(VTAConfig())
     assert "scratchpad: UOP 0, WGT 1, INP 2, ACC 3, OUT 4, ACC_8BIT 5" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.vta.streams import code
@@ -27,13 +29,22 @@ def test_what_loads_and_stores_may_reach() -> None:
     bases = {
         MemoryType.INP: 0x10000,
         MemoryType.WGT: 0x20000,
-        MemoryType.ACC_8BIT: 0x30000,
+        MemoryType.ACC: 0x30000,
         MemoryType.OUT: 0x40000,
     }
     assert touched(CONFIG, code(CONFIG, source), bases) == [
         (0x20200, 0x20300),
         (0x11000, 0x11000 + 18 * 16),
         (0x40030, 0x40040),
+        (0x30010, 0x30030),
+    ]
+
+
+def test_padded_minima_come_from_where_accumulators_do() -> None:
+    extended = replace(CONFIG, isa="extended")
+    source = "load.acc_pad_min dram_base=2 y_size=1 x_size=1\nload.acc_8bit_pad_min dram_base=1 y_size=1 x_size=2"
+    assert touched(extended, code(extended, source), {MemoryType.ACC: 0x30000}) == [
+        (0x30080, 0x300C0),
         (0x30010, 0x30030),
     ]
 

@@ -18,6 +18,7 @@ def test_samples_of_tvm_run_anywhere(name: str) -> None:
 @pytest.mark.parametrize(
     ("values", "sentences"),
     [
+        ({"isa": "extended"}, ["ISA must be tvm, not extended"]),
         ({"log_bus_width": 7}, ["TVM: bus of target 'sim' must have 64 bits, not 128"]),
         (
             {"log_block_out": 3, "log_wgt_buff_size": 17, "log_acc_buff_size": 16},
