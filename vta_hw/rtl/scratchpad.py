@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value
+from amaranth.hdl import Cat, Elaboratable, MemoryData, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.instructions import MemoryType
+from vta_hw.spec.instructions import InstructionSet, MemoryType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +56,18 @@ class Geometry:
     def of(config: VTAConfig, memory: MemoryType) -> Geometry:
         """The geometry of a scratchpad: a bus word fills `banks` elements, or one granule of an element.
 
-        ACC has banks for the elements of an ACC_8BIT beat, which are a quarter as large in DRAM.
+        ACC has banks for the elements of an ACC_8BIT beat, which are a quarter as large in DRAM, and at least two in an
+        extended machine, whose REQUANT reads a pair of neighbours.
         """
         bits = 8 * config.dram_elem_bytes(memory)
-        smallest = bits // 4 if memory is MemoryType.ACC else bits
+        smallest, least = bits, 1
+        if memory is MemoryType.ACC:
+            smallest = bits // 4
+            least = 2 if config.isa == InstructionSet.EXTENDED else 1
         return Geometry(
             elem_bits=bits,
             depth=config.depth(memory),
-            banks=max(config.bus_bits // smallest, 1),
+            banks=max(config.bus_bits // smallest, least),
             granules=max(bits // config.bus_bits, 1),
         )
 
@@ -82,10 +86,16 @@ class WriteSignature(wiring.Signature):
 
 
 class ReadSignature(wiring.Signature):
-    """Of a reader of single elements: `data` holds the element of `index` one cycle after `en`, until the next `en`."""
+    """Of a reader of single elements: `data` holds the element of `index` one cycle after `en`, until the next `en`.
+
+    Where there are banks, `pair` holds that element and its neighbour, the even one first.
+    """
 
     def __init__(self, geometry: Geometry) -> None:
-        super().__init__({"index": Out(geometry.index_bits), "en": Out(1), "data": In(geometry.elem_bits)})
+        members = {"index": Out(geometry.index_bits), "en": Out(1), "data": In(geometry.elem_bits)}
+        if geometry.banks > 1:
+            members["pair"] = In(data.ArrayLayout(geometry.elem_bits, 2))
+        super().__init__(members)
 
 
 class WideReadSignature(wiring.Signature):
@@ -107,12 +117,17 @@ class Scratchpad(wiring.Component):
     One write port, `readers` read ports of one element, and, if `wide`, one of all banks. Every read port sees the
     elements of the cycle before; with `transparent` also those written in the cycle of the read, which makes one
     read-modify-write per cycle possible without a hazard at any distance.
+
+    banks: what the memories hold, for simulators that look inside; see `Geometry` for where an element lies.
     """
 
     def __init__(self, geometry: Geometry, *, readers: int, wide: bool = False, transparent: bool = False) -> None:
         self.geometry = geometry
         self._wide = wide
         self._transparent = transparent
+        # A line of no address bits cannot be declared; a second line that nothing addresses costs nothing.
+        shape, lines = geometry.elem_bits, max(geometry.lines, 2)
+        self.banks = tuple(MemoryData(shape=shape, depth=lines, init=[]) for _ in range(geometry.banks))
         members = {"write": In(WriteSignature(geometry)), "read": In(ReadSignature(geometry)).array(readers)}
         if wide:
             members["wide"] = In(WideReadSignature(geometry))
@@ -122,10 +137,8 @@ class Scratchpad(wiring.Component):
         m = Module()
         geometry = self.geometry
         data_of: list[list[Value]] = [[] for _ in self.read]
-        for bank in range(geometry.banks):
-            # A line of no address bits cannot be declared; a second line that nothing addresses costs nothing.
-            memory = Memory(shape=geometry.elem_bits, depth=max(geometry.lines, 2), init=[])
-            m.submodules[f"bank{bank}"] = memory
+        for bank, contents in enumerate(self.banks):
+            m.submodules[f"bank{bank}"] = memory = Memory(contents)
             write = memory.write_port(granularity=geometry.granule_bits)
             m.d.comb += [
                 write.addr.eq(self.write.line[bank]),
@@ -149,4 +162,6 @@ class Scratchpad(wiring.Component):
             with m.If(reader.en):
                 m.d.sync += chosen.eq(reader.index)
             m.d.comb += reader.data.eq(Cat(*elements).word_select(chosen, geometry.elem_bits))
+            if geometry.banks > 1:
+                m.d.comb += reader.pair.eq(Cat(*elements).word_select(chosen >> 1, 2 * geometry.elem_bits))
         return m
