@@ -1,4 +1,4 @@
-"""A second, independent model of VTA written from the behavioural specification alone.
+"""A second, independent model of VTA written from the behavioural specification and decision 0006 alone.
 
 It shares no code with `vta_hw` or `vta_sim`: own configuration, own bit fields, own memory, own execution. Two
 implementations which were written apart and agree on random programs are both right, or misread the same sentence.

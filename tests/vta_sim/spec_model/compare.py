@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.vta_sim.spec_model import layout, pipeline
 from tests.vta_sim.spec_model.dram import PAGE, Dram
-from tests.vta_sim.spec_model.generate import Generator, RandomProgram, random_config
+from tests.vta_sim.spec_model.generate import ANY_SIZE, Generator, RandomProgram, Size, random_config
 from tests.vta_sim.spec_model.layout import ACC, INP, OUT, UOP, WGT, ModelConfig
 from tests.vta_sim.spec_model.machine import Machine
 from vta_hw.spec.config import VTAConfig
@@ -97,18 +97,46 @@ def scratchpad(simulator: FunctionalSimulator, memory: int) -> NDArray[np.int64]
     return np.asarray(simulator.scratchpad(PADS[memory])).reshape(-1).astype(np.int64)
 
 
-def random_program(seed: int) -> RandomProgram:
-    """The program of a seed: configuration, contents, tokens and base registers all follow from it."""
+def model_config(config: VTAConfig) -> ModelConfig:
+    """What the model knows of a configuration: all that programs depend on, and the address width."""
+    return ModelConfig.from_tvm(config.to_dict())
+
+
+def random_program(
+    seed: int,
+    *,
+    config: VTAConfig | None = None,
+    length: int | None = None,
+    size: Size = ANY_SIZE,
+    balanced: bool = False,
+) -> RandomProgram:
+    """The program of a seed: contents, tokens, base registers and whatever is not given follow from it.
+
+    config: the machine, or None to draw one. length: instructions, or None to draw it, besides the four loads at the
+    beginning and those that move tokens or load what a REQUANT needs. size: limits of each instruction. balanced:
+    whether there are no tokens before and none left.
+    """
     rng = random.Random(seed)
-    config = random_config(rng)
+    machine = random_config(rng) if config is None else model_config(config)
     before = tuple(rng.choice([0, 0, 1, 3]) for _ in range(4)) if rng.random() < 0.3 else (0, 0, 0, 0)
-    generator = Generator(rng, config, tokens_before=before, with_bases=rng.random() < 0.3)
-    return generator.generate(rng.choice([5, 12, 25, 40, 80]), drain=rng.random() < 0.8)
+    generator = Generator(
+        rng,
+        machine,
+        tokens_before=(0, 0, 0, 0) if balanced else before,
+        with_bases=rng.random() < 0.3,
+        size=size,
+    )
+    drawn = rng.choice([5, 12, 25, 40, 80])
+    return generator.generate(drawn if length is None else length, drain=rng.random() < 0.8 or balanced)
 
 
 def check(seed: int) -> list[str]:
     """Differences between the model and the toolkit on one random program."""
-    program = random_program(seed)
+    return check_program(random_program(seed), seed)
+
+
+def check_program(program: RandomProgram, seed: int) -> list[str]:
+    """Differences between the model, which follows an order drawn from `seed`, and the toolkit."""
     machine = Machine(program.config, program.dram.copy())
     left = pipeline.run(
         machine, program.words, tokens=program.tokens_before, bases=program.bases, order=random.Random(seed)
@@ -124,4 +152,5 @@ def check(seed: int) -> list[str]:
 def summary(program: RandomProgram) -> str:
     config = program.config
     shape = f"{config.batch}x{config.block_in}x{config.block_out}"
-    return f"{len(program.words)} instructions on {shape}, {config.bits(layout.INP)}/{config.bits(WGT)} bit"
+    isa = ", extended" if config.extended else ""
+    return f"{len(program.words)} instructions on {shape}, {config.bits(layout.INP)}/{config.bits(WGT)} bit{isa}"

@@ -85,6 +85,6 @@ def _damage(rng: random.Random, config: ModelConfig, insns: list[int]) -> None:
 
 
 def _steps(insn: Fields) -> int:
-    if insn["opcode"] not in (layout.GEMM, layout.ALU):
+    if "iter_out" not in insn:
         return 0
     return insn["iter_out"] * insn["iter_in"] * max(insn["uop_end"] - insn["uop_bgn"], 0)

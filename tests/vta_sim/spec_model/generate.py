@@ -2,27 +2,61 @@
 
 What a specification leaves to the reader is what this looks for: garbage in unused bits and on flags without a queue,
 zero trip counts, factors that no loop uses, row strides below the row size, windows that are all padding, DRAM never
-written, scratchpads never loaded, tokens left from before.
+written, scratchpads never loaded, tokens left from before. What an extended machine knows is used on one.
+
+Every DRAM address is a multiple of the element's bytes, so also of the smaller of element and bus word, as hardware
+demands; addresses fit the address width of the configuration.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tests.vta_sim.spec_model import layout
 from tests.vta_sim.spec_model.dram import PAGE, Dram
-from tests.vta_sim.spec_model.layout import ACC, ACC_8BIT, INP, OUT, UOP, WGT, Fields, ModelConfig
-from tests.vta_sim.spec_model.machine import Machine
+from tests.vta_sim.spec_model.layout import (
+    ACC,
+    ACC_8BIT,
+    ACC_8BIT_PAD_MIN,
+    ACC_PAD_MIN,
+    INP,
+    OUT,
+    UOP,
+    WGT,
+    Fields,
+    ModelConfig,
+)
+from tests.vta_sim.spec_model.machine import OF_ACC, Machine
 from tests.vta_sim.spec_model.ordering import Access, Ordering, Resource
 from tests.vta_sim.spec_model.pipeline import COMPUTE, LOADER, POPS, PUSHES, QUEUES, STORER, module_of
 
 ARENA_PAGES = 32
 """DRAM a program touches; the first page holds micro-ops and is never stored to."""
-MAX_MICRO_OPS = 400
+SCALE_PAGES = 4
+"""Pages behind the first that, for an extended machine, hold bias and parameter tiles in turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large the instructions of a program get, so that slow machines can run it.
+
+    micro_ops: executions in one instruction, at least 30. transfer_bytes: DRAM bytes of one LOAD or STORE, unless a
+    single element has more; None for as many as fit.
+    """
+
+    micro_ops: int = 400
+    transfer_bytes: int | None = None
+
+    def elements(self, unit: int) -> int:
+        """Elements of `unit` bytes that one transfer may have."""
+        return 1 << 16 if self.transfer_bytes is None else max(self.transfer_bytes // unit, 1)
+
+
+ANY_SIZE = Size()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +78,10 @@ class RandomProgram:
 
 
 def random_config(rng: random.Random) -> ModelConfig:
-    """A small machine; blocks and operand widths are drawn apart, the limits of spec 1.2 and 1.4 hold."""
+    """A small machine; blocks and operand widths are drawn apart, the limits of spec 1.2 and 1.4 hold.
+
+    Two of five are extended, one of four has 64-bit addresses.
+    """
     while True:
         batch = rng.choice([0, 0, 0, 1, 1, 2, 2, 3, 4])
         block_in, block_out = (rng.choice([1, 2, 3, 3, 4, 4, 4, 5, 6]) for _ in range(2))
@@ -65,7 +102,7 @@ def random_config(rng: random.Random) -> ModelConfig:
         scalars = {memory: int(np.prod(config.shape(memory))) for memory in (INP, WGT, ACC, OUT)}
         bits = [count * config.bits(memory) for memory, count in scalars.items()]
         if min(bits) >= 8 and max(bits) <= 8 * PAGE and acc_depth + max(acc_depth, inp_depth) + wgt_depth <= 32:
-            return config
+            return replace(config, extended=rng.random() < 0.4, log_address_width=6 if rng.random() < 0.25 else 5)
 
 
 class Generator:
@@ -79,10 +116,12 @@ class Generator:
         tokens_before: tuple[int, ...] = (0, 0, 0, 0),
         with_bases: bool = False,
         pages: int = ARENA_PAGES,
+        size: Size = ANY_SIZE,
     ) -> None:
-        self.rng, self.config, self.arena_bytes = rng, config, pages * PAGE
+        self.rng, self.config, self.arena_bytes, self.size = rng, config, pages * PAGE, size
         self.tokens_before = tokens_before
-        self.arena = rng.choice([0x0010_0000, 0x2000_0000, 0xFFF0_0000])
+        high = [0x5_4000_0000, 0x0123_4567_89AB_C000] if config.log_address_width == 6 and with_bases else []
+        self.arena = rng.choice([0x0010_0000, 0x2000_0000, 0xFFF0_0000, *high])
         self.bases = {m: self._base(m) if with_bases else 0 for m in (UOP, WGT, INP, ACC, OUT)}
         self.machine = Machine(config, self._fill(Dram()))
         self.machine.bases = self.bases
@@ -102,6 +141,8 @@ class Generator:
             self._add_store: 13,
             self._add_nop: 2,
         }
+        if self.config.extended:
+            makers |= {self._add_gemm_overwrite: 12, self._add_requant: 15}
         for maker in self.rng.choices(list(makers), list(makers.values()), k=length):
             maker()
             self._extra_tokens()
@@ -135,7 +176,9 @@ class Generator:
 
     def _base(self, memory: int) -> int:
         unit = self.config.element_bytes(memory)
-        return self.rng.randrange(self.arena // unit) * unit
+        # dram_base counts elements in 32 bits; of the accumulators the 8-bit ones are the smallest.
+        reach = (1 << 31) * (unit // 4 if memory == ACC else unit)
+        return self.rng.randrange(max(self.arena - reach, 0) // unit, self.arena // unit) * unit
 
     def _fill(self, dram: Dram) -> Dram:
         """Micro-ops in the first page; then random pages, small numbers, extremes, and holes that read as zero."""
@@ -156,7 +199,24 @@ class Generator:
                 case _:
                     page = noise.integers(0, 256, PAGE).astype(np.uint8)
             dram.write(address, page)
+        if self.config.extended:
+            dram.write(self.arena + PAGE, self._scales(noise).view(np.uint8))
         return dram
+
+    def _scales(self, noise: np.random.Generator) -> NDArray[np.uint32]:
+        """Tiles of biases and of REQUANT parameters in turn, for small results, exact halves, and extremes."""
+        scalars = int(np.prod(self.config.shape(ACC)))
+        shape = (SCALE_PAGES * PAGE // 4 // scalars // 2, scalars)
+        bias = noise.choice(np.array([0, 0, 0, 1, -1, 7, -20, 100, -(2**31), 2**31 - 1]), shape)
+        exponent = noise.integers(0, 22, shape)
+        factor = noise.choice([1, 3, 5, 7], shape) << exponent & 0xFFFFFF
+        shift = exponent + noise.choice([0, 1, 1, 1, 2, 3, 4], shape)
+        factor = np.where(noise.random(shape) < 0.2, noise.integers(0, 1 << 24, shape), factor)
+        factor = np.where(noise.random(shape) < 0.05, 0xFFFFFF, factor)
+        shift = np.where(noise.random(shape) < 0.2, noise.choice([0, 1, 31, 32, 55, 62, 63], shape), shift)
+        garbage = noise.integers(0, 4, shape) << 30
+        tiles = np.stack([bias, garbage | shift << 24 | factor], axis=1)
+        return (tiles & 0xFFFFFFFF).astype("<u4").reshape(-1)
 
     def _random_uop(self, slots: list[tuple[int, int]]) -> int:
         """Indices that are small more often than not, and garbage above them."""
@@ -193,7 +253,8 @@ class Generator:
         self.ordering.add(self.nop(self.rng.choice([LOADER, COMPUTE, STORER])))
 
     def _add_load_any(self) -> None:
-        self._add_load(self.rng.choice([UOP, INP, INP, WGT, WGT, ACC, ACC, ACC_8BIT]))
+        more = [ACC_PAD_MIN, ACC_8BIT_PAD_MIN] if self.config.extended else []
+        self._add_load(self.rng.choice([UOP, INP, INP, WGT, WGT, ACC, ACC, ACC_8BIT, *more]))
 
     def _rows(self, size: int, units: int, rows: int) -> tuple[int, int]:
         """A row stride, and the first unit, such that `rows` rows of `size` stay inside `units`."""
@@ -207,11 +268,12 @@ class Generator:
 
     def _add_load(self, memory: int) -> None:
         rng, config = self.rng, self.config
-        pad = ACC if memory == ACC_8BIT else memory
+        pad = ACC if memory in OF_ACC else memory
         unit, depth = config.element_bytes(memory), config.depth(pad)
+        most = self.size.elements(unit)
         units = (PAGE if memory == UOP else self.arena_bytes) // unit
         while True:
-            room = depth - (sram_base := rng.choice([0, rng.randrange(depth)]))
+            room = min(depth - (sram_base := rng.choice([0, rng.randrange(depth)])), most)
             widest = min(room, units)
             x_size = rng.choice([rng.randint(1, min(widest, 24)), rng.randint(1, min(widest, 24)), min(widest, 300)])
             y_size = rng.choice([1, 1, 1, 1, 2, 2, 3, 3, 4, 7, rng.randint(1, 60), 0])
@@ -246,7 +308,7 @@ class Generator:
         unit, depth = config.element_bytes(OUT), config.depth(OUT)
         units = (self.arena_bytes - PAGE) // unit
         sram_base = rng.choice([0, rng.randrange(depth)])
-        room = depth - sram_base
+        room = min(depth - sram_base, self.size.elements(unit))
         x_size = rng.randint(1, min(room, 40))
         y_size = rng.randint(0 if rng.random() < 0.1 else 1, max(min(room // x_size, 6), 1))
         stride, first = self._rows(x_size, units, y_size)
@@ -282,7 +344,7 @@ class Generator:
         if rng.random() < 0.04:
             return rng.choice([(0, rng.getrandbits(14)), (rng.getrandbits(14), 0), (0, 0)])
         outer, inner = rng.choice([1, 1, 2, 3, 4, 9, 150]), rng.choice([1, 1, 2, 3, 7, 20, 60])
-        while outer * inner > 1 and outer * inner * uops > MAX_MICRO_OPS:
+        while outer * inner > 1 and outer * inner * uops > self.size.micro_ops:
             outer, inner = max(outer // 2, 1), max(inner // 2, 1)
         return outer, inner
 
@@ -308,12 +370,49 @@ class Generator:
         memories = {"dst": ACC} if reset else {"dst": ACC, "src": INP, "wgt": WGT}
         insn = self._garbage(layout.GEMM) | self._nest({name: config.depth(m) for name, m in memories.items()})
         insn["reset"] = int(reset)
+        self._order_gemm(insn, multiplies=not reset)
+
+    def _add_gemm_overwrite(self) -> None:
+        limits = {"dst": self.config.depth(ACC), "src": self.config.depth(INP), "wgt": self.config.depth(WGT)}
+        self._order_gemm(self._garbage(layout.GEMM_OVERWRITE) | self._nest(limits), multiplies=True)
+
+    def _order_gemm(self, insn: Fields, *, multiplies: bool) -> None:
         nest = self.machine.nest(0, insn)
         accesses = [Access(resource=self.pads[OUT], units=np.unique(nest.dst), write=True)]
-        if not reset:
+        if multiplies:
             accesses.append(Access(resource=self.pads[INP], units=np.unique(nest.src), write=False))
             accesses.append(Access(resource=self.pads[WGT], units=np.unique(nest.wgt), write=False))
         self.ordering.add(insn, accesses)
+
+    def _add_requant(self) -> None:
+        """Mostly behind a LOAD of biases and parameters to the places where micro-ops look for them."""
+        rng, depth = self.rng, self.config.depth(ACC)
+        if rng.random() < 0.6:
+            self._add_load_of_scales()
+        insn = self._garbage(layout.ALU) | self._nest({"dst": depth, "src": depth})
+        zero_point = rng.choice([0, 0, rng.randint(-9, 9), rng.randint(-200, 200), rng.getrandbits(15)]) & 0x7FFF
+        insn["alu_opcode"] = layout.REQUANT
+        insn["imm"] = zero_point - (0x8000 if rng.random() < 0.4 else 0)
+        dst = np.unique(self.machine.nest(0, insn).dst)
+        self.ordering.add(insn, [Access(resource=self.pads[OUT], units=dst, write=True)])
+
+    def _add_load_of_scales(self) -> None:
+        unit, depth = self.config.element_bytes(ACC), self.config.depth(ACC)
+        tiles = min(SCALE_PAGES * PAGE // unit, depth, self.size.elements(unit)) // 2 * 2
+        if tiles == 0:
+            return
+        start = self.arena + PAGE - self.bases[ACC]
+        insn = self._header(layout.LOAD) | {
+            "memory_type": ACC,
+            "sram_base": self.rng.randrange(0, depth - tiles + 1, 2),
+            "dram_base": start // unit,
+            "y_size": 1,
+            "x_size": tiles,
+            "x_stride": self.rng.getrandbits(16),
+            **dict.fromkeys(("y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1"), 0),
+        }
+        units = _bytes(PAGE // unit, 0, 1, tiles, unit)
+        self.ordering.add(insn, [Access(resource=self.dram, units=units, write=False)])
 
     def _add_alu(self) -> None:
         rng, depth = self.rng, self.config.depth(ACC)

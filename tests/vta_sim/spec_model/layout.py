@@ -1,4 +1,4 @@
-"""Configuration and bit fields (VTA spec 1.2 and 2.1 to 2.7)."""
+"""Configuration and bit fields (VTA spec 1.2 and 2.1 to 2.7; decision 0006 for the extended set)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-LOAD, STORE, GEMM, FINISH, ALU = range(5)
-UOP, WGT, INP, ACC, OUT, ACC_8BIT = range(6)
-MIN, MAX, ADD, SHR, MUL = range(5)
+LOAD, STORE, GEMM, FINISH, ALU, GEMM_OVERWRITE = range(6)
+UOP, WGT, INP, ACC, OUT, ACC_8BIT, ACC_PAD_MIN, ACC_8BIT_PAD_MIN = range(8)
+MIN, MAX, ADD, SHR, MUL, REQUANT = range(6)
 
 Fields: TypeAlias = dict[str, int]
 Slots: TypeAlias = dict[str, tuple[int, int]]
@@ -33,6 +33,8 @@ class ModelConfig:
     log_inp_buff: int = 15
     log_wgt_buff: int = 18
     log_acc_buff: int = 17
+    log_address_width: int = 5
+    extended: bool = False
 
     @classmethod
     def from_tvm(cls, table: Mapping[str, object]) -> ModelConfig:
@@ -49,6 +51,8 @@ class ModelConfig:
             log_inp_buff=number["LOG_INP_BUFF_SIZE"],
             log_wgt_buff=number["LOG_WGT_BUFF_SIZE"],
             log_acc_buff=number["LOG_ACC_BUFF_SIZE"],
+            log_address_width=number.get("LOG_ADDRESS_WIDTH", 5),
+            extended=table.get("ISA") == "extended",
         )
 
     def to_tvm(self) -> dict[str, int | str]:
@@ -57,6 +61,9 @@ class ModelConfig:
             block = {"LOG_BLOCK": self.log_block_in}
         else:
             block = {"LOG_BLOCK_IN": self.log_block_in, "LOG_BLOCK_OUT": self.log_block_out}
+        options: dict[str, int | str] = {"ISA": "extended"} if self.extended else {}
+        if self.log_address_width != 5:
+            options["LOG_ADDRESS_WIDTH"] = self.log_address_width
         return {
             "TARGET": "sim",
             "HW_VER": "0.0.2",
@@ -69,6 +76,7 @@ class ModelConfig:
             "LOG_INP_BUFF_SIZE": self.log_inp_buff,
             "LOG_WGT_BUFF_SIZE": self.log_wgt_buff,
             "LOG_ACC_BUFF_SIZE": self.log_acc_buff,
+            **options,
         }
 
     @property
@@ -111,7 +119,8 @@ class ModelConfig:
 
     def bits(self, memory: int) -> int:
         """Bits of one scalar as it stands in DRAM; OUT scalars are as wide as INP scalars."""
-        logs = {UOP: 5, INP: self.log_inp_width, OUT: self.log_inp_width, WGT: self.log_wgt_width, ACC_8BIT: 3}
+        logs = {UOP: 5, INP: self.log_inp_width, OUT: self.log_inp_width, WGT: self.log_wgt_width}
+        logs |= {ACC_8BIT: 3, ACC_8BIT_PAD_MIN: 3}
         return 1 << logs.get(memory, self.log_acc_width)
 
     def element_bytes(self, memory: int) -> int:
@@ -166,15 +175,11 @@ def uop_slots(config: ModelConfig) -> Slots:
 
 def slots_of(config: ModelConfig, opcode: int) -> Slots:
     """Bit fields of the instruction with this opcode; FINISH and unknown opcodes have the header alone."""
-    match opcode:
-        case 0 | 1:  # LOAD, STORE
-            return memory_slots()
-        case 2:  # GEMM
-            return gemm_slots(config)
-        case 4:  # ALU
-            return alu_slots(config)
-        case _:
-            return place(HEADER)
+    if opcode in (LOAD, STORE):
+        return memory_slots()
+    if opcode == GEMM or (opcode == GEMM_OVERWRITE and config.extended):
+        return gemm_slots(config)
+    return alu_slots(config) if opcode == ALU else place(HEADER)
 
 
 def take(word: int, slots: Slots) -> Fields:

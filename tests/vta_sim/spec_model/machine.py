@@ -1,4 +1,7 @@
-"""Execution of instructions on scratchpads and DRAM (VTA spec 3 and 11); order and tokens are in `pipeline`."""
+"""Execution of instructions on scratchpads and DRAM (VTA spec 3 and 11, decision 0006).
+
+Order and tokens are in `pipeline`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,24 @@ from numpy.typing import NDArray
 
 from tests.vta_sim.spec_model import layout
 from tests.vta_sim.spec_model.dram import Dram
-from tests.vta_sim.spec_model.layout import ACC, ACC_8BIT, INP, MUL, OUT, UOP, WGT, Fields
+from tests.vta_sim.spec_model.layout import (
+    ACC,
+    ACC_8BIT,
+    ACC_8BIT_PAD_MIN,
+    ACC_PAD_MIN,
+    INP,
+    MUL,
+    OUT,
+    REQUANT,
+    UOP,
+    WGT,
+    Fields,
+)
 from tests.vta_sim.spec_model.packing import Array, pack, unpack, wrap
 
 NO_BASES: Mapping[int, int] = {}
 GEMM_CHUNK = 4096  # micro-ops multiplied at a time: bounds memory, changes no result
+OF_ACC = (ACC, ACC_8BIT, ACC_PAD_MIN, ACC_8BIT_PAD_MIN)
 COUNTERS = {INP: "inp_load_nbytes", WGT: "wgt_load_nbytes", UOP: "uop_load_nbytes"}
 
 
@@ -73,6 +89,8 @@ class Machine:
                 self._store(index, insn)
             case layout.GEMM:
                 self._gemm(index, insn)
+            case layout.GEMM_OVERWRITE if self.config.extended:
+                self._gemm_overwrite(index, insn)
             case layout.ALU:
                 self._alu(index, insn)
             case layout.FINISH:
@@ -83,7 +101,7 @@ class Machine:
     def address(self, insn: Fields, element: int) -> int:
         """Byte address of the element that lies `element` after dram_base (spec 3.1)."""
         memory = insn["memory_type"]
-        base = self.bases.get(ACC if memory == ACC_8BIT else memory, 0)
+        base = self.bases.get(ACC if memory in OF_ACC else memory, 0)
         return base + (insn["dram_base"] + element) * self.config.element_bytes(memory)
 
     def _load(self, index: int, insn: Fields) -> None:
@@ -91,12 +109,14 @@ class Machine:
         rows = insn["y_pad_0"] + y_size + insn["y_pad_1"]
         if x_size == 0 or rows == 0:  # moves no data, so nothing else in it matters (spec 11.7)
             return
-        if memory not in (UOP, WGT, INP, ACC, ACC_8BIT):
+        pads_min = memory in (ACC_PAD_MIN, ACC_8BIT_PAD_MIN)
+        if memory == OUT or (pads_min and not self.config.extended):
             raise ModelError("unknown memory type", index, f"LOAD of {memory}")
-        config, pad = self.config, ACC if memory == ACC_8BIT else memory
+        config, pad = self.config, ACC if memory in OF_ACC else memory
         columns = insn["x_pad_0"] + x_size + insn["x_pad_1"]
         self._check(index, f"LOAD of {memory}", insn["sram_base"] + rows * columns, config.depth(pad) + 1)
-        window = np.zeros((rows, columns, *config.shape(memory)), np.int64)
+        padding = -(1 << config.bits(memory) - 1) if pads_min else 0
+        window = np.full((rows, columns, *config.shape(memory)), padding, np.int64)
         nbytes, first = x_size * config.element_bytes(memory), insn["x_pad_0"]
         for y in range(y_size):
             data = self.dram.read(self.address(insn, y * insn["x_stride"]), nbytes)
@@ -155,15 +175,30 @@ class Machine:
         self._write_through(nest.dst)
         self.statistics.gemm_counter += len(nest.dst)
 
+    def _gemm_overwrite(self, index: int, insn: Fields) -> None:
+        nest, acc = self.nest(index, insn), self.pads[ACC]
+        for operand, indices, memory in (("dst", nest.dst, ACC), ("src", nest.src, INP), ("wgt", nest.wgt, WGT)):
+            self._check_all(index, f"GEMM_OVERWRITE {operand}", indices, memory)
+        for d, s, w in zip(nest.dst.tolist(), nest.src.tolist(), nest.wgt.tolist(), strict=True):
+            acc[d] = self.pads[INP][s] @ self.pads[WGT][w].T
+        self._write_through(nest.dst)
+        self.statistics.gemm_counter += len(nest.dst)
+
     def _alu(self, index: int, insn: Fields) -> None:
         nest, acc = self.nest(index, insn), self.pads[ACC]
         opcode, imm = insn["alu_opcode"], np.int64(insn["imm"])
-        if opcode > MUL:
+        requant = opcode == REQUANT and self.config.extended
+        if opcode > MUL and not requant:
             raise ModelError("unknown ALU operation", index, f"{opcode}")
         self._check_all(index, "ALU dst", nest.dst, ACC)
-        if not insn["use_imm"]:
+        if requant or not insn["use_imm"]:
             self._check_all(index, "ALU src", nest.src, ACC)
         for d, s in zip(nest.dst.tolist(), nest.src.tolist(), strict=True):
+            if requant:
+                bias = s & ~1
+                total = wrap(acc[d] + acc[bias], self.config.bits(ACC))
+                acc[d] = requantise(total, acc[bias + 1], insn["imm"], self.config.bits(OUT))
+                continue
             y = np.broadcast_to(imm, acc[d].shape) if insn["use_imm"] else acc[s]
             acc[d] = wrap(alu(opcode, acc[d], y), self.config.bits(ACC))
         self._write_through(nest.dst)
@@ -199,3 +234,16 @@ def alu(opcode: int, x: Array, y: Array) -> Array:
         case _:
             results = x * y
     return results
+
+
+def requantise(total: Array, parameters: Array, imm: int, out_bits: int) -> Array:
+    """REQUANT on accumulator scalars to which the bias has been added, in integers that have no limit."""
+    factor, shift = (parameters & 0xFFFFFF).astype(object), (parameters >> 24 & 63).astype(object)
+    product = total.astype(object) * factor
+    # The nearest integer to |product| / 2**shift, halves up; then the sign, so that halves go away from zero.
+    rounded = (2 * abs(product) + 2**shift) // 2 ** (shift + 1) * np.where(product < 0, -1, 1)
+    smallest, largest = -(1 << out_bits - 1), (1 << out_bits - 1) - 1
+    zero_point = int(wrap(np.array(imm), 15))
+    low = min(max(zero_point, smallest), largest) if imm & 0x8000 else smallest
+    result: Array = np.clip(rounded + zero_point, low, largest).astype(np.int64)
+    return result

@@ -10,8 +10,9 @@ import pytest
 from tests.vta_sim.spec_model import layout, pipeline
 from tests.vta_sim.spec_model.generate import Generator, random_config
 from tests.vta_sim.spec_model.layout import ACC, INP, OUT, UOP, WGT, ModelConfig
-from tests.vta_sim.spec_model.machine import Machine, alu
+from tests.vta_sim.spec_model.machine import Machine, alu, requantise
 from tests.vta_sim.spec_model.packing import pack, unpack, wrap
+from tests.vta_sim.spec_model.requant_examples import BY_BITS
 
 # VTA spec 2.9: batch, block, (uop, inp, wgt, acc) buffer logs, then GEMM, ALU and micro-op.
 GOLDEN = [
@@ -102,6 +103,14 @@ def test_four_bit_lanes_start_at_the_low_end() -> None:
 )
 def test_shift_amounts(x: int, y: int, result: int) -> None:
     assert int(wrap(alu(layout.SHR, np.array(x), np.array(y)), 32)) == result
+
+
+@pytest.mark.parametrize("bits", BY_BITS)
+def test_requant_by_hand(bits: int) -> None:
+    for example in BY_BITS[bits]:
+        total, parameters = wrap(np.array([example.acc + example.bias]), 32), example.factor | example.shift << 24
+        imm = (example.zero_point & 0x7FFF) - (0x8000 if example.relu else 0)
+        assert requantise(total, np.array([parameters]), imm, bits).tolist() == [example.result], example
 
 
 def test_gemm_equals_the_loop_nest_of_the_specification() -> None:
