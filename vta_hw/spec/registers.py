@@ -45,17 +45,31 @@ class PointerWidth(Enum):
     BITS_64 = 64
 
 
+class Counts(Enum):
+    """What a counter counts. One cycle adds at most 1, or, of bytes, at most a word of the memory bus."""
+
+    CYCLES = "cycles"
+    EVENTS = "events"
+    BYTES = "bytes"
+
+
 class Control(IntFlag):
-    """Bits of the `control` register; the machine replaces LAUNCH by FINISH at the end of a launch."""
+    """Bits of the `control` register.
+
+    The machine replaces LAUNCH by FINISH at the end of a launch. A RESET that is written asks for a soft reset, and
+    reads 1 until that is done.
+    """
 
     LAUNCH = 1
     FINISH = 2
+    RESET = 4
 
 
 class Status(IntFlag):
     """Sticky bits of the `status` register; a 1 written to a bit clears it.
 
-    All but STORES_OUTSTANDING are faults: the first of them leaves its instruction's index in `fault_insn`.
+    All but STORES_OUTSTANDING are faults: the first of them leaves its instruction's index in `fault_insn`. DEADLOCK
+    ends a launch that cannot go on: a token is missing, or every instruction is done and none was FINISH.
     """
 
     UNKNOWN_OPCODE = 1 << 0
@@ -68,18 +82,37 @@ class Status(IntFlag):
     OUT_INDEX = 1 << 7
     READ_ERROR = 1 << 8
     WRITE_ERROR = 1 << 9
+    DEADLOCK = 1 << 10
     STORES_OUTSTANDING = 1 << 16
+
+
+FAULTS: Final = Status(sum(Status)) & ~Status.STORES_OUTSTANDING
+"""The bits of `status` that are faults."""
+
+TOKEN_QUEUES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "l2g": "load has given compute",
+        "g2l": "compute has given load",
+        "g2s": "compute has given store",
+        "s2g": "store has given compute",
+    }
+)
+"""The four token queues (VTA spec 5.2) in the order of their registers, and whose tokens they hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Register:
-    """One entry of the map: `words` registers of 32 bits from byte `offset`, low word first."""
+    """One entry of the map: `words` registers of 32 bits from byte `offset`, low word first.
+
+    `counts` says what a counter counts, and is None for what is no counter.
+    """
 
     name: str
     offset: int
     words: int
     access: Access
     meaning: str
+    counts: Counts | None = None
 
     @property
     def bits(self) -> int:
@@ -99,14 +132,25 @@ class _Entry:
     access: Access
     words: int = 1
     pointer: bool = False
+    counts: Counts | None = None
 
 
 _RW: Final = Access.READ_WRITE
 _RO: Final = Access.READ_ONLY
 
+
+def _counter(name: str, counts: Counts, meaning: str, words: int = 1) -> _Entry:
+    return _Entry(name=name, access=_RO, words=words, counts=counts, meaning=meaning)
+
+
 _BASE: Final = (
-    _Entry(name="control", access=_RW, meaning="bit 0 launch, bit 1 finish; a rising launch starts"),
-    _Entry(name="cycle_count", access=_RW, meaning="cycles of the last launch, captured at its finish"),
+    _Entry(name="control", access=_RW, meaning="bit 0 launch, bit 1 finish, bit 2 soft reset; a rising launch starts"),
+    _Entry(
+        name="cycle_count",
+        access=_RW,
+        counts=Counts.CYCLES,
+        meaning="cycles of the last launch, captured at its finish",
+    ),
     _Entry(name="insn_count", access=_RW, meaning="instructions to execute"),
     _Entry(name="insn_base", access=_RW, pointer=True, meaning="byte address of the first instruction"),
     _Entry(name="uop_base", access=_RW, pointer=True, meaning="added to micro-op addresses"),
@@ -114,27 +158,52 @@ _BASE: Final = (
     _Entry(name="wgt_base", access=_RW, pointer=True, meaning="added to weight addresses"),
     _Entry(name="acc_base", access=_RW, pointer=True, meaning="added to accumulator addresses"),
     _Entry(name="out_base", access=_RW, pointer=True, meaning="added to output addresses"),
-    _Entry(name="acc_writes", access=_RW, meaning="accumulator writes by GEMM and ALU, captured at finish"),
+    _Entry(
+        name="acc_writes",
+        access=_RW,
+        counts=Counts.EVENTS,
+        meaning="accumulator writes by GEMM and ALU, captured at finish",
+    ),
 )
 
-# Counters stand for the last launch and are captured at its finish. Bytes and cycles have 64 bits.
+# Counters stand for the last launch: zero at its start, at rest from its finish on. Micro-ops and bytes have 64 bits.
+# This part of the map only ever grows at its end: a driver knows by `ext_words` what it may use.
 _EXTENSION: Final = (
     _Entry(name="ext_id", access=_RO, meaning=f"{EXTENSION_ID:#x} where the extension exists, else 0"),
     _Entry(name="ext_words", access=_RO, meaning="registers of the extension, this one and ext_id included"),
     _Entry(name="program_digest", access=_RO, meaning="first 32 bits of the configuration's program digest"),
     _Entry(name="status", access=Access.WRITE_ONE_TO_CLEAR, meaning="faults and conditions, see Status"),
     _Entry(name="fault_insn", access=_RO, meaning="index of the first faulting instruction in its launch"),
-    _Entry(name="insn_load", access=_RO, meaning="instructions the load unit has completed"),
-    _Entry(name="insn_compute", access=_RO, meaning="instructions the compute unit has completed"),
-    _Entry(name="insn_store", access=_RO, meaning="instructions the store unit has completed"),
-    _Entry(name="gemm_uops", access=_RO, words=2, meaning="micro-ops executed by GEMM without reset"),
-    _Entry(name="alu_uops", access=_RO, words=2, meaning="micro-ops executed by the ALU"),
-    _Entry(name="insn_bytes", access=_RO, words=2, meaning="bytes read by fetch"),
-    _Entry(name="uop_bytes", access=_RO, words=2, meaning="bytes read as micro-ops"),
-    _Entry(name="inp_bytes", access=_RO, words=2, meaning="bytes read as inputs"),
-    _Entry(name="wgt_bytes", access=_RO, words=2, meaning="bytes read as weights"),
-    _Entry(name="acc_bytes", access=_RO, words=2, meaning="bytes read as accumulators"),
-    _Entry(name="out_bytes", access=_RO, words=2, meaning="bytes written as outputs"),
+    _counter("insn_load", Counts.EVENTS, "instructions the load unit has completed"),
+    _counter("insn_compute", Counts.EVENTS, "instructions the compute unit has completed"),
+    _counter("insn_store", Counts.EVENTS, "instructions the store unit has completed"),
+    _counter("gemm_uops", Counts.EVENTS, "micro-ops executed by GEMM without reset", words=2),
+    _counter("alu_uops", Counts.EVENTS, "micro-ops executed by the ALU", words=2),
+    _counter("insn_bytes", Counts.BYTES, "bytes read by fetch", words=2),
+    _counter("uop_bytes", Counts.BYTES, "bytes read as micro-ops", words=2),
+    _counter("inp_bytes", Counts.BYTES, "bytes read as inputs", words=2),
+    _counter("wgt_bytes", Counts.BYTES, "bytes read as weights", words=2),
+    _counter("acc_bytes", Counts.BYTES, "bytes read as accumulators", words=2),
+    _counter("out_bytes", Counts.BYTES, "bytes written as outputs", words=2),
+    _Entry(name="irq_enable", access=_RW, meaning="bit 0: the interrupt is high while this and finish are 1"),
+    *(
+        _Entry(name=f"tokens_{queue}", access=_RW, meaning=f"tokens {whose}; a write between launches sets them")
+        for queue, whose in TOKEN_QUEUES.items()
+    ),
+    _counter("load_busy", Counts.CYCLES, "cycles with an instruction in the load unit"),
+    _counter("load_wait_token", Counts.CYCLES, "cycles load's next instruction waited for a token"),
+    _counter("load_wait_memory", Counts.CYCLES, "cycles load's instruction waited for memory"),
+    _counter("gemm_busy", Counts.CYCLES, "cycles with a GEMM in the compute unit"),
+    _counter("alu_busy", Counts.CYCLES, "cycles with an ALU instruction in the compute unit"),
+    _counter("compute_load_busy", Counts.CYCLES, "cycles with a LOAD in the compute unit"),
+    _counter("compute_wait_load", Counts.CYCLES, "cycles compute's next instruction waited for a token of load"),
+    _counter("compute_wait_store", Counts.CYCLES, "cycles compute's next instruction waited for a token of store"),
+    _counter("store_busy", Counts.CYCLES, "cycles with an instruction in the store unit"),
+    _counter("store_wait_token", Counts.CYCLES, "cycles store's next instruction waited for a token"),
+    _counter("store_wait_memory", Counts.CYCLES, "cycles store's instruction waited for memory"),
+    _counter("fetch_wait_queue", Counts.CYCLES, "cycles an instruction waited for room in the queue of its unit"),
+    _counter("read_wait", Counts.CYCLES, "cycles a read burst waited for memory to accept it"),
+    _counter("write_wait", Counts.CYCLES, "cycles a write burst or its data waited for memory to accept it"),
 )
 
 
@@ -166,6 +235,16 @@ class RegisterMap:
         return tuple(register for register in self.registers if register.offset >= EXTENSION_BASE)
 
     @property
+    def parameters(self) -> tuple[Register, ...]:
+        """What a launch is given: the number of its instructions, and the base addresses."""
+        return tuple(register for register in self.base if register.counts is None and register.name != "control")
+
+    @property
+    def counters(self) -> tuple[Register, ...]:
+        """What a launch leaves behind: the registers that count."""
+        return tuple(register for register in self.registers if register.counts is not None)
+
+    @property
     def extension_words(self) -> int:
         """What `ext_words` reads."""
         return sum(register.words for register in self.extension)
@@ -191,7 +270,14 @@ def _place(pointer_width: PointerWidth) -> RegisterMap:
         offset = begin
         for entry in entries:
             words = pointer_width.value // 32 if entry.pointer else entry.words
-            register = Register(name=entry.name, offset=offset, words=words, access=entry.access, meaning=entry.meaning)
+            register = Register(
+                name=entry.name,
+                offset=offset,
+                words=words,
+                access=entry.access,
+                meaning=entry.meaning,
+                counts=entry.counts,
+            )
             placed.append(register)
             offset = register.end
     return RegisterMap(pointer_width=pointer_width, registers=tuple(placed))

@@ -10,9 +10,12 @@ import pytest
 from vta_hw.spec.registers import (
     EXTENSION_BASE,
     EXTENSION_END,
+    FAULTS,
     REGISTERS,
+    TOKEN_QUEUES,
     Access,
     Control,
+    Counts,
     PointerWidth,
     RegisterError,
     Status,
@@ -51,6 +54,44 @@ def test_variants_share_the_extension() -> None:
     assert NARROW["ext_words"].offset == 0x44
 
 
+def test_extension_grows_at_its_end_only() -> None:
+    # Drivers in the field know these offsets; a longer list here is fine, another order is not.
+    offsets = {
+        0x40: "ext_id ext_words program_digest status fault_insn insn_load insn_compute insn_store",
+        0x60: "gemm_uops alu_uops insn_bytes uop_bytes inp_bytes wgt_bytes acc_bytes out_bytes",
+        0xA0: "irq_enable tokens_l2g tokens_g2l tokens_g2s tokens_s2g load_busy load_wait_token load_wait_memory",
+        0xC0: "gemm_busy alu_busy compute_load_busy compute_wait_load compute_wait_store store_busy store_wait_token",
+        0xDC: "store_wait_memory fetch_wait_queue read_wait write_wait",
+    }
+    expected = {}
+    for begin, names in offsets.items():
+        for place, name in enumerate(names.split()):
+            expected[name] = begin + place * (8 if begin == 0x60 else 4)
+    assert {register.name: register.offset for register in WIDE.extension} == expected
+
+
+def test_parameters_and_counters() -> None:
+    names = "insn_count insn_base uop_base inp_base wgt_base acc_base out_base"
+    assert [register.name for register in WIDE.parameters] == names.split()
+    counts = {register.name: register.counts for register in WIDE.counters}
+    assert [name for name in counts if WIDE[name].access is Access.READ_WRITE] == ["cycle_count", "acc_writes"]
+    assert counts.keys() - {"cycle_count", "acc_writes"} == {
+        register.name for register in WIDE.extension[5:] if register.access is Access.READ_ONLY
+    }
+    assert {name for name in counts if name.endswith("_bytes")} == {
+        name for name, what in counts.items() if what is Counts.BYTES
+    }
+    # A counter of 32 bits may meet its limit in a long launch, one of bytes or micro-ops not.
+    assert {name for name in counts if WIDE[name].words == 2} == {
+        name for name in counts if name.endswith(("_bytes", "_uops"))
+    }
+
+
+def test_token_registers_are_in_the_order_of_the_queues() -> None:
+    first = WIDE["tokens_l2g"].offset
+    assert [WIDE[f"tokens_{queue}"].offset for queue in TOKEN_QUEUES] == list(range(first, first + 16, 4))
+
+
 def test_registers_follow_each_other_without_overlap() -> None:
     for part, limit in ((NARROW.base, EXTENSION_BASE), (WIDE.base, EXTENSION_BASE), (WIDE.extension, EXTENSION_END)):
         for register, following in pairwise(part):
@@ -78,3 +119,10 @@ def test_words_of_a_launch() -> None:
 def test_status_bits_are_distinct() -> None:
     assert sum(Status) == int(Status(sum(Status)))
     assert all(status.bit_count() == 1 for status in Status)
+    assert int(Status.STORES_OUTSTANDING) | FAULTS == sum(Status)
+    assert not Status.STORES_OUTSTANDING & FAULTS
+
+
+def test_bits_that_hardware_and_drivers_agree_on() -> None:
+    assert [int(bit) for bit in Control] == [1, 2, 4]
+    assert [bit.bit_length() - 1 for bit in Status] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16]
