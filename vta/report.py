@@ -1,10 +1,11 @@
 """What a program will do, layer by layer, read from its instructions: nothing is executed.
 
 The bound on MAC utilisation is what no schedule of the machine can exceed for these instructions: one GEMM micro-op
-(reset included) or one ALU micro-op takes a cycle of the one compute unit, and one bus moves all loaded and stored
-bytes, so that
+(reset included) or one ALU micro-op takes a cycle of the one compute unit, or with the option `overlap` of its own half
+of it, and one bus moves all loaded and stored bytes, so that
 
     cycles >= max(GEMM micro-ops + ALU micro-ops, DRAM bytes / bus bytes)
+    cycles >= max(GEMM micro-ops, ALU micro-ops, DRAM bytes / bus bytes)      with overlap
     bound   = MACs of the layer / (cycles * MACs the array does in a cycle)
 """
 
@@ -92,7 +93,9 @@ def instruction_costs(config: VTAConfig, insns: bytes) -> Mapping[str, NDArray[n
 def _cost(config: VTAConfig, name: str, macs: int, columns: Mapping[str, NDArray[np.int64]], chosen: slice) -> Cost:
     total = {key: int(values[chosen].sum()) for key, values in columns.items()}
     bus_bytes = config.bus_bits // 8
-    cycles = max(total["gemm"] + total["reset"] + total["alu"], -(-(total["load"] + total["store"]) // bus_bytes))
+    gemm, alu = total["gemm"] + total["reset"], total["alu"]
+    compute = max(gemm, alu) if config.overlap else gemm + alu
+    cycles = max(compute, -(-(total["load"] + total["store"]) // bus_bytes))
     macs_per_cycle = config.batch * config.block_in * config.block_out
     return Cost(
         name=name,

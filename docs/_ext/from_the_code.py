@@ -12,6 +12,8 @@ from sphinx.application import Sphinx
 
 from vta.cli.root import root
 from vta_hw.spec.config import PRESETS, VTAConfig, preset
+from vta_hw.spec.fields import FIELDS, Format
+from vta_hw.spec.isa import InstructionSet
 from vta_hw.spec.manual import manual
 from vta_hw.spec.registers import REGISTERS, PointerWidth, Status
 
@@ -43,6 +45,20 @@ class FieldTable(Directive):
         container = nodes.container()
         self.state.nested_parse(StringList(rest.partition("\n## ")[0].splitlines()), self.content_offset, container)
         return container.children
+
+
+class ExtendedCodes(Directive):
+    """``{extended-codes}``: the codes that only an extended machine knows, and the fields they are values of."""
+
+    def run(self) -> list[nodes.Node]:
+        fields = {field.name: field for kind in Format for field in FIELDS[kind]}
+        rows = [
+            (code.name, name, str(code.value))
+            for name, field in fields.items()
+            for code in field.codes or ()
+            if code.isa is InstructionSet.EXTENDED
+        ]
+        return [table(["code", "field", "value"], rows, [24, 16, 8])]
 
 
 class RegisterTable(Directive):
@@ -100,6 +116,7 @@ class CommandHelp(Directive):
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("fields", FieldTable)
+    app.add_directive("extended-codes", ExtendedCodes)
     app.add_directive("presets", PresetTable)
     app.add_directive("registers", RegisterTable)
     app.add_directive("status-bits", StatusTable)

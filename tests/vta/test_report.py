@@ -62,6 +62,24 @@ def test_the_bus_width_moves_the_bound() -> None:
     assert wide.as_dict()["dram_bytes"] == wide.dram_bytes == 688
 
 
+def test_overlap_moves_the_bound() -> None:
+    # The GEMM alone takes 70 steps; 688 bytes take 22 cycles of a wide bus.
+    assert layer_costs(program(VTAConfig(log_bus_width=8, overlap=True)))[0].cycles_bound == 70
+    assert layer_costs(program(VTAConfig(log_bus_width=8)))[0].cycles_bound == 80
+
+
+def test_the_extended_set_is_counted() -> None:
+    config = VTAConfig(isa="extended")
+    source = """
+    load.acc_pad_min y_size=2 x_size=3
+    load.acc_8bit_pad_min y_size=1 x_size=4
+    gemm_overwrite uop_end=4 iter_out=2 iter_in=5 reset
+    alu.requant uop_end=1 iter_out=2 iter_in=5
+    """
+    costs = total_cost(replace(program(config), insns=code(config, source), steps=(), layers=()))
+    assert (costs.load_bytes, costs.gemm_uops, costs.reset_uops, costs.alu_uops) == (6 * 64 + 4 * 16, 40, 0, 10)
+
+
 def test_the_total_counts_every_instruction() -> None:
     total = total_cost(program(VTAConfig()))
     assert (total.instructions, total.macs, total.load_bytes) == (9, 10_240, 608 + 6400)
