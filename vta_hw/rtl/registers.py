@@ -153,7 +153,8 @@ class ControlRegisters(wiring.Component):
     axi: the host's port.
     start: high for one cycle when `control.launch` rises; `running`: from the cycle after that up to and with the one
         of `finish` or `reset_done`. While launch is 1, a write to `control` can ask for a soft reset and nothing else.
-    finish: ends a launch, in a cycle with `running`; `control` becomes 2, whatever the host writes in that cycle.
+    finish: ends a launch, in a cycle with `running`; `control` becomes 2, whatever the host writes in that cycle, but
+        a soft reset is not lost.
     soft_reset: from the write of `control.reset` until `reset_done`, which leaves 0 in `control`. In between `control`
         cannot be written. The other registers keep their values.
     insn_count, insn_base, uop_base, inp_base, wgt_base, acc_base, out_base: the parameters of a launch, as they are in
