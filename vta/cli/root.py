@@ -10,6 +10,7 @@ from vta.cli.demo import demo_command
 from vta.cli.disasm import disasm_command
 from vta.cli.execute import exec_command
 from vta.cli.run import run_command
+from vta.cli.verilog import verilog_command
 
 
 class OrderedGroup(click.Group):
@@ -28,5 +29,13 @@ def root() -> None:
     """
 
 
-for _command in (demo_command, compile_command, run_command, exec_command, disasm_command, config_command):
+for _command in (
+    demo_command,
+    compile_command,
+    run_command,
+    exec_command,
+    disasm_command,
+    config_command,
+    verilog_command,
+):
     root.add_command(_command)
