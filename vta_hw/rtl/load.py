@@ -49,7 +49,7 @@ class ElementWriter(wiring.Component):
                 "place": In(place_layout(units)),
                 "word": In(config.bus_bits),
                 "pad": In(1),
-                "hole": In(PAD),
+                "pad_place": In(PAD),
                 "write": Out(WriteSignature(self._geometry)),
                 "outside": Out(1),
                 "active": Out(1),
@@ -65,7 +65,7 @@ class ElementWriter(wiring.Component):
         word = Signal(self._bus_bits)
         narrow = Signal()
         whole = Signal()
-        place, hole = self.place, self.hole
+        place, pad_place = self.place, self.pad_place
         first = self._by_width(place.code, {kind: place.dest >> self._log(kind) for kind in self._dram_bits})
         elements = self._by_width(
             place.code,
@@ -77,15 +77,15 @@ class ElementWriter(wiring.Component):
         last = first + elements - 1
         depth = log2(geometry.depth)
         m.d.comb += [
-            self.outside.eq((self.beat & (last >> depth).any()) | (self.pad & (hole.index >> depth).any())),
+            self.outside.eq((self.beat & (last >> depth).any()) | (self.pad & (pad_place.index >> depth).any())),
             self.active.eq(count != 0),
         ]
         m.d.sync += [
-            index.eq(Mux(self.pad, hole.index, first)),
+            index.eq(Mux(self.pad, pad_place.index, first)),
             count.eq(Mux(self.beat, elements, self.pad)),
             granule.eq(place.dest >> self._units.log_word),
-            word.eq(Mux(self.pad, self._filling(hole.code), self.word)),
-            narrow.eq(self._is_narrow(Mux(self.pad, hole.code, place.code))),
+            word.eq(Mux(self.pad, self._filling(pad_place.code), self.word)),
+            narrow.eq(self._is_narrow(Mux(self.pad, pad_place.code, place.code))),
             whole.eq(self.pad),
         ]
         enables = self._by_flag(narrow, {kind: self._enables(kind, granule) for kind in self._dram_bits})
@@ -334,7 +334,7 @@ class LoadEngine(wiring.Component):
                 writer.place.eq(beats.o),
                 writer.word.eq(word),
                 writer.pad.eq(wants_pad & ~writer.beat),
-                writer.hole.eq(pads.o.payload),
+                writer.pad_place.eq(pads.o.payload),
                 refused[number].eq(wants_pad & writer.beat),
                 active[number].eq(writer.active),
                 getattr(self, f"{name}_bytes").eq(Mux(writer.beat, beats.o.take << log2(self._units.bytes), 0)),
