@@ -81,7 +81,9 @@ CONFIGS = {
     "batch 4, 16x4, bus 64, address 64": config_of(batch=2, block_in=4, block_out=2, bus=6, address=6),
     "16-bit operands, 8x16, bus 128": config_of(batch=0, block_in=3, block_out=4, inp=4, wgt=4, bus=7, address=6),
     "4-bit weights, 8x2, bus 64": config_of(batch=1, block_in=3, block_out=1, wgt=2, bus=6, isa="extended"),
-    "512-byte weights": config_of(batch=0, block_in=5, block_out=4, bus=6, depths=(4, 4, 3, 4)),
+    "512-byte weights, extended": config_of(
+        batch=0, block_in=5, block_out=4, bus=6, depths=(4, 4, 3, 4), isa="extended"
+    ),
 }
 
 
