@@ -35,3 +35,11 @@ class MissingFinish(SimulationError):
 
 class LeftoverTokens(SimulationError):
     """Tokens are left in the queues at the end of a launch that had to be balanced."""
+
+
+class BusError(SimulationError):
+    """Memory answered an access with an error."""
+
+
+class CycleLimit(SimulationError):
+    """A launch was not over after as many cycles as it was given."""
