@@ -72,17 +72,13 @@ class BeatReader(wiring.Component):
         reads = Signal()
         m.d.comb += [
             free.eq(~self.o.valid | self.o.ready),
-            reads.eq(self.i.valid & (~place_valid | free)),
+            reads.eq(self.i.valid & free),
             walker.beat.eq(reads),
             self.idle.eq(~self.i.valid & ~place_valid & ~self.o.valid),
         ]
-        with m.If(reads):
-            m.d.sync += place_valid.eq(1)
-        with m.Elif(free):
-            m.d.sync += place_valid.eq(0)
         self._read(m, walker, reads, place)
         with m.If(free):
-            m.d.sync += self.o.valid.eq(place_valid)
+            m.d.sync += [place_valid.eq(reads), self.o.valid.eq(place_valid)]
             self._assemble(m, place)
         return m
 
@@ -93,21 +89,19 @@ class BeatReader(wiring.Component):
         element = dest >> log2(geometry.granules)
         bank, line = element[: geometry.bank_bits], element[geometry.bank_bits :]
         beat = Signal(8)
-        outside, outside_before = Signal(), Signal()
         m.d.comb += [
             self.read.en.eq(reads),
             # The banks below the first unit's hold units of the next line.
             *(self.read.line[number].eq(line + (number < bank)) for number in range(geometry.banks)),
-            outside.eq(outside_before | (dest + take > geometry.depth * geometry.granules)),
             self.sent.ends_insn.eq(walker.finished),
-            self.sent.outside.eq(outside),
+            # Indices rise in a burst: if one is outside, so is the last.
+            self.sent.outside.eq(dest + take > geometry.depth * geometry.granules),
             self.sent_valid.eq(reads & (beat == self.i.payload)),
             self.i.ready.eq(self.sent_valid),
         ]
         with m.If(reads):
             m.d.sync += [
                 beat.eq(Mux(self.sent_valid, 0, beat + 1)),
-                outside_before.eq(outside & ~self.sent_valid),
                 place.offset.eq(dest - walker.o.turn),
                 place.take.eq(take),
                 place.turn.eq(walker.o.turn),
@@ -161,8 +155,8 @@ class Store(wiring.Component):
 
     At most `MAX_IN_FLIGHT` instructions and `MAX_BURSTS` bursts are in flight. The first burst is on `port` three
     cycles after its instruction was taken from `i`, the first beat five; then there is a beat in each cycle, across
-    rows and instructions, whatever their size, while bursts are answered within eleven cycles (long ones: later). An
-    instruction completes one cycle after the response to its last burst.
+    rows and instructions, whatever their size, while the responses to bursts of one beat come within eleven cycles,
+    and to longer ones later. An instruction completes one cycle after the response to its last burst.
     """
 
     def __init__(self, config: VTAConfig) -> None:
