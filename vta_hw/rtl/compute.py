@@ -15,6 +15,7 @@ from vta_hw.rtl.instruction import FAULT, QUEUED, view_layout
 from vta_hw.rtl.load import LoadEngine
 from vta_hw.rtl.nest import OPERANDS, Nest, command_layout
 from vta_hw.rtl.pipeline import ComputePipeline
+from vta_hw.rtl.registers import event_layout
 from vta_hw.rtl.scratchpad import Geometry, ReadSignature, WriteSignature
 from vta_hw.rtl.tokens import MAX_IN_FLIGHT, TokenPop, TokenPush
 from vta_hw.spec.config import VTAConfig
@@ -22,13 +23,25 @@ from vta_hw.spec.fields import Format
 from vta_hw.spec.instructions import AluOp, MemoryType, Opcode, codes_of
 from vta_hw.spec.registers import Status
 
+_COUNTERS: Final = (
+    "insn_compute",
+    "acc_writes",
+    "gemm_uops",
+    "alu_uops",
+    "gemm_busy",
+    "alu_busy",
+    "compute_load_busy",
+    "compute_wait_load",
+    "compute_wait_store",
+    "uop_bytes",
+    "acc_bytes",
+)
 
-def event_layout(config: VTAConfig) -> data.StructLayout:
+
+def unit_event_layout(config: VTAConfig) -> data.StructLayout:
     """What the unit counts in a cycle, under the names of the registers (`vta_hw.spec.registers`)."""
-    flags = ("insn_compute", "acc_writes", "gemm_uops", "alu_uops", "gemm_busy", "alu_busy", "compute_load_busy")
-    waits = ("compute_wait_load", "compute_wait_store")
-    nbytes = dict.fromkeys(("uop_bytes", "acc_bytes"), (config.bus_bits // 8).bit_length())
-    return data.StructLayout({**dict.fromkeys((*flags, *waits), 1), **nbytes})
+    every = event_layout(config)
+    return data.StructLayout({name: every[name].shape for name in _COUNTERS})
 
 
 class Decoder(wiring.Component):
@@ -145,7 +158,7 @@ class ComputeUnit(wiring.Component):
                 "waiting": Out(1),
                 "finished": Out(1),
                 "fault": Out(FAULT),
-                "events": Out(event_layout(config)),
+                "events": Out(unit_event_layout(config)),
             }
         )
 

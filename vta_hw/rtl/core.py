@@ -11,12 +11,14 @@ from amaranth.hdl import Elaboratable, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from vta_hw.rtl.accumulators import SharedAccumulators
 from vta_hw.rtl.axi import AXI4
 from vta_hw.rtl.compute import ComputeUnit
 from vta_hw.rtl.fetch import Fetch
 from vta_hw.rtl.instruction import STATUS_BITS
 from vta_hw.rtl.load import LoadUnit
 from vta_hw.rtl.memory_engine import MemoryEngine
+from vta_hw.rtl.overlap import OverlappedComputeUnit
 from vta_hw.rtl.registers import event_layout
 from vta_hw.rtl.scratchpad import Geometry, Scratchpad
 from vta_hw.rtl.store import Store
@@ -29,6 +31,10 @@ BASES: Final = ("insn", "uop", "inp", "wgt", "acc", "out")
 
 QUIET_CYCLES: Final = 16
 """Cycles without any possible progress after which a launch is given up: more than any queue takes to show its head."""
+
+
+AnyComputeUnit = ComputeUnit | OverlappedComputeUnit
+AnyScratchpad = Scratchpad | SharedAccumulators
 
 
 class Core(wiring.Component):
@@ -73,7 +79,7 @@ class Core(wiring.Component):
         m = Module()
         clear_units, clear_tokens = Signal(), Signal()
         fetch = Fetch(self._config, queue_depth=self._queue_depth)
-        load, compute, store = LoadUnit(self._config), ComputeUnit(self._config), Store(self._config)
+        load, compute, store = LoadUnit(self._config), _make_compute(self._config), Store(self._config)
         for name, unit in {"fetch": fetch, "load": load, "compute": compute, "store": store}.items():
             m.submodules[name] = ResetInserter(clear_units)(unit)
         m.submodules.memory_engine = engine = MemoryEngine(self._config)
@@ -87,7 +93,7 @@ class Core(wiring.Component):
         return m
 
     def _connect_memory(
-        self, m: Module, engine: MemoryEngine, fetch: Fetch, load: LoadUnit, compute: ComputeUnit, store: Store
+        self, m: Module, engine: MemoryEngine, fetch: Fetch, load: LoadUnit, compute: AnyComputeUnit, store: Store
     ) -> None:
         connect(m, fetch.port, engine.fetch)
         connect(m, load.port, engine.load)
@@ -109,7 +115,7 @@ class Core(wiring.Component):
             *(unit.halt.eq(self.soft_reset) for unit in (fetch, load, compute, store)),
         ]
 
-    def _connect_tokens(self, m: Module, clear: Value, load: LoadUnit, compute: ComputeUnit, store: Store) -> None:
+    def _connect_tokens(self, m: Module, clear: Value, load: LoadUnit, compute: AnyComputeUnit, store: Store) -> None:
         ends = {
             "l2g": (load.push, compute.pop_load),
             "g2l": (compute.push_load, load.pop),
@@ -128,22 +134,31 @@ class Core(wiring.Component):
                 self.token_count[number].eq(queue.count),
             ]
 
-    def _connect_scratchpads(self, m: Module, load: LoadUnit, compute: ComputeUnit, store: Store) -> None:
+    def _connect_scratchpads(self, m: Module, load: LoadUnit, compute: AnyComputeUnit, store: Store) -> None:
         pads = self.scratchpads
         connect(m, load.inp_write, pads[MemoryType.INP].write)
         connect(m, load.wgt_write, pads[MemoryType.WGT].write)
         connect(m, compute.uop_write, pads[MemoryType.UOP].write)
-        connect(m, compute.acc_write, pads[MemoryType.ACC].write)
         connect(m, compute.out_write, pads[MemoryType.OUT].write)
-        connect(m, compute.uop_read, pads[MemoryType.UOP].read[0])
         connect(m, compute.inp_read, pads[MemoryType.INP].read[0])
         connect(m, compute.wgt_read, pads[MemoryType.WGT].read[0])
-        for number in range(2):
-            connect(m, compute.acc_read[number], pads[MemoryType.ACC].read[number])
+        acc = pads[MemoryType.ACC]
+        if isinstance(compute, OverlappedComputeUnit):
+            for number in range(3):
+                connect(m, compute.uop_read[number], pads[MemoryType.UOP].read[number])
+            for name in ("gemm", "alu", "operand"):
+                connect(m, getattr(compute, f"{name}_acc_read"), getattr(acc, name))
+            for name in ("gemm", "alu", "load"):
+                connect(m, getattr(compute, f"{name}_acc_write"), getattr(acc, f"{name}_write"))
+        else:
+            connect(m, compute.uop_read, pads[MemoryType.UOP].read[0])
+            connect(m, compute.acc_write, acc.write)
+            for number in range(2):
+                connect(m, compute.acc_read[number], acc.read[number])
         connect(m, store.read, pads[MemoryType.OUT].wide)
 
     def _report(
-        self, m: Module, engine: MemoryEngine, fetch: Fetch, load: LoadUnit, compute: ComputeUnit, store: Store
+        self, m: Module, engine: MemoryEngine, fetch: Fetch, load: LoadUnit, compute: AnyComputeUnit, store: Store
     ) -> None:
         """Counters, and faults: when several units report in one cycle, the earliest instruction is named."""
         m.d.comb += [self.events[name].eq(compute.events[name]) for name, _ in compute.events.shape()]
@@ -175,7 +190,7 @@ class Core(wiring.Component):
         m: Module,
         engine: MemoryEngine,
         fetch: Fetch,
-        units: tuple[LoadUnit, ComputeUnit, Store],
+        units: tuple[LoadUnit, AnyComputeUnit, Store],
         clear_units: Signal,
         clear_tokens: Signal,
     ) -> None:
@@ -215,14 +230,23 @@ class Core(wiring.Component):
             m.d.sync += running.eq(0)
 
 
-def _make_scratchpads(config: VTAConfig) -> Mapping[MemoryType, Scratchpad]:
+def _make_compute(config: VTAConfig) -> AnyComputeUnit:
+    return OverlappedComputeUnit(config) if config.overlap else ComputeUnit(config)
+
+
+def _make_scratchpads(config: VTAConfig) -> Mapping[MemoryType, AnyScratchpad]:
     def make(memory: MemoryType, *, readers: int = 1, wide: bool = False, transparent: bool = False) -> Scratchpad:
         return Scratchpad(Geometry.of(config, memory), readers=readers, wide=wide, transparent=transparent)
 
+    acc: AnyScratchpad
+    if config.overlap:
+        acc = SharedAccumulators(Geometry.of(config, MemoryType.ACC))
+    else:
+        acc = make(MemoryType.ACC, readers=2, transparent=True)
     return {
-        MemoryType.UOP: make(MemoryType.UOP),
+        MemoryType.UOP: make(MemoryType.UOP, readers=3 if config.overlap else 1),
         MemoryType.INP: make(MemoryType.INP),
         MemoryType.WGT: make(MemoryType.WGT),
-        MemoryType.ACC: make(MemoryType.ACC, readers=2, transparent=True),
+        MemoryType.ACC: acc,
         MemoryType.OUT: make(MemoryType.OUT, readers=0, wide=True),
     }

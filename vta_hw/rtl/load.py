@@ -35,6 +35,7 @@ class ElementWriter(wiring.Component):
     `word` is already turned as `place` says. A word that is smaller than an element is one granule of it (four, where
     signed bytes become accumulators); a larger one is neighbouring elements in as many banks. Indices wrap; `outside`
     is high if there is one beyond the scratchpad's depth in this cycle's input. `active` while something is written.
+    `next_banks`: those to be written in the next cycle.
     """
 
     def __init__(self, config: VTAConfig, units: Units, scratchpad: MemoryType) -> None:
@@ -51,6 +52,7 @@ class ElementWriter(wiring.Component):
                 "pad": In(1),
                 "pad_place": In(PAD),
                 "write": Out(WriteSignature(self._geometry)),
+                "next_banks": Out(self._geometry.banks),
                 "outside": Out(1),
                 "active": Out(1),
             }
@@ -80,9 +82,14 @@ class ElementWriter(wiring.Component):
             self.outside.eq((self.beat & (last >> depth).any()) | (self.pad & (pad_place.index >> depth).any())),
             self.active.eq(count != 0),
         ]
+        next_index, next_count = Signal.like(index), Signal.like(count)
+        m.d.comb += [
+            next_index.eq(Mux(self.pad, pad_place.index, first)),
+            next_count.eq(Mux(self.beat, elements, self.pad)),
+        ]
         m.d.sync += [
-            index.eq(Mux(self.pad, pad_place.index, first)),
-            count.eq(Mux(self.beat, elements, self.pad)),
+            index.eq(next_index),
+            count.eq(next_count),
             granule.eq(place.dest >> self._units.log_word),
             word.eq(Mux(self.pad, self._filling(pad_place.code), self.word)),
             narrow.eq(self._is_narrow(Mux(self.pad, pad_place.code, place.code))),
@@ -91,10 +98,12 @@ class ElementWriter(wiring.Component):
         enables = self._by_flag(narrow, {kind: self._enables(kind, granule) for kind in self._dram_bits})
         for bank in range(geometry.banks):
             within = index[: geometry.bank_bits]
-            distance = Signal(geometry.bank_bits, name=f"distance{bank}")
+            distance, next_distance = (Signal(geometry.bank_bits, name=f"{name}{bank}") for name in ("now", "next"))
             element = self._by_flag(narrow, {kind: self._element(kind, word, bank) for kind in self._dram_bits})
             m.d.comb += [
                 distance.eq(bank - within),
+                next_distance.eq(bank - next_index),
+                self.next_banks[bank].eq(next_distance < next_count),
                 # Banks before that of the first element are on the next line.
                 self.write.line[bank].eq(index[geometry.bank_bits :] + (bank < within)),
                 self.write.data[bank].eq(element),
@@ -159,6 +168,7 @@ def _memory_side(config: VTAConfig, scratchpads: Sequence[MemoryType]) -> dict[s
         name = memory.name.lower()
         members[f"{name}_base"] = In(config.address_bits)
         members[f"{name}_write"] = Out(WriteSignature(Geometry.of(config, memory)))
+        members[f"{name}_next_banks"] = Out(Geometry.of(config, memory).banks)
         members[f"{name}_bytes"] = Out(range(config.bus_bits // 8 + 1))
     return members
 
@@ -169,6 +179,7 @@ class LoadEngine(wiring.Component):
     i: instructions; only LOADs of the scratchpads' types, with `x_size` other than 0.
     uop_base, inp_base, wgt_base, acc_base: byte address added to those of the instructions, modulo the address space.
     uop_write, inp_write, wgt_write, acc_write: write ports of the scratchpads; there are those of `scratchpads` only.
+    uop_next_banks, ...: the banks that will be written in the next cycle.
     uop_bytes, ...: useful bytes that arrive in this cycle.
     port: a beat is written in the cycle after it arrived.
     done: the oldest unfinished instruction is complete: the last of its elements is being written in this cycle.
@@ -328,6 +339,7 @@ class LoadEngine(wiring.Component):
             name = memory.name.lower()
             m.submodules[name] = writer = ElementWriter(self._config, self._units, memory)
             connect(m, writer.write, flipped(getattr(self, f"{name}_write")))
+            m.d.comb += getattr(self, f"{name}_next_banks").eq(writer.next_banks)
             wants_pad = self._is_of(pads.o.payload.code, memory) & pads.o.valid
             m.d.comb += [
                 writer.beat.eq(beat.valid & self._is_of(beats.o.code, memory)),

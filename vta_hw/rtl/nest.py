@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from amaranth.hdl import Elaboratable, Module, Shape, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from vta_hw.spec.config import VTAConfig
 
-OPERANDS = ("dst", "src", "wgt")
+OPERANDS: Final = ("dst", "src", "wgt")
 
 
 def index_bits(config: VTAConfig, operand: str) -> int:
@@ -21,7 +23,7 @@ def index_bits(config: VTAConfig, operand: str) -> int:
     return bits[operand]
 
 
-OPERATION = data.StructLayout(
+OPERATION: Final = data.StructLayout(
     {
         "gemm": 1,
         "reset": 1,
@@ -35,8 +37,10 @@ OPERATION = data.StructLayout(
 )
 """What each micro-op of an instruction does: `gemm` with `reset` or `overwrite`, or `alu` with or without `requant`."""
 
-RETIREMENT = data.StructLayout({"push_prev": 1, "push_next": 1, "finish": 1})
-"""What happens when the last micro-op of an instruction is done."""
+SLOT_BITS: Final = 3
+
+RETIREMENT: Final = data.StructLayout({"push_prev": 1, "push_next": 1, "finish": 1, "slot": SLOT_BITS})
+"""What happens when the last micro-op of an instruction is done. `slot`: its place in the scoreboard, if there is one."""
 
 
 def command_layout(config: VTAConfig) -> data.StructLayout:

@@ -14,17 +14,20 @@ GEMM and ALU share the stages, so that their micro-ops take effect in program or
 neighbouring stages, and its read ports see what is written in the same cycle: a micro-op may use the result of the one
 before it. REQUANT works in the stages of the multipliers and so reads ACC early; it waits in `index` for operands that
 are still on their way.
+
+Where GEMM and ALU overlap, each has a pipeline of its own that shares ACC with the other, and waits when told to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Flag, auto
 from functools import reduce
 from itertools import pairwise
 from operator import or_
 from typing import Final
 
-from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Elaboratable, EnableInserter, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -43,6 +46,14 @@ STAGES: Final = ("operand", "product", "partial", "sum", "write")
 """The stages behind `index`, through which a micro-op goes without waiting."""
 
 
+class Units(Flag):
+    """What a pipeline is built of."""
+
+    GEMM = auto()
+    ALU = auto()
+    BOTH = GEMM | ALU
+
+
 class ComputePipeline(wiring.Component):
     """Executes the steps of a `Nest`.
 
@@ -51,11 +62,17 @@ class ComputePipeline(wiring.Component):
     with what follows from it on `retirement`. `idle`: no step inside. `plain`: a step inside, other than of REQUANT,
     has yet to read ACC in `sum`. `fault` names indices out of range (they wrap). `wrote` counts accumulator writes by
     kind; `gemm` is without resets.
+
+    With `hold` all stages but `write` stay as they are, with `hold_early` a REQUANT stays in `index`. `late` is the ACC
+    index that `sum` reads in this cycle and `write` writes in the next, `early` the one a REQUANT reads in `index`.
+
+    units: what the pipeline is built of; it is given no other operations.
     """
 
-    def __init__(self, config: VTAConfig) -> None:
+    def __init__(self, config: VTAConfig, units: Units = Units.BOTH) -> None:
         self._config = config
-        self._extended = config.isa == InstructionSet.EXTENDED
+        self._units = units
+        self._extended = config.isa == InstructionSet.EXTENDED and Units.ALU in units
         acc = Geometry.of(config, MemoryType.ACC)
         super().__init__(
             {
@@ -72,6 +89,10 @@ class ComputePipeline(wiring.Component):
                 "plain": Out(1),
                 "fault": Out(FAULT),
                 "wrote": Out(data.StructLayout({"any": 1, "gemm": 1, "alu": 1})),
+                "hold": In(1),
+                "hold_early": In(1),
+                "late": Out(data.StructLayout({"work": 1, "index": index_bits(config, "dst")})),
+                "early": Out(data.StructLayout({"work": 1, "index": index_bits(config, "dst")})),
             }
         )
         acc_bits = index_bits(config, "dst")
@@ -85,34 +106,35 @@ class ComputePipeline(wiring.Component):
         index = Signal(self._stage, name="index")
         stages = {name: Signal(self._stage, name=name) for name in STAGES}
         wait = Signal()
-        m.d.sync += stages["operand"].eq(index)
-        with m.If(wait):
-            m.d.sync += stages["operand"].eq(0)
-        for before, after in pairwise(stages.values()):
-            m.d.sync += after.eq(before)
-        self._index(m, index, wait)
+        with m.If(self.hold):
+            m.d.sync += stages["write"].eq(0)
+        with m.Else():
+            m.d.sync += stages["operand"].eq(Mux(wait, 0, Value.cast(index)))
+            for before, after in pairwise(stages.values()):
+                m.d.sync += after.eq(before)
+        self._index(m, index, wait | self.hold)
 
         reading = [stages[name] for name in STAGES[:-1]]
         requant = index.work & index.operation.requant
+        hazard = _any(stage.work & ((stage.dst == index.dst) | (stage.dst >> 1 == index.src >> 1)) for stage in reading)
+        late = stages["sum"]
         m.d.comb += [
             self.idle.eq(~_any(stage.valid for stage in (index, *stages.values()))),
             self.plain.eq(_any(stage.valid & ~stage.operation.requant for stage in (index, *reading))),
             # Two neighbours hold the parameters of REQUANT, so that the lowest bit of `src` does not matter.
-            wait.eq(
-                requant
-                & _any(
-                    stage.work & ((stage.dst == index.dst) | (stage.dst >> 1 == index.src >> 1)) for stage in reading
-                )
-            ),
+            wait.eq(requant & (hazard | self.hold_early)),
+            self.late.work.eq(late.work),
+            self.late.index.eq(late.dst),
+            self.early.work.eq(requant & ~hazard),
+            self.early.index.eq(index.dst),
         ]
         early = requant if self._extended else Const(0)
-        late = stages["sum"]
         for port, operand in zip(self.acc, ("dst", "src"), strict=True):
             m.d.comb += [
                 port.index.eq(Mux(early, index[operand], late[operand])),
-                port.en.eq(early | (late.work & ~late.operation.requant)),
+                port.en.eq(~self.hold & Mux(early, ~wait, late.work & ~late.operation.requant)),
             ]
-        self._write(m, stages["write"], self._result(m, index, stages))
+        self._write(m, stages["write"], self._result(m, stages))
         return m
 
     def _index(self, m: Module, index: data.View, wait: Value) -> None:
@@ -137,9 +159,9 @@ class ComputePipeline(wiring.Component):
             index.dst.eq(sums["dst"].value),
             index.src.eq(sums["src"].value),
             self.inp.index.eq(sums["src"].value),
-            self.inp.en.eq(multiplies),
+            self.inp.en.eq(multiplies & ~wait),
             self.wgt.index.eq(sums["wgt"].value),
-            self.wgt.en.eq(multiplies),
+            self.wgt.en.eq(multiplies & ~wait),
         ]
         two_operands = index.work & step.operation.alu & (~step.operation.use_imm | step.operation.requant)
         acc_depth, inp_depth = self._config.acc_depth, self._config.inp_depth
@@ -156,48 +178,79 @@ class ComputePipeline(wiring.Component):
                 ),
             ]
 
-    def _result(self, m: Module, index: data.View, stages: dict[str, data.View]) -> Value:
+    def _result(self, m: Module, stages: dict[str, data.View]) -> Value:
         """The accumulator tile that stage `write` writes."""
-        layout = tile_layout(self._config)
         write, operation = stages["write"], stages["write"].operation
-        m.submodules.gemm = gemm = GemmArray(self._config)
-        m.submodules.alu = alu = Alu(self._config)
-        x, y = (data.View(layout, port.data) for port in self.acc)
-        operand = stages["operand"]
-        m.d.comb += [
-            gemm.en.eq(operand.work & operand.operation.gemm),
-            gemm.inp.eq(self.inp.data),
-            gemm.wgt.eq(self.wgt.data),
-            alu.opcode.eq(operation.alu_opcode),
-        ]
-        # Operands that rest save power, and time in simulation.
-        with m.If(operation.alu & ~operation.requant):
-            m.d.comb += [Value.cast(alu.x).eq(x), Value.cast(alu.y).eq(y)]
-            with m.If(operation.use_imm):
-                m.d.comb += [scalar.eq(operation.imm.as_signed()) for scalar in alu.y]
-        result = Signal(layout)
-        with m.If(operation.alu):
-            m.d.comb += result.eq(alu.o)
-        with m.Elif(~operation.reset):
-            base = [Mux(operation.overwrite, 0, scalar) for scalar in x]
-            m.d.comb += [lane.eq(dot + addend) for lane, dot, addend in zip(result, gemm.dot, base, strict=True)]
+        result = Signal(tile_layout(self._config))
+        choices: list[tuple[Value, Value]] = []
+        if Units.GEMM in self._units:
+            products = self._multiply_accumulate(m, stages["operand"], operation)
+            choices.append((operation.gemm & ~operation.reset, products))
+        if Units.ALU in self._units:
+            choices.append((operation.alu & ~operation.requant, self._alu(m, operation)))
         if self._extended:
-            m.submodules.requant = requant = Requant(self._config)
-            m.d.comb += [
-                requant.en.eq(operand.work & operand.operation.requant),
-                requant.x.eq(x),
-                requant.bias.eq(self.acc[1].pair[0]),
-                requant.q.eq(self.acc[1].pair[1]),
-                requant.imm.eq(operation.imm),
-            ]
-            with m.If(operation.requant):
-                m.d.comb += result.eq(requant.o)
+            choices.append((operation.requant, self._requantise(m, stages["operand"], operation)))
+        for condition, tile in choices:
+            with m.If(condition):
+                m.d.comb += result.eq(tile)
         m.d.comb += [
             self.wrote.any.eq(write.work & (operation.gemm | operation.alu)),
             self.wrote.gemm.eq(write.work & operation.gemm & ~operation.reset),
             self.wrote.alu.eq(write.work & operation.alu),
         ]
         return result
+
+    def _tile(self, number: int) -> data.View:
+        return data.View(tile_layout(self._config), self.acc[number].data)
+
+    def _multiply_accumulate(self, m: Module, operand: data.View, operation: data.View) -> Value:
+        gemm = GemmArray(self._config)
+        m.submodules.gemm = self._held(gemm)
+        result = Signal(tile_layout(self._config))
+        m.d.comb += [
+            gemm.en.eq(operand.work & operand.operation.gemm),
+            gemm.inp.eq(self.inp.data),
+            gemm.wgt.eq(self.wgt.data),
+        ]
+        for lane, dot, addend in zip(result, gemm.dot, self._tile(0), strict=True):
+            m.d.comb += lane.eq(dot + Mux(operation.overwrite, 0, addend))
+        return result
+
+    def _alu(self, m: Module, operation: data.View) -> Value:
+        m.submodules.alu = alu = Alu(self._config)
+        m.d.comb += alu.opcode.eq(operation.alu_opcode)
+        # Operands that rest save power, and time in simulation.
+        with m.If(operation.alu & ~operation.requant):
+            m.d.comb += [Value.cast(alu.x).eq(self._tile(0)), Value.cast(alu.y).eq(self._tile(1))]
+            with m.If(operation.use_imm):
+                m.d.comb += [scalar.eq(operation.imm.as_signed()) for scalar in alu.y]
+        result: Value = alu.o
+        return result
+
+    def _requantise(self, m: Module, operand: data.View, operation: data.View) -> Value:
+        requant = Requant(self._config)
+        m.submodules.requant = self._held(requant)
+        tile = Value.cast(self._tile(0))
+        if self._config.overlap:
+            # While this pipeline holds, the other one may read from the same port.
+            fresh, kept = Signal(), Signal(tile.shape())
+            m.d.sync += fresh.eq(self.acc[0].en)
+            with m.If(fresh):
+                m.d.sync += kept.eq(tile)
+            tile = Mux(fresh, tile, kept)
+        m.d.comb += [
+            requant.en.eq(operand.work & operand.operation.requant),
+            Value.cast(requant.x).eq(tile),
+            requant.bias.eq(self.acc[1].pair[0]),
+            requant.q.eq(self.acc[1].pair[1]),
+            requant.imm.eq(operation.imm),
+        ]
+        result: Value = requant.o
+        return result
+
+    def _held(self, unit: wiring.Component) -> Elaboratable:
+        """The unit, standing still with the pipeline."""
+        return EnableInserter(~self.hold)(unit) if self._config.overlap else unit
 
     def _write(self, m: Module, write: data.View, result: data.View) -> None:
         """Stage `write`: ACC, OUT (the low bits of each scalar, VTA spec 3.6), and retirement."""

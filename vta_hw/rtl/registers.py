@@ -28,6 +28,7 @@ from vta_hw.spec.registers import (
 )
 
 _CYCLE_COUNT: Final = "cycle_count"
+_ACC_WRITES: Final = "acc_writes"
 
 
 def register_map(config: VTAConfig) -> RegisterMap:
@@ -36,7 +37,7 @@ def register_map(config: VTAConfig) -> RegisterMap:
 
 
 def event_layout(config: VTAConfig) -> data.StructLayout:
-    """What each counter of the map adds in a cycle: 0 or 1, or a number of bytes up to a word of the memory bus.
+    """What each counter of the map adds in a cycle: 0 or 1 (2 accumulators), or bytes up to a word of the memory bus.
 
     There is no field for `cycle_count`, which needs no telling.
     """
@@ -50,7 +51,10 @@ def event_layout(config: VTAConfig) -> data.StructLayout:
 
 
 def _amount_bits(register: Register, config: VTAConfig) -> int:
-    return (config.bus_bits // 8).bit_length() if register.counts is Counts.BYTES else 1
+    if register.counts is Counts.BYTES:
+        return (config.bus_bits // 8).bit_length()
+    # GEMM and ALU write in the same cycle if they overlap.
+    return 2 if config.overlap and register.name == _ACC_WRITES else 1
 
 
 class SaturatingCounter(wiring.Component):

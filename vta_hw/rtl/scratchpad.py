@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from amaranth.hdl import Cat, Elaboratable, MemoryData, Module, Signal, Value
 from amaranth.lib import data, wiring
@@ -11,6 +12,9 @@ from amaranth.lib.wiring import In, Out
 
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.instructions import InstructionSet, MemoryType
+
+SHARED_BANKS: Final = 4
+"""Banks of ACC and OUT where GEMM and ALU use them at the same time: enough that they seldom want the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +60,17 @@ class Geometry:
     def of(config: VTAConfig, memory: MemoryType) -> Geometry:
         """The geometry of a scratchpad: a bus word fills `banks` elements, or one granule of an element.
 
-        ACC has banks for the elements of an ACC_8BIT beat, which are a quarter as large in DRAM, and at least two in an
-        extended machine, whose REQUANT reads a pair of neighbours.
+        ACC has banks for the elements of an ACC_8BIT beat, which are a quarter as large in DRAM; at least two in an
+        extended machine, whose REQUANT reads a pair of neighbours. Where GEMM and ALU write in the same cycle, ACC and
+        OUT have at least `SHARED_BANKS`.
         """
         bits = 8 * config.dram_elem_bytes(memory)
         smallest, least = bits, 1
         if memory is MemoryType.ACC:
             smallest = bits // 4
             least = 2 if config.isa == InstructionSet.EXTENDED else 1
+        if config.overlap and memory in (MemoryType.ACC, MemoryType.OUT):
+            least = SHARED_BANKS
         return Geometry(
             elem_bits=bits,
             depth=config.depth(memory),

@@ -60,7 +60,14 @@ class BeatReader(wiring.Component):
         )
         word = self._units.log_word
         self._place = data.StructLayout(
-            {"offset": word, "take": word + 1, "turn": word, "granule": log2(self._geometry.granules), "last": 1}
+            {
+                "offset": word,
+                "take": word + 1,
+                "turn": word,
+                "bank": self._geometry.bank_bits,
+                "granule": log2(self._geometry.granules),
+                "last": 1,
+            }
         )
 
     def elaborate(self, platform: object) -> Elaboratable:
@@ -105,32 +112,40 @@ class BeatReader(wiring.Component):
                 place.offset.eq(dest - walker.o.turn),
                 place.take.eq(take),
                 place.turn.eq(walker.o.turn),
+                place.bank.eq(bank),
                 place.granule.eq(dest),
                 place.last.eq(self.sent_valid),
             ]
 
     def _assemble(self, m: Module, place: data.View) -> None:
         """Make a beat of what the banks hold."""
-        geometry, unit = self._geometry, self._units.bytes
+        geometry, unit_bytes = self._geometry, self._units.bytes
         # A scratchpad of fewer elements than banks repeats itself.
-        elements = (self.read.data[number % geometry.depth] for number in range(geometry.banks))
+        banks = [self.read.data[number % geometry.depth] for number in range(geometry.banks)]
+        lanes = max(len(self.o.payload.data) // geometry.elem_bits, 1)
+        first, group = place.bank[: log2(lanes)], place.bank[log2(lanes) :]
+        # Where there are more banks than elements in a word, those before the first element are of the next group.
+        elements = [
+            Cat(banks[lane::lanes]).word_select((group + (lane < first))[: len(group)], geometry.elem_bits)
+            for lane in range(lanes)
+        ]
         word = Signal(len(self.o.payload.data), name="word")
         m.d.comb += word.eq(Cat(element.word_select(place.granule, geometry.granule_bits) for element in elements))
         for stage in range(self._units.log_word):
             turned = Signal.like(word, name=f"turned{stage}")
-            m.d.comb += turned.eq(Mux(place.turn[stage], word.rotate_right(8 * unit << stage), word))
+            m.d.comb += turned.eq(Mux(place.turn[stage], word.rotate_right(8 * unit_bytes << stage), word))
             word = turned
-        lanes = range(1 << self._units.log_word)
-        used = ((lane >= place.offset) & (lane < place.offset + place.take) for lane in lanes)
+        units = range(1 << self._units.log_word)
+        used = ((unit >= place.offset) & (unit < place.offset + place.take) for unit in units)
         count = Signal(self._units.log_word + 1)
         m.d.sync += [
             self.o.payload.data.eq(word),
-            self.o.payload.strb.eq(Cat(lane.replicate(unit) for lane in used)),
+            self.o.payload.strb.eq(Cat(use.replicate(unit_bytes) for use in used)),
             self.o.payload.last.eq(place.last),
             count.eq(place.take),
         ]
         with m.If(self.o.valid & self.o.ready):
-            m.d.comb += self.bytes.eq(count << log2(unit))
+            m.d.comb += self.bytes.eq(count << log2(unit_bytes))
 
 
 class Store(wiring.Component):

@@ -10,9 +10,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from vta_hw.rtl.axi import ID_BITS, REGISTER_ADDRESS_BITS
-from vta_hw.rtl.core import BASES, Core
+from vta_hw.rtl.core import BASES, AnyScratchpad, Core
 from vta_hw.rtl.registers import ControlRegisters
-from vta_hw.rtl.scratchpad import Scratchpad
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.instructions import MemoryType
 
@@ -75,7 +74,7 @@ class Top(wiring.Component):
         super().__init__(members)
 
     @property
-    def scratchpads(self) -> Mapping[MemoryType, Scratchpad]:
+    def scratchpads(self) -> Mapping[MemoryType, AnyScratchpad]:
         """The on-chip memories by type."""
         return self.core.scratchpads
 

@@ -1,0 +1,168 @@
+"""Finds the ranges of the next instruction while others execute."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from amaranth.hdl import Const, Elaboratable, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from vta_hw.rtl.instruction import view_layout
+from vta_hw.rtl.nest import OPERATION, command_layout
+from vta_hw.rtl.ranges import ranges_layout
+from vta_hw.rtl.scratchpad import Geometry, ReadSignature
+from vta_hw.spec.config import VTAConfig
+from vta_hw.spec.fields import Format
+from vta_hw.spec.instructions import MemoryType
+
+COUNT_BITS: Final = 17
+"""Bits of a window's height or width, pads included; iteration counts have fewer."""
+
+
+class SumOfProducts(wiring.Component):
+    """``a * x + b * y`` in as many cycles as the larger of `a` and `b` has bits.
+
+    `start` takes the operands. `done` in every later cycle in which `total` is there.
+    """
+
+    def __init__(self) -> None:
+        bits = COUNT_BITS
+        super().__init__(
+            {
+                "start": In(1),
+                "a": In(bits),
+                "x": In(bits),
+                "b": In(bits),
+                "y": In(bits),
+                "total": Out(2 * bits + 1),
+                "done": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        a, b = Signal.like(self.a), Signal.like(self.b)
+        x, y = (Signal(2 * COUNT_BITS, name=name) for name in ("x", "y"))
+        m.d.comb += self.done.eq((a == 0) & (b == 0))
+        with m.If(self.start):
+            m.d.sync += [a.eq(self.a), b.eq(self.b), x.eq(self.x), y.eq(self.y), self.total.eq(0)]
+        with m.Else():
+            m.d.sync += [
+                a.eq(a >> 1),
+                b.eq(b >> 1),
+                x.eq(x << 1),
+                y.eq(y << 1),
+                self.total.eq(self.total + Mux(a[0], x, 0) + Mux(b[0], y, 0)),
+            ]
+        return m
+
+
+class Scanner(wiring.Component):
+    """The ranges of one instruction after the other.
+
+    `start` takes an instruction, as the nest's `command` or, with `is_load`, as the LOAD in `word`. `done` in every
+    later cycle in which its `ranges` are there: a few cycles later for a load, one for each micro-op and a few more for GEMM
+    and ALU, or as many as an iteration count has bits. A range that goes beyond its scratchpad is the whole of it. The
+    micro-ops are read through `uop`, so none of them may be on its way.
+    """
+
+    def __init__(self, config: VTAConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "command": In(command_layout(config)),
+                "word": In(128),
+                "is_load": In(1),
+                "uop": Out(ReadSignature(Geometry.of(config, MemoryType.UOP))),
+                "ranges": Out(ranges_layout(config)),
+                "done": Out(1),
+            }
+        )
+        self._first, self._last = (Signal(config.log_uop_depth, name=name) for name in ("first_uop", "last_uop"))
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        command = self.command
+        load = data.View(view_layout(self._config, Format.MEMORY), self.word)
+        width, height = load.x_pad_0 + load.x_size + load.x_pad_1, load.y_pad_0 + load.y_size + load.y_pad_1
+        extents = {operand: SumOfProducts() for operand in ("dst", "src")}
+        for operand, extent in extents.items():
+            m.submodules[operand] = extent
+            m.d.comb += [
+                extent.start.eq(self.start),
+                extent.a.eq(Mux(self.is_load, height, command.iter_out - 1)),
+                extent.x.eq(Mux(self.is_load, width, command[f"{operand}_factor_out"])),
+                extent.b.eq(Mux(self.is_load, 0, command.iter_in - 1)),
+                extent.y.eq(command[f"{operand}_factor_in"]),
+            ]
+        limits, all_read = self._read(m)
+        m.d.comb += self.done.eq(all_read & extents["dst"].done & extents["src"].done)
+        is_load, is_uop, base = Signal(), Signal(), Signal(16)
+        operation = Signal(OPERATION)
+        with m.If(self.start):
+            m.d.sync += [
+                is_load.eq(self.is_load),
+                is_uop.eq(load.memory_type == int(MemoryType.UOP)),
+                base.eq(load.sram_base),
+                operation.eq(command.operation),
+            ]
+        elements = extents["dst"].total
+        with m.If(is_load):
+            m.d.comb += self.ranges.uop_write.eq(is_uop)
+            self._cover(m, self.ranges.uop, is_uop & (elements != 0), base, base + elements - 1)
+            self._cover(m, self.ranges.dst, ~is_uop & (elements != 0), base, base + elements - 1)
+        with m.Else():
+            # REQUANT reads a pair of neighbours.
+            pair = operation.requant
+            two = operation.alu & (~operation.use_imm | pair)
+            ends = {operand: limits[operand][1] + extents[operand].total for operand in extents}
+            self._cover(m, self.ranges.dst, Const(1), limits["dst"][0], ends["dst"])
+            self._cover(m, self.ranges.src, two, limits["src"][0] & ~(pair | Const(0, 16)), ends["src"] | pair)
+            m.d.comb += [
+                self.ranges.uop.valid.eq(1),
+                self.ranges.uop.first.eq(self._first),
+                self.ranges.uop.last.eq(self._last),
+            ]
+        return m
+
+    @staticmethod
+    def _cover(m: Module, interval: data.View, valid: Value, first: Value, last: Value) -> None:
+        """Set an interval; beyond the scratchpad indices wrap, so that it is all of it."""
+        bits = len(interval.first)
+        m.d.comb += [interval.valid.eq(valid), interval.first.eq(first), interval.last.eq(last)]
+        with m.If((last >> bits).any()):
+            m.d.comb += [interval.first.eq(0), interval.last.eq((1 << bits) - 1)]
+
+    def _read(self, m: Module) -> tuple[dict[str, tuple[Value, Value]], Value]:
+        """Smallest and largest index of each operand among the micro-ops, and whether all were read."""
+        config = self._config
+        uop, end = Signal(config.log_uop_depth + 1), Signal(config.log_uop_depth + 1)
+        arrived = Signal()
+        left = (uop < end) & ~self.start
+        word = data.View(view_layout(config, Format.UOP), self.uop.data)
+        m.d.comb += [self.uop.index.eq(uop), self.uop.en.eq(left)]
+        m.d.sync += arrived.eq(left)
+        with m.If(self.start):
+            m.d.sync += [
+                uop.eq(self.command.uop_bgn),
+                end.eq(Mux(self.is_load, 0, self.command.uop_end)),
+                self._first.eq(self.command.uop_bgn),
+                self._last.eq(self.command.uop_end - 1),
+            ]
+            # Those beyond the scratchpad wrap.
+            with m.If(self.command.uop_end > config.uop_depth):
+                m.d.sync += [self._first.eq(0), self._last.eq(-1)]
+        with m.Elif(left):
+            m.d.sync += uop.eq(uop + 1)
+        limits: dict[str, tuple[Value, Value]] = {}
+        for operand in ("dst", "src"):
+            index = word[operand]
+            low, high = (Signal(len(index), name=f"{operand}_{name}") for name in ("low", "high"))
+            with m.If(self.start):
+                m.d.sync += [low.eq(-1), high.eq(0)]
+            with m.Elif(arrived):
+                m.d.sync += [low.eq(Mux(index < low, index, low)), high.eq(Mux(index > high, index, high))]
+            limits[operand] = low, high
+        return limits, ~left & ~arrived

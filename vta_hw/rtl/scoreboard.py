@@ -1,0 +1,108 @@
+"""Which instructions are under way beside each other, what each waits for, and in which order they retire."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from amaranth.hdl import Array, Cat, Elaboratable, Module, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from vta_hw.rtl.nest import RETIREMENT, SLOT_BITS
+from vta_hw.rtl.ranges import clash, ranges_layout
+from vta_hw.spec.config import VTAConfig
+
+SLOTS: Final = 1 << SLOT_BITS
+
+
+class Lane(IntEnum):
+    """What executes an instruction; within a lane instructions keep their order."""
+
+    NONE = 0
+    GEMM = 1
+    ALU = 2
+    LOAD = 3
+
+
+COMPLETION: Final = data.StructLayout({"valid": 1, "slot": SLOT_BITS})
+
+
+def entry_layout(config: VTAConfig) -> data.StructLayout:
+    """An instruction on its way into the table."""
+    return data.StructLayout({"lane": 2, "ranges": ranges_layout(config), "retirement": RETIREMENT})
+
+
+class Scoreboard(wiring.Component):
+    """A table of the instructions between dispatch and retirement, the oldest first.
+
+    i: the next instruction, in program order; it gets `slot`. It waits for the instructions of other lanes that are not
+        complete and that its ranges clash with; `runnable` has a bit for each slot that waits for nothing.
+    completed: for each lane but NONE, in the order of `Lane`, an instruction whose last access is made in this cycle.
+    retired, retirement: the oldest instruction is complete, and leaves; one per cycle.
+    loads_uops: an instruction that writes micro-ops is not complete.
+    empty: no instruction is in the table.
+    """
+
+    def __init__(self, config: VTAConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "i": In(stream.Signature(entry_layout(config))),
+                "slot": Out(SLOT_BITS),
+                "runnable": Out(SLOTS),
+                "completed": In(data.ArrayLayout(COMPLETION, len(Lane) - 1)),
+                "retired": Out(1),
+                "retirement": Out(RETIREMENT),
+                "loads_uops": Out(1),
+                "empty": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        present, busy = Signal(SLOTS), Signal(SLOTS)
+        head, tail = Signal(SLOT_BITS), Signal(SLOT_BITS)
+        completing, conflicts = Signal(SLOTS), Signal(SLOTS)
+        retirements = Array(Signal(RETIREMENT, name=f"retirement{slot}") for slot in range(SLOTS))
+        accept = self.i.valid & self.i.ready
+        entry = self.i.p
+        runs = entry.lane != Lane.NONE
+        writes_uops = []
+        for slot in range(SLOTS):
+            lane = Signal(2, name=f"lane{slot}")
+            ranges = Signal(ranges_layout(self._config), name=f"ranges{slot}")
+            waits = Signal(SLOTS, name=f"waits{slot}")
+            enters = accept & (tail == slot)
+            m.d.comb += [
+                completing[slot].eq(_any_of(done.valid & (done.slot == slot) for done in self.completed)),
+                conflicts[slot].eq(busy[slot] & ~completing[slot] & (lane != entry.lane) & clash(entry.ranges, ranges)),
+                self.runnable[slot].eq(waits == 0),
+            ]
+            with m.If(enters):
+                m.d.sync += [lane.eq(entry.lane), ranges.eq(entry.ranges), waits.eq(conflicts)]
+                m.d.sync += [present[slot].eq(1), busy[slot].eq(runs), retirements[slot].eq(entry.retirement)]
+            with m.Else():
+                m.d.sync += waits.eq(waits & ~completing)
+                with m.If(completing[slot]):
+                    m.d.sync += busy[slot].eq(0)
+                with m.If(self.retired & (head == slot)):
+                    m.d.sync += present[slot].eq(0)
+            writes_uops.append(busy[slot] & ranges.uop_write)
+        m.d.comb += [
+            self.slot.eq(tail),
+            self.i.ready.eq(~present.bit_select(tail, 1)),
+            self.retired.eq((present & ~busy).bit_select(head, 1)),
+            self.retirement.eq(retirements[head]),
+            self.loads_uops.eq(Cat(writes_uops).any()),
+            self.empty.eq(present == 0),
+        ]
+        with m.If(accept):
+            m.d.sync += tail.eq(tail + 1)
+        with m.If(self.retired):
+            m.d.sync += head.eq(head + 1)
+        return m
+
+
+def _any_of(flags: object) -> Value:
+    return Cat(flags).any()
