@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from amaranth.hdl import MemoryData
 from numpy.typing import NDArray
 
-from vta_hw.rtl.scratchpad import Scratchpad
+from vta_hw.rtl.scratchpad import Geometry
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.instructions import MemoryType
 
 _POISON_BYTE = 0x5A
 
 
-def fill_with_pattern(memory_type: MemoryType, pad: Scratchpad) -> None:
+class Pad(Protocol):
+    """A scratchpad as it looks from inside; see `Geometry` for where an element lies."""
+
+    geometry: Geometry
+    banks: Sequence[MemoryData]
+
+
+def fill_with_pattern(memory_type: MemoryType, pad: Pad) -> None:
     """Let a scratchpad start with the pattern of the functional simulator instead of zeros; before it is elaborated."""
     byte = 0xFF if memory_type is MemoryType.UOP else _POISON_BYTE
     row = int.from_bytes(bytes([byte]) * (pad.geometry.elem_bits // 8), "little")
@@ -24,7 +32,7 @@ def fill_with_pattern(memory_type: MemoryType, pad: Scratchpad) -> None:
 
 
 def contents(
-    config: VTAConfig, memory_type: MemoryType, pad: Scratchpad, row_of: Callable[[MemoryData, int], int]
+    config: VTAConfig, memory_type: MemoryType, pad: Pad, row_of: Callable[[MemoryData, int], int]
 ) -> NDArray[np.generic]:
     """A scratchpad in the layout of `FunctionalSimulator.scratchpad`; `row_of` reads one row of a memory."""
     geometry = pad.geometry
