@@ -11,7 +11,7 @@ import numpy as np
 from compiler.graph.layout import Layout, pack, unpack
 from runtime.session import RunStatistics, Session
 from vta.batching import Array, Port, batches, named_inputs, names
-from vta.engines import Engine, is_accelerated, open_session
+from vta.engines import ON_ACCELERATOR, Engine, is_accelerated, open_session
 from vta.errors import ApiError
 from vta.report import Cost, layer_costs, total_cost
 from vta_hw.spec.config import VTAConfig, resolve
@@ -56,7 +56,7 @@ class CompiledProgram:
     @property
     def engines(self) -> tuple[Engine, ...]:
         """The engines that can run this program; the first is the default."""
-        own = (Engine.FUNCTIONAL,) if is_accelerated(self.program) else (Engine.LLVM, Engine.INTERP)
+        own = ON_ACCELERATOR if is_accelerated(self.program) else (Engine.LLVM, Engine.INTERP)
         if self.graph is None:
             return own
         return (*own, *(engine for engine in (Engine.LLVM, Engine.INTERP, Engine.REFERENCE) if engine not in own))
@@ -152,7 +152,7 @@ class CompiledProgram:
         """The accelerator's program or the CPU's; the one that is missing is compiled from the graph."""
         from compiler.driver import Target, compile_graph
 
-        if (engine is Engine.FUNCTIONAL) == is_accelerated(self.program):
+        if (engine in ON_ACCELERATOR) == is_accelerated(self.program):
             return self.program
         assert self.graph is not None
         return compile_graph(self.graph, self.program.config, target=Target.CPU)

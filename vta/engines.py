@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 
 class Engine(enum.Enum):
-    """FUNCTIONAL: the VTA program, on the functional simulator, with its host steps on the CPU. LLVM: the CPU program,
-    as machine code. INTERP: the CPU program, by the tensor IR's interpreter, which is slow and obvious. REFERENCE: the
-    quantised graph, op by op in numpy; needs the graph, so a program that was compiled here and not loaded from a file.
+    """FUNCTIONAL: the VTA program, on the functional simulator, with its host steps on the CPU. AMARANTH: the same on
+    the simulated RTL, which takes about a second for some hundred cycles. LLVM: the CPU program, as machine code.
+    INTERP: the CPU program, by the tensor IR's interpreter, which is slow and obvious. REFERENCE: the quantised graph,
+    op by op in numpy; needs the graph, so a program that was compiled here and not loaded from a file.
     """
 
     FUNCTIONAL = "functional"
+    AMARANTH = "amaranth"
     LLVM = "llvm"
     INTERP = "interp"
     REFERENCE = "reference"
@@ -40,6 +42,10 @@ class Engine(enum.Enum):
             raise ApiError(f"Engine must be one of {known}, not {name!r}") from None
 
 
+ON_ACCELERATOR: Final = (Engine.FUNCTIONAL, Engine.AMARANTH)
+"""The engines that execute instructions of the accelerator."""
+
+
 def is_accelerated(program: Program) -> bool:
     """Whether any step runs on the accelerator."""
     return any(isinstance(step, Launch) for step in program.steps)
@@ -51,6 +57,10 @@ def open_session(program: Program, engine: Engine, timeout: float | None = None)
         from runtime.devices.functional import FunctionalDevice
 
         return Session(FunctionalDevice(program.config), program, host_loader(engine), timeout=timeout)
+    if engine is Engine.AMARANTH:
+        from runtime.devices.amaranth import AmaranthDevice
+
+        return Session(AmaranthDevice(program.config), program, host_loader(engine), timeout=timeout)
     from runtime.devices.host import HostDevice
 
     return Session(HostDevice(program.config), program, host_loader(engine), timeout=timeout)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +13,22 @@ import click
 from vta.cli import params
 from vta.cli.command import command
 from vta.cli.errors import CommandError
-from vta.cli.files import read_file, write_files
+from vta.cli.files import check_target, read_file, write_files
 from vta.cli.output import Activity, print_json, print_table
 from vta.cli.params import DumpOption, SegmentOption, config_option, json_option
 
 if TYPE_CHECKING:
-    from runtime.device import Bases, LaunchReport
+    from runtime.device import Bases, Device, LaunchReport
     from vta_hw.spec.config import VTAConfig
     from vta_hw.spec.program import Program, Segment
 
-ENGINES = ("functional",)
+ENGINES = ("functional", "amaranth")
+OF_RTL = ("vcd", "latency", "stalls")
+"""Options of the engine that has time and signals."""
+
 INSN_BYTES = 16
 MAX_DUMP_BYTES = 1 << 32
+STALL_PROBABILITY = 0.3
 
 EXAMPLES = (
     (
@@ -35,7 +41,21 @@ EXAMPLES = (
     ),
     ("Keep stream and memory as one file", "vta exec --insns insns.bin --segment 0x2000=w.bin --save stream.vta"),
     ("Run that file", "vta exec stream.vta --dump 0x3000:256=out.bin"),
+    (
+        "Run it on the RTL, with memory that takes 20 cycles, and keep the waveform",
+        "vta exec stream.vta --engine amaranth --latency 20 --vcd wave.vcd",
+    ),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What runs the stream; the options behind the engine are of the RTL alone."""
+
+    engine: str
+    vcd: Path | None
+    latency: int | None
+    stalls: int | None
 
 
 @command("exec", EXAMPLES)
@@ -69,6 +89,14 @@ EXAMPLES = (
     help="Base addresses of the ports in bytes; 0 by default.",
 )
 @click.option("--timeout", type=params.seconds("--timeout"), metavar="SECONDS", help="Give up after so long.")
+@click.option("--vcd", type=click.Path(path_type=Path), metavar="FILE", help="amaranth: write the waveform.")
+@click.option("--latency", type=params.number("--latency"), metavar="CYCLES", help="amaranth: latency of memory.")
+@click.option(
+    "--stalls",
+    type=params.number("--stalls"),
+    metavar="SEED",
+    help="amaranth: let memory pause at random, by this seed.",
+)
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write stream and segments as .vta.")
 @json_option
 @click.pass_context
@@ -85,6 +113,9 @@ def exec_command(
     insn_address: int | None,
     bases: tuple[int, ...] | None,
     timeout: float | None,
+    vcd: Path | None,
+    latency: int | None,
+    stalls: int | None,
     save: Path | None,
     as_json: bool,
 ) -> None:
@@ -93,8 +124,13 @@ def exec_command(
     The stream comes from --insns with --segment's, or from a raw PROGRAM.vta. Addresses and lengths are bytes, decimal
     or 0x. Memory that no segment covers reads as zero, and so do the scratchpads at the start. Tokens left over at the
     end are reported; they are no error.
+
+    Engines: `functional` is fast and knows no time; `amaranth` simulates the RTL cycle by cycle, some hundred cycles a
+    second, and reports the machine's own counters.
     """
     check_dumps(dumps)
+    machine = Machine(engine=engine, vcd=vcd, latency=latency, stalls=stalls)
+    check_machine(machine, [dump.path for dump in dumps])
     if program is not None:
         refuse_options(context, ("insns", "count", "config", "segments", "tokens", "insn_address"))
         raw = load_raw(program)
@@ -102,7 +138,7 @@ def exec_command(
         raw = build_raw(config, insns, count, segments, tokens, insn_address, bases, dumps)
     else:
         raise CommandError("Give the instructions with --insns FILE, or a raw PROGRAM.vta")
-    report, contents = execute(raw, bases, dumps, timeout)
+    report, contents = execute(machine, raw, bases, dumps, timeout)
     files: dict[Path, bytes | memoryview] = dict(zip((dump.path for dump in dumps), contents, strict=True))
     if save is not None:
         files[save] = raw.to_bytes()
@@ -189,16 +225,59 @@ def check_dumps(dumps: tuple[DumpOption, ...]) -> None:
         seen.add(dump.path)
 
 
-def execute(
-    program: Program, bases: tuple[int, ...] | None, dumps: tuple[DumpOption, ...], timeout: float | None
-) -> tuple[LaunchReport, list[memoryview]]:
-    with Activity("Loading the simulator") as activity:
+def check_machine(machine: Machine, dumps: list[Path]) -> None:
+    if machine.engine != "amaranth":
+        for name in OF_RTL:
+            if getattr(machine, name) is not None:
+                raise CommandError(f"--{name} must be given with --engine amaranth, not with {machine.engine!r}")
+    if machine.vcd is not None:
+        check_target(machine.vcd)
+        if machine.vcd in dumps:
+            raise CommandError(f"--vcd must be a file of its own, not be {str(machine.vcd)!r} like a --dump")
+    if machine.latency is not None:
+        from vta_sim.timing import MAX_LATENCY
+
+        if machine.latency > MAX_LATENCY:
+            raise CommandError(f"--latency must be at most {MAX_LATENCY} cycles, not {machine.latency}")
+
+
+def open_device(machine: Machine, config: VTAConfig, files: ExitStack, progress: Callable[[int], None]) -> Device:
+    """The device; `files` closes what it writes."""
+    if machine.engine == "functional":
         from runtime.devices.functional import FunctionalDevice
+
+        return FunctionalDevice(config)
+    from runtime.devices.amaranth import AmaranthDevice
+    from vta_sim.timing import MemoryTiming
+
+    timing = MemoryTiming(
+        latency=machine.latency or 0,
+        stalls=0.0 if machine.stalls is None else STALL_PROBABILITY,
+        interleave=machine.stalls is not None,
+        seed=machine.stalls or 0,
+    )
+    return files.enter_context(AmaranthDevice(config, timing=timing, vcd=machine.vcd, progress=progress))
+
+
+def execute(
+    machine: Machine,
+    program: Program,
+    bases: tuple[int, ...] | None,
+    dumps: tuple[DumpOption, ...],
+    timeout: float | None,
+) -> tuple[LaunchReport, list[memoryview]]:
+    with Activity("Loading the simulator") as activity, ExitStack() as files:
         from runtime.replay import Range, replay
 
+        device = open_device(
+            machine,
+            program.config,
+            files,
+            lambda cycles: activity.step(f"Executing instructions, {cycles:,} cycles so far"),
+        )
         activity.step("Executing instructions")
         report, contents = replay(
-            FunctionalDevice(program.config),
+            device,
             program,
             bases=ports(bases),
             dumps=[Range(address=dump.address, nbytes=dump.nbytes) for dump in dumps],

@@ -24,10 +24,7 @@ def write_files(contents: Mapping[Path, bytes | memoryview]) -> None:
     staged: dict[Path, str] = {}
     try:
         for path, data in contents.items():
-            if path.is_dir():
-                raise CommandError(f"{path}: must be a file, not a directory")
-            if not path.parent.is_dir():
-                raise CommandError(f"{path}: the directory must exist")
+            check_target(path)
             handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
             staged[path] = name
             with os.fdopen(handle, "wb") as file:
@@ -39,6 +36,14 @@ def write_files(contents: Mapping[Path, bytes | memoryview]) -> None:
     finally:
         for name in staged.values():
             os.unlink(name)
+
+
+def check_target(path: Path) -> None:
+    """Raises CommandError unless `path` can be written as a file, as far as can be seen beforehand."""
+    if path.is_dir():
+        raise CommandError(f"{path}: must be a file, not a directory")
+    if not path.parent.is_dir():
+        raise CommandError(f"{path}: the directory must exist")
 
 
 def _umask() -> int:

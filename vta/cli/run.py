@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vta.api import CompiledProgram
     from vta.batching import Array
 
-ENGINES = ("functional", "llvm", "interp")
+ENGINES = ("functional", "amaranth", "llvm", "interp")
 
 EXAMPLES = (
     ("One input, one output; x.npy holds any number of images", "vta run model.vta --input x.npy --output y.npy"),
@@ -47,8 +47,8 @@ def run_command(
 ) -> None:
     """Run a compiled program on inputs from NumPy files.
 
-    The first dimension of an input is the batch, of any size. Engines: `functional` simulates the accelerator; `llvm`
-    and `interp` execute programs that were compiled with --target cpu.
+    The first dimension of an input is the batch, of any size. Engines: `functional` simulates the accelerator, and so
+    does `amaranth`, by its RTL and slowly; `llvm` and `interp` execute programs that were compiled with --target cpu.
     """
     from vta.cli.arrays import match_outputs, npy_bytes, parse_named, read_inputs
 

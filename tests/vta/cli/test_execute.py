@@ -139,10 +139,13 @@ def test_another_configuration_from_a_file(cli: Cli, tmp_path: Path) -> None:
             ["--insns", "insns.bin", "--segment", "0=odd.bin", "--segment", "0x10=odd.bin"],
             "segment at 16 and segment at 0 must not overlap, not lie at 16 to 33 and 0 to 17",
         ),
-        (["--insns", "insns.bin", "--engine", "cycles"], "Engine must be one of 'functional', not 'cycles'"),
+        (
+            ["--insns", "insns.bin", "--engine", "cycles"],
+            "Engine must be one of 'functional', 'amaranth', not 'cycles'",
+        ),
         (
             ["--insns", "insns.bin", "--engine", "functionl"],
-            "Engine must be one of 'functional', not 'functionl'; did you mean 'functional'?",
+            "Engine must be one of 'functional', 'amaranth', not 'functionl'; did you mean 'functional'?",
         ),
         (["--insns", "insns.bin", "--timeout", "0"], "--timeout must be a positive number of seconds, not '0'"),
         (["--insns", "insns.bin", "--tokns", "1"], "No such option '--tokns'. Did you mean '--tokens'?"),

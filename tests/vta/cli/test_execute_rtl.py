@@ -1,0 +1,113 @@
+"""``vta exec --engine amaranth``: the same answers, counters with time, waveforms, and what does not go together."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.vta.cli.conftest import Cli
+from tests.vta.streams import code, raw_program, tensors, write_parts
+from vta_hw.spec.config import preset
+from vta_hw.spec.registers import REGISTERS, PointerWidth
+
+ROOT = Path(__file__).parents[3]
+COUNTERS = [register.name for register in REGISTERS[PointerWidth.BITS_32].counters]
+
+
+def test_the_answer_and_the_counters_of_the_machine(cli: Cli, tmp_path: Path) -> None:
+    outcome = cli("exec", "--engine", "amaranth", "--json", "--latency", "5", *write_parts(tmp_path))
+    assert (outcome.code, outcome.err) == (0, "")
+    figures = json.loads(outcome.out)
+    assert (figures["engine"], figures["instructions"]) == ("amaranth", 9)
+    statistics = figures["statistics"]
+    assert list(statistics) == COUNTERS
+    assert {name: statistics[name] for name in ("insn_load", "insn_compute", "insn_store", "gemm_uops")} == {
+        "insn_load": 2,
+        "insn_compute": 6,
+        "insn_store": 1,
+        "gemm_uops": 3,
+    }
+    assert 80 < statistics["cycle_count"] < 300
+    assert (tmp_path / "out.bin").read_bytes() == tensors()[2].tobytes()
+
+
+def finish(tmp_path: Path) -> list[str]:
+    """Arguments that run one FINISH on a small machine."""
+    (tmp_path / "insns.bin").write_bytes(code(preset("tiny"), "finish"))
+    return ["exec", "--insns", "insns.bin", "--config", "tiny", "--engine", "amaranth"]
+
+
+def test_latency_and_stalls_take_time(cli: Cli, tmp_path: Path) -> None:
+    cycles = []
+    for options in ([], ["--latency", "100"], ["--stalls", "0x1"]):
+        outcome = cli(*finish(tmp_path), *options, "--json")
+        cycles.append(json.loads(outcome.out)["statistics"]["cycle_count"])
+    assert cycles[1] == cycles[0] + 100
+    assert cycles[2] > cycles[0]
+
+
+def test_a_waveform(cli: Cli, tmp_path: Path) -> None:
+    assert cli(*finish(tmp_path), "--vcd", "wave.vcd").code == 0
+    text = (tmp_path / "wave.vcd").read_text()
+    assert "$enddefinitions" in text
+    assert "m_axi_arvalid" in text
+
+
+def test_what_goes_wrong_leaves_the_waveform(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "insns.bin").write_bytes(code(preset("tiny"), "load.uop pop_next\nfinish"))
+    arguments = ["exec", "--insns", "insns.bin", "--config", "tiny", "--engine", "amaranth", "--dump", "0:16=out.bin"]
+    outcome = cli(*arguments, "--vcd", "wave.vcd")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: Instruction 0 (load.uop pop_next): every token that is waited for must come")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["insns.bin", "wave.vcd"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--vcd", "w.vcd"], "--vcd must be given with --engine amaranth, not with 'functional'"),
+        (["--latency", "0"], "--latency must be given with --engine amaranth, not with 'functional'"),
+        (["--stalls", "0"], "--stalls must be given with --engine amaranth, not with 'functional'"),
+        (["--engine", "amaranth", "--latency", "1048577"], "--latency must be at most 1048576 cycles, not 1048577"),
+        (["--engine", "amaranth", "--latency", "-1"], "--latency must be a decimal or 0x number, not '-1'"),
+        (["--engine", "amaranth", "--stalls", "x"], "--stalls must be a decimal or 0x number, not 'x'"),
+        (["--engine", "amaranth", "--vcd", "no/w.vcd"], "no/w.vcd: the directory must exist"),
+        (["--engine", "amaranth", "--vcd", "."], ".: must be a file, not a directory"),
+        (
+            ["--engine", "amaranth", "--vcd", "w", "--dump", "0:1=w"],
+            "--vcd must be a file of its own, not be 'w' like a --dump",
+        ),
+        (
+            ["--engine", "amaranth", "--bases", "4,0,0,0,4"],
+            "Base register out must be a multiple of 8 bytes, not 0x4",
+        ),
+    ],
+)
+def test_refusals(cli: Cli, tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    raw_program("finish\n").save(tmp_path / "raw.vta")
+    outcome = cli("exec", "raw.vta", *arguments)
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {sentence}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw.vta"]
+
+
+def test_ctrl_c_leaves_a_whole_waveform_and_nothing_else(tmp_path: Path) -> None:
+    source = "alu.add uop_end=1 iter_out=16383 iter_in=16383 use_imm\nfinish"
+    (tmp_path / "insns.bin").write_bytes(code(preset("tiny"), source))
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from vta.cli import main; main()"
+    command = [sys.executable, "-c", script, "exec", "--insns", "insns.bin", "--config", "tiny"]
+    command += ["--engine", "amaranth", "--vcd", "wave.vcd", "--dump", "0:16=out.bin", "--save", "s.vta"]
+    child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wave = tmp_path / "wave.vcd"
+    while child.poll() is None and not (wave.exists() and wave.stat().st_size > 100_000):
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, err.strip()) == (130, "interrupted")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["insns.bin", "wave.vcd"]
+    assert wave.read_bytes()[-1:] == b"\n"
