@@ -129,7 +129,7 @@ class Bench:
         async def bench(ctx: Any) -> None:
             ctx.set(self.dut.base, self.base)
             while self.cycle != cycles and (cycles is not None or len(self.retired) < len(self.insns)):
-                assert self.cycle < 10000
+                assert self.cycle < 4000
                 await self._pass(ctx)
                 self.cycle += 1
 
