@@ -12,9 +12,16 @@ from amaranth.lib.wiring import In, Out
 
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.instructions import InstructionSet, MemoryType
+from vta_hw.spec.parameters import ConfigError
 
 SHARED_BANKS: Final = 4
 """Banks of ACC and OUT where GEMM and ALU use them at the same time: enough that they seldom want the same."""
+
+SCRATCHPADS: Final = (MemoryType.UOP, MemoryType.INP, MemoryType.WGT, MemoryType.ACC, MemoryType.OUT)
+"""The memory types that have a scratchpad of their own."""
+
+MAX_LINE_BITS: Final = 65534
+"""Bits of the widest signal that Amaranth writes and Yosys reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +69,7 @@ class Geometry:
 
         ACC has banks for the elements of an ACC_8BIT beat, which are a quarter as large in DRAM; at least two in an
         extended machine, whose REQUANT reads a pair of neighbours. Where GEMM and ALU write in the same cycle, ACC and
-        OUT have at least `SHARED_BANKS`.
+        OUT have at least `SHARED_BANKS`. Raises ConfigError where a line of all banks gets too wide.
         """
         bits = 8 * config.dram_elem_bytes(memory)
         smallest, least = bits, 1
@@ -71,10 +78,16 @@ class Geometry:
             least = 2 if config.isa == InstructionSet.EXTENDED else 1
         if config.overlap and memory in (MemoryType.ACC, MemoryType.OUT):
             least = SHARED_BANKS
+        banks = max(config.bus_bits // smallest, least)
+        if banks * bits > MAX_LINE_BITS:
+            reason = f"{banks} banks of {bits} bits"
+            raise ConfigError(
+                f"line of {memory.name} must have at most {MAX_LINE_BITS} bits, not {banks * bits} ({reason})"
+            )
         return Geometry(
             elem_bits=bits,
             depth=config.depth(memory),
-            banks=max(config.bus_bits // smallest, least),
+            banks=banks,
             granules=max(bits // config.bus_bits, 1),
         )
 

@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from vta_hw.rtl.axi import ID_BITS, REGISTER_ADDRESS_BITS
 from vta_hw.rtl.core import BASES, AnyScratchpad, Core
 from vta_hw.rtl.registers import ControlRegisters
+from vta_hw.rtl.scratchpad import SCRATCHPADS, Geometry
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.instructions import MemoryType
 
@@ -57,6 +58,9 @@ class Top(wiring.Component):
 
     def __init__(self, config: VTAConfig, *, queue_depth: int = 512) -> None:
         self.config = config
+        # Refuse before anything is made.
+        for memory in SCRATCHPADS:
+            Geometry.of(config, memory)
         self.registers = ControlRegisters(config)
         self.core = Core(config, queue_depth=queue_depth)
         members = {"irq": Out(1)}
