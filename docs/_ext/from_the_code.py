@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from amaranth.lib.wiring import In, Member
 from click import Command, Context
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -11,11 +14,15 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 
 from vta.cli.root import root
+from vta_hw.rtl.scratchpad import Geometry
+from vta_hw.rtl.top import Top
 from vta_hw.spec.config import PRESETS, VTAConfig, preset
 from vta_hw.spec.fields import FIELDS, Format
-from vta_hw.spec.isa import InstructionSet
+from vta_hw.spec.isa import InstructionSet, MemoryType
 from vta_hw.spec.manual import manual
 from vta_hw.spec.registers import REGISTERS, PointerWidth, Status
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence[int]) -> nodes.table:
@@ -97,6 +104,61 @@ class PresetTable(Directive):
         return [table(heads, [row(*item) for item in PRESETS.items()], [12, 16, 18, 26, 10])]
 
 
+class ModuleTable(Directive):
+    """``{modules} <folder>``: its modules, and what their docstrings begin with."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        rows = [(path.name, _summary(path)) for path in sorted((ROOT / self.arguments[0]).glob("*.py"))]
+        if not rows:
+            raise self.error(f"no modules in {self.arguments[0]!r}")
+        return [table(["file", "contents"], [row for row in rows if row[0] != "__init__.py"], [20, 80])]
+
+
+class DocstringTable(Directive):
+    """``{docstring-table} <file>``: the first table in the docstring of a module."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        lines = _docstring(ROOT / self.arguments[0]).splitlines()
+        rows = [line for line in lines if line.startswith("|")]
+        if not rows:
+            raise self.error(f"no table in the docstring of {self.arguments[0]!r}")
+        container = nodes.container()
+        self.state.nested_parse(StringList(rows), self.content_offset, container)
+        return container.children
+
+
+class PortTable(Directive):
+    """``{ports}``: the signals of the top level on the preset `sim`, a row for each channel."""
+
+    def run(self) -> list[nodes.Node]:
+        channels: dict[str, list[tuple[str, Member]]] = {}
+        for name, member in Top(preset("sim")).signature.members.items():
+            channel = next((prefix for prefix in _CHANNELS if name.startswith(prefix)), name)
+            channels.setdefault(channel, []).append((name.removeprefix(channel) or name, member))
+        rows = [
+            (channel, *(_listed(members, inputs) for inputs in (True, False))) for channel, members in channels.items()
+        ]
+        return [table(["signals", "inputs", "outputs"], rows, [16, 42, 42])]
+
+
+class ScratchpadTable(Directive):
+    """``{scratchpads}``: how the scratchpads of the preset `sim` are cut."""
+
+    def run(self) -> list[nodes.Node]:
+        def row(memory: MemoryType, geometry: Geometry) -> tuple[str, ...]:
+            numbers = (geometry.elem_bits, geometry.depth, geometry.banks, geometry.lines, geometry.granules)
+            return memory.name, *map(str, numbers)
+
+        memories = [memory for memory in MemoryType if memory is memory.scratchpad]
+        heads = ["scratchpad", "bits of an element", "elements", "banks", "lines of a bank", "granules of an element"]
+        rows = [row(memory, Geometry.of(preset("sim"), memory)) for memory in memories]
+        return [table(heads, rows, [16, 16, 16, 16, 16, 20])]
+
+
 class CommandHelp(Directive):
     """``{command-help}``: what each sub-command's ``--help`` prints, a section each."""
 
@@ -113,6 +175,23 @@ class CommandHelp(Directive):
         return section
 
 
+_CHANNELS = tuple(f"{port}_axi_{channel}" for port in "sm" for channel in ("aw", "ar", "w", "b", "r"))
+
+
+def _listed(members: Iterable[tuple[str, Member]], inputs: bool) -> str:
+    """Names of signals, with the bits of those that have several."""
+    chosen = [(name, member.shape) for name, member in members if (member.flow is In) is inputs]
+    return ", ".join(name if bits == 1 else f"{name}[{bits}]" for name, bits in chosen)
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def _summary(path: Path) -> str:
+    return _docstring(path).partition("\n\n")[0].replace("\n", " ").replace("`", "")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("fields", FieldTable)
@@ -120,5 +199,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("presets", PresetTable)
     app.add_directive("registers", RegisterTable)
     app.add_directive("status-bits", StatusTable)
+    app.add_directive("modules", ModuleTable)
+    app.add_directive("docstring-table", DocstringTable)
+    app.add_directive("ports", PortTable)
+    app.add_directive("scratchpads", ScratchpadTable)
     app.add_directive("command-help", CommandHelp)
     return {"parallel_read_safe": True}
