@@ -144,8 +144,9 @@ class Core(wiring.Component):
         connect(m, compute.wgt_read, pads[MemoryType.WGT].read[0])
         acc = pads[MemoryType.ACC]
         if isinstance(compute, OverlappedComputeUnit):
-            for number in range(3):
+            for number in range(2):
                 connect(m, compute.uop_read[number], pads[MemoryType.UOP].read[number])
+            connect(m, compute.uop_scan, pads[MemoryType.UOP].wide)
             for name in ("gemm", "alu", "operand"):
                 connect(m, getattr(compute, f"{name}_acc_read"), getattr(acc, name))
             for name in ("gemm", "alu", "load"):
@@ -244,7 +245,7 @@ def _make_scratchpads(config: VTAConfig) -> Mapping[MemoryType, AnyScratchpad]:
     else:
         acc = make(MemoryType.ACC, readers=2, transparent=True)
     return {
-        MemoryType.UOP: make(MemoryType.UOP, readers=3 if config.overlap else 1),
+        MemoryType.UOP: make(MemoryType.UOP, readers=2 if config.overlap else 1, wide=config.overlap),
         MemoryType.INP: make(MemoryType.INP),
         MemoryType.WGT: make(MemoryType.WGT),
         MemoryType.ACC: acc,

@@ -20,10 +20,9 @@ from vta_hw.rtl.instruction import FAULT, QUEUED, view_layout
 from vta_hw.rtl.load import LoadEngine
 from vta_hw.rtl.nest import SLOT_BITS, Nest, command_layout, step_layout
 from vta_hw.rtl.pipeline import ComputePipeline, Units
-from vta_hw.rtl.ranges import everything, ranges_layout
 from vta_hw.rtl.scan import Scanner
 from vta_hw.rtl.scoreboard import SLOTS, Lane, Scoreboard
-from vta_hw.rtl.scratchpad import SHARED_BANKS, Geometry, ReadSignature, WriteSignature
+from vta_hw.rtl.scratchpad import SHARED_BANKS, Geometry, ReadSignature, WideReadSignature, WriteSignature
 from vta_hw.rtl.tokens import TokenPop, TokenPush
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.fields import Format
@@ -36,7 +35,7 @@ class ArithmeticLane(wiring.Component):
     """A queue, a nest and a pipeline for GEMM or for the ALU.
 
     i: commands, of which each waits for the bit of its slot in `runnable`. pipeline: for the unit around it to connect.
-    step: what the nest shows in this cycle, if `active`.
+    step: what the nest shows in this cycle, if `active`. dry: there is no command behind that step.
     """
 
     def __init__(self, config: VTAConfig, units: Units) -> None:
@@ -48,6 +47,7 @@ class ArithmeticLane(wiring.Component):
                 "runnable": In(SLOTS),
                 "step": Out(step_layout(config)),
                 "active": Out(1),
+                "dry": Out(1),
             }
         )
 
@@ -75,6 +75,7 @@ class ArithmeticLane(wiring.Component):
             queue.r_en.eq(run & nest.i.ready),
             self.step.eq(nest.o.p),
             self.active.eq(nest.o.valid),
+            self.dry.eq(~queue.r_rdy & (~nest.o.valid | nest.o.p.last)),
         ]
         return m
 
@@ -83,7 +84,8 @@ class LoadLane(wiring.Component):
     """A queue in front of the loader of micro-ops and accumulators.
 
     i: LOADs; `slot` belongs to the one that is taken, and waits for its bit in `runnable`. `done`: the load in
-    `done_slot` is complete. `busy`: there are loads here. engine: to be connected to memory and scratchpads.
+    `done_slot` is complete. `busy`: there are loads here; `dry`: there are none. engine: to be connected to memory and
+    scratchpads.
     """
 
     def __init__(self, config: VTAConfig) -> None:
@@ -96,6 +98,7 @@ class LoadLane(wiring.Component):
                 "done": Out(1),
                 "done_slot": Out(SLOT_BITS),
                 "busy": Out(1),
+                "dry": Out(1),
             }
         )
 
@@ -120,6 +123,7 @@ class LoadLane(wiring.Component):
             self.done.eq(engine.done),
             self.done_slot.eq(running.r_data),
             self.busy.eq(queue.r_rdy | running.r_rdy),
+            self.dry.eq(~self.busy),
         ]
         return m
 
@@ -127,9 +131,10 @@ class LoadLane(wiring.Component):
 class OverlappedComputeUnit(wiring.Component):
     """Executes the instructions of the compute queue, those that do not clash beside each other.
 
-    An instruction is dispatched when its tokens are there, which are taken then, and when there is room for those it
-    will give. Its ranges are known by then, because a scanner has read its micro-ops while others were executing; with
-    nothing under way it goes at once. Tokens are given at retirement.
+    An instruction is dispatched when its tokens are there, which are taken then, when there is room for those it will
+    give, and when its ranges are known: a scanner reads its micro-ops while others are executing. If only its own lane
+    has work, and that is about to end, it goes at once, and its ranges become known later. Tokens are given at
+    retirement.
     """
 
     def __init__(self, config: VTAConfig) -> None:
@@ -145,7 +150,8 @@ class OverlappedComputeUnit(wiring.Component):
                 "uop_base": In(config.address_bits),
                 "acc_base": In(config.address_bits),
                 "port": Out(ReadPort(config)),
-                "uop_read": Out(ReadSignature(Geometry.of(config, MemoryType.UOP))).array(3),
+                "uop_read": Out(ReadSignature(Geometry.of(config, MemoryType.UOP))).array(2),
+                "uop_scan": Out(WideReadSignature(Geometry.of(config, MemoryType.UOP))),
                 "inp_read": Out(ReadSignature(Geometry.of(config, MemoryType.INP))),
                 "wgt_read": Out(ReadSignature(Geometry.of(config, MemoryType.WGT))),
                 **{f"{name}_acc_read": Out(ReadSignature(acc)) for name in ("gemm", "alu", "operand")},
@@ -171,7 +177,7 @@ class OverlappedComputeUnit(wiring.Component):
         m.submodules.load = load = LoadLane(self._config)
         m.d.comb += [lane.runnable.eq(scoreboard.runnable) for lane in (gemm, alu, load)]
         self._connect_memories(m, gemm.pipeline, alu.pipeline, load.engine)
-        connect(m, scanner.uop, flipped(self.uop_read[2]))
+        connect(m, scanner.uop, flipped(self.uop_scan))
         begin = self._dispatch(m, decoder, scanner, scoreboard, gemm, alu, load)
         self._arbitrate(m, gemm.pipeline, alu.pipeline, load.engine)
         self._complete(m, scoreboard, gemm, alu, load)
@@ -217,44 +223,36 @@ class OverlappedComputeUnit(wiring.Component):
     ) -> Value:
         """Hand the head of the queue to the scoreboard and its lane; returns whether this happens."""
         memory = data.View(view_layout(self._config, Format.MEMORY), self.i.p.word)
-        lane, scanning, known = Signal(Lane), Signal(), Signal()
+        lane, known, dry = Signal(Lane), Signal(), Signal()
         tokens, room, free, begin = Signal(), Signal(), Signal(), Signal()
         command, operation = decoder.command, decoder.command.operation
         does_nothing = (command.iter_out == 0) | (command.iter_in == 0)
         with m.If(decoder.is_load):
-            m.d.comb += [lane.eq(Lane.LOAD), free.eq(load.i.ready)]
+            m.d.comb += [lane.eq(Lane.LOAD), free.eq(load.i.ready), dry.eq(load.dry)]
         with m.Elif(does_nothing):
             m.d.comb += [lane.eq(Lane.NONE), free.eq(1)]
         with m.Elif(operation.alu):
-            m.d.comb += [lane.eq(Lane.ALU), free.eq(alu.i.ready)]
+            m.d.comb += [lane.eq(Lane.ALU), free.eq(alu.i.ready), dry.eq(alu.dry)]
         with m.Else():
-            m.d.comb += [lane.eq(Lane.GEMM), free.eq(gemm.i.ready)]
-        ranges = Signal(ranges_layout(self._config))
-        scanned = scanning & scanner.done
-        with m.If(scanned):
-            m.d.comb += ranges.eq(scanner.ranges)
-        with m.Elif(lane != Lane.NONE):
-            m.d.comb += [
-                ranges.eq(everything(self._config)),
-                ranges.uop_write.eq(decoder.is_load & (memory.memory_type == int(MemoryType.UOP))),
-            ]
+            m.d.comb += [lane.eq(Lane.GEMM), free.eq(gemm.i.ready), dry.eq(gemm.dry)]
+        # Without work of other lanes there is nothing to clash with, and a lane that runs dry need not wait for ranges.
+        early = dry & ((scoreboard.busy & ~(1 << lane)) == 0)
         m.d.comb += [
             decoder.insn.eq(self.i.p),
             scanner.command.eq(command),
             scanner.word.eq(self.i.p.word),
             scanner.is_load.eq(decoder.is_load),
-            scanner.start.eq(self.i.valid & ~scanning & (lane != Lane.NONE) & ~scoreboard.loads_uops & ~begin),
-            known.eq(scanned | scoreboard.empty | (lane == Lane.NONE)),
             tokens.eq((~memory.pop_prev | self.pop_load.available) & (~memory.pop_next | self.pop_store.available)),
             room.eq((~memory.push_prev | self.push_load.room) & (~memory.push_next | self.push_store.room)),
-            begin.eq(self.i.valid & tokens & room & free & known & scoreboard.i.ready),
+            begin.eq(self.i.valid & tokens & room & free & (known | early | (lane == Lane.NONE)) & scoreboard.i.ready),
             self.i.ready.eq(begin),
             self.waiting.eq(self.i.valid & ~(tokens & room)),
             self.pop_load.take.eq(begin & memory.pop_prev),
             self.pop_store.take.eq(begin & memory.pop_next),
             scoreboard.i.valid.eq(begin),
             scoreboard.i.p.lane.eq(lane),
-            scoreboard.i.p.ranges.eq(ranges),
+            scoreboard.i.p.known.eq(known),
+            scoreboard.i.p.ranges.eq(scanner.ranges),
             scoreboard.i.p.retirement.eq(command.retirement),
             self.events.compute_wait_load.eq(self._stopped(memory.pop_prev & ~self.pop_load.available)),
             self.events.compute_wait_store.eq(self._stopped(memory.pop_next & ~self.pop_store.available)),
@@ -264,11 +262,28 @@ class OverlappedComputeUnit(wiring.Component):
         for arithmetic in (gemm, alu):
             m.d.comb += [arithmetic.i.p.eq(command), arithmetic.i.p.retirement.slot.eq(scoreboard.slot)]
         m.d.comb += [load.i.p.eq(self.i.p), load.slot.eq(scoreboard.slot)]
-        with m.If(begin):
-            m.d.sync += scanning.eq(0)
-        with m.Elif(scanner.start):
-            m.d.sync += scanning.eq(1)
+        self._scan(m, scanner, scoreboard, self.i.valid & (lane != Lane.NONE), begin, known)
         return begin
+
+    def _scan(
+        self, m: Module, scanner: Scanner, scoreboard: Scoreboard, wanted: Value, begin: Value, known: Signal
+    ) -> None:
+        """Find the ranges of the head of the queue, or those of the latest instruction that went without them."""
+        of_head, of_slot = Signal(), Signal()
+        m.d.comb += [
+            scanner.start.eq(
+                wanted & ~of_head & (~of_slot | scanner.done | begin) & (scanner.is_load | ~scoreboard.loads_uops)
+            ),
+            known.eq(of_head & scanner.done),
+            scoreboard.found.valid.eq(of_slot & scanner.done),
+        ]
+        with m.If(begin & wanted):
+            m.d.sync += [of_head.eq(0), of_slot.eq(~known), scoreboard.found.slot.eq(scoreboard.slot)]
+        with m.Else():
+            with m.If(scanner.start):
+                m.d.sync += of_head.eq(1)
+            with m.If(scanner.done):
+                m.d.sync += of_slot.eq(0)
 
     def _stopped(self, reason: Value) -> Value:
         return self.i.valid & reason & self.idle
@@ -285,7 +300,7 @@ class OverlappedComputeUnit(wiring.Component):
         m.d.comb += [
             gemm.hold.eq(gemm.late.work & loaded(gemm.late.index)),
             alu.hold.eq(alu.late.work & (loaded(alu.late.index) | taken)),
-            alu.hold_early.eq(gemm.late.work & (alu.early.index[:_BANK_BITS] == gemm_bank)),
+            alu.hold_early.eq(gemm.late.work & (alu.early[:_BANK_BITS] == gemm_bank)),
         ]
 
     def _complete(
@@ -317,7 +332,7 @@ class OverlappedComputeUnit(wiring.Component):
 
     def _report(self, m: Module, faults: tuple[data.View, ...], of_decoder: data.View, begin: Value) -> None:
         """Of faults found in the same cycle, name the earliest instruction."""
-        index, status = Mux(begin, of_decoder.index, -1), Mux(begin, of_decoder.status, 0)
+        index, status = of_decoder.index | ~begin.replicate(32), Mux(begin, of_decoder.status, 0)
         for fault in faults:
             index = Mux(fault.status.any() & (fault.index < index), fault.index, index)
             status = status | fault.status

@@ -92,7 +92,7 @@ class ComputePipeline(wiring.Component):
                 "hold": In(1),
                 "hold_early": In(1),
                 "late": Out(data.StructLayout({"work": 1, "index": index_bits(config, "dst")})),
-                "early": Out(data.StructLayout({"work": 1, "index": index_bits(config, "dst")})),
+                "early": Out(index_bits(config, "dst")),
             }
         )
         acc_bits = index_bits(config, "dst")
@@ -125,8 +125,7 @@ class ComputePipeline(wiring.Component):
             wait.eq(requant & (hazard | self.hold_early)),
             self.late.work.eq(late.work),
             self.late.index.eq(late.dst),
-            self.early.work.eq(requant & ~hazard),
-            self.early.index.eq(index.dst),
+            self.early.eq(index.dst),
         ]
         early = requant if self._extended else Const(0)
         for port, operand in zip(self.acc, ("dst", "src"), strict=True):

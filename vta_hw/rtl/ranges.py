@@ -32,10 +32,3 @@ def clash(a: data.View, b: data.View) -> Value:
     """Whether the order of two instructions matters: both touch the same thing, and one of them writes it."""
     in_acc = overlaps(a.dst, b.dst) | overlaps(a.dst, b.src) | overlaps(a.src, b.dst)
     return in_acc | ((a.uop_write | b.uop_write) & overlaps(a.uop, b.uop))
-
-
-def everything(config: VTAConfig) -> Value:
-    """The ranges of an instruction that may touch whatever it likes."""
-    depths = {"uop": config.log_uop_depth, "dst": config.log_acc_depth, "src": config.log_acc_depth}
-    whole = {name: {"valid": 1, "first": 0, "last": (1 << bits) - 1} for name, bits in depths.items()}
-    return Value.cast(ranges_layout(config).const(whole))

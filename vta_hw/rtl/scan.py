@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from operator import gt, lt
 from typing import Final
 
 from amaranth.hdl import Const, Elaboratable, Module, Mux, Signal, Value
@@ -11,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 from vta_hw.rtl.instruction import view_layout
 from vta_hw.rtl.nest import OPERATION, command_layout
 from vta_hw.rtl.ranges import ranges_layout
-from vta_hw.rtl.scratchpad import Geometry, ReadSignature
+from vta_hw.rtl.scratchpad import Geometry, WideReadSignature
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.fields import Format
 from vta_hw.spec.instructions import MemoryType
@@ -23,7 +25,10 @@ COUNT_BITS: Final = 17
 class SumOfProducts(wiring.Component):
     """``a * x + b * y`` in as many cycles as the larger of `a` and `b` has bits.
 
-    `start` takes the operands. `done` in every later cycle in which `total` is there.
+    `start` takes an instruction, as the nest's `command` or, with `is_load`, as the LOAD in `word`. `done` in every
+    later cycle in which its `ranges` are there: a few cycles later for a load; for GEMM and ALU one for each micro-op
+    and a few more, or as many as an iteration count has bits. A range that goes beyond its scratchpad is the whole of
+    it. The micro-ops are read through `uop`, so none of them may be on its way.
     """
 
     def __init__(self) -> None:
@@ -61,10 +66,11 @@ class SumOfProducts(wiring.Component):
 class Scanner(wiring.Component):
     """The ranges of one instruction after the other.
 
-    `start` takes an instruction, as the nest's `command` or, with `is_load`, as the LOAD in `word`. `done` in every
-    later cycle in which its `ranges` are there: a few cycles later for a load, one for each micro-op and a few more for GEMM
-    and ALU, or as many as an iteration count has bits. A range that goes beyond its scratchpad is the whole of it. The
-    micro-ops are read through `uop`, so none of them may be on its way.
+    `start` takes an instruction, as the nest's `command` or, with `is_load`, as the LOAD in `word`. Its `ranges` are
+    there in every later cycle with `done`, in GEMM and ALU two cycles after `start` and one later for each further line
+    of micro-ops, which are read through `uop` (none of them may be on its way), and at the earliest one cycle after
+    `start` and as many as an iteration count minus one, or the height of a load's window, has bits. A range that goes
+    beyond its scratchpad is the whole of it. Another `start` gives up what has been found.
     """
 
     def __init__(self, config: VTAConfig) -> None:
@@ -75,7 +81,7 @@ class Scanner(wiring.Component):
                 "command": In(command_layout(config)),
                 "word": In(128),
                 "is_load": In(1),
-                "uop": Out(ReadSignature(Geometry.of(config, MemoryType.UOP))),
+                "uop": Out(WideReadSignature(Geometry.of(config, MemoryType.UOP))),
                 "ranges": Out(ranges_layout(config)),
                 "done": Out(1),
             }
@@ -137,32 +143,60 @@ class Scanner(wiring.Component):
 
     def _read(self, m: Module) -> tuple[dict[str, tuple[Value, Value]], Value]:
         """Smallest and largest index of each operand among the micro-ops, and whether all were read."""
-        config = self._config
-        uop, end = Signal(config.log_uop_depth + 1), Signal(config.log_uop_depth + 1)
-        arrived = Signal()
-        left = (uop < end) & ~self.start
-        word = data.View(view_layout(config, Format.UOP), self.uop.data)
-        m.d.comb += [self.uop.index.eq(uop), self.uop.en.eq(left)]
-        m.d.sync += arrived.eq(left)
+        config, command = self._config, self.command
+        bank_bits = Geometry.of(config, MemoryType.UOP).bank_bits
+        begin, end = (Signal(config.log_uop_depth + 1, name=name) for name in ("begin", "end"))
+        asked, arriving = (Signal(len(begin) - min(bank_bits, len(begin)) + 1, name=n) for n in ("asked", "arriving"))
+        line, more, arrives = Signal.like(asked), Signal(), Signal()
+        m.d.comb += [
+            more.eq((asked << bank_bits) < end),
+            line.eq(Mux(self.start, command.uop_bgn >> bank_bits, asked)),
+            *(address.eq(line) for address in self.uop.line),
+            self.uop.en.eq(self.start | more),
+        ]
+        m.d.sync += [arrives.eq(self.uop.en), arriving.eq(line)]
+        with m.If(self.uop.en):
+            m.d.sync += asked.eq(line + 1)
         with m.If(self.start):
             m.d.sync += [
-                uop.eq(self.command.uop_bgn),
-                end.eq(Mux(self.is_load, 0, self.command.uop_end)),
-                self._first.eq(self.command.uop_bgn),
-                self._last.eq(self.command.uop_end - 1),
+                begin.eq(command.uop_bgn),
+                end.eq(Mux(self.is_load, 0, command.uop_end)),
+                self._first.eq(command.uop_bgn),
+                self._last.eq(command.uop_end - 1),
             ]
             # Those beyond the scratchpad wrap.
-            with m.If(self.command.uop_end > config.uop_depth):
+            with m.If(command.uop_end > config.uop_depth):
                 m.d.sync += [self._first.eq(0), self._last.eq(-1)]
-        with m.Elif(left):
-            m.d.sync += uop.eq(uop + 1)
+        return self._limits(m, begin, end, arriving << bank_bits, arrives), ~more & ~arrives
+
+    def _limits(
+        self, m: Module, begin: Value, end: Value, arriving: Value, arrives: Value
+    ) -> dict[str, tuple[Value, Value]]:
+        """Smallest and largest index of each operand since `start`; `arriving` is the first micro-op of a line."""
+        geometry = Geometry.of(self._config, MemoryType.UOP)
+        layout = view_layout(self._config, Format.UOP)
+        # A scratchpad of fewer elements than banks repeats itself.
+        uops = [data.View(layout, self.uop.data[bank % geometry.depth]) for bank in range(geometry.banks)]
+        counts = [(arriving + bank >= begin) & (arriving + bank < end) & arrives for bank in range(geometry.banks)]
         limits: dict[str, tuple[Value, Value]] = {}
         for operand in ("dst", "src"):
-            index = word[operand]
-            low, high = (Signal(len(index), name=f"{operand}_{name}") for name in ("low", "high"))
-            with m.If(self.start):
-                m.d.sync += [low.eq(-1), high.eq(0)]
-            with m.Elif(arrived):
-                m.d.sync += [low.eq(Mux(index < low, index, low)), high.eq(Mux(index > high, index, high))]
+            low, high = (Signal(len(uops[0][operand]), name=f"{operand}_{name}") for name in ("low", "high"))
+            indices = [uop[operand] for uop in uops]
+            lowest = _best(
+                [low, *(index | ~count.replicate(len(low)) for index, count in zip(indices, counts, strict=True))], lt
+            )
+            highest = _best(
+                [high, *(index & count.replicate(len(low)) for index, count in zip(indices, counts, strict=True))], gt
+            )
+            m.d.sync += [low.eq(Mux(self.start, -1, lowest)), high.eq(Mux(self.start, 0, highest))]
             limits[operand] = low, high
-        return limits, ~left & ~arrived
+        return limits
+
+
+def _best(values: Sequence[Value], better: Callable[[Value, Value], Value]) -> Value:
+    """A balanced tree of comparisons."""
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    first, second = _best(values[:half], better), _best(values[half:], better)
+    return Mux(better(first, second), first, second)

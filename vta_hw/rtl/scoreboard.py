@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import reduce
+from operator import or_
 from typing import Final
 
-from amaranth.hdl import Array, Cat, Elaboratable, Module, Signal, Value
+from amaranth.hdl import Array, Cat, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -25,22 +27,27 @@ class Lane(IntEnum):
     LOAD = 3
 
 
-COMPLETION: Final = data.StructLayout({"valid": 1, "slot": SLOT_BITS})
+SLOT_OF: Final = data.StructLayout({"valid": 1, "slot": SLOT_BITS})
+"""The slot of an instruction, if `valid`."""
 
 
 def entry_layout(config: VTAConfig) -> data.StructLayout:
-    """An instruction on its way into the table."""
-    return data.StructLayout({"lane": 2, "ranges": ranges_layout(config), "retirement": RETIREMENT})
+    """An instruction on its way into the table; `ranges` are without meaning unless `known`."""
+    ranges = ranges_layout(config)
+    return data.StructLayout({"lane": 2, "known": 1, "ranges": ranges, "retirement": RETIREMENT})
 
 
 class Scoreboard(wiring.Component):
     """A table of the instructions between dispatch and retirement, the oldest first.
 
     i: the next instruction, in program order; it gets `slot`. It waits for the instructions of other lanes that are not
-        complete and that its ranges clash with; `runnable` has a bit for each slot that waits for nothing.
+        complete and that its ranges clash with, as ranges do that are not known; `runnable` has a bit for each slot
+        that waits for nothing.
+    found: the ranges of `i` are, instead, those of the instruction in this slot, and known from the next cycle on.
     completed: for each lane but NONE, in the order of `Lane`, an instruction whose last access is made in this cycle.
-    retired, retirement: the oldest instruction is complete, and leaves; one per cycle.
-    loads_uops: an instruction that writes micro-ops is not complete.
+    retired, retirement: the oldest instruction is complete, possibly in this very cycle, and leaves; one per cycle.
+    busy: for each `Lane`, whether instructions of it are not complete.
+    loads_uops: one of these writes micro-ops, or is a load of which it is not known.
     empty: no instruction is in the table.
     """
 
@@ -50,10 +57,12 @@ class Scoreboard(wiring.Component):
             {
                 "i": In(stream.Signature(entry_layout(config))),
                 "slot": Out(SLOT_BITS),
+                "found": In(SLOT_OF),
                 "runnable": Out(SLOTS),
-                "completed": In(data.ArrayLayout(COMPLETION, len(Lane) - 1)),
+                "completed": In(data.ArrayLayout(SLOT_OF, len(Lane) - 1)),
                 "retired": Out(1),
                 "retirement": Out(RETIREMENT),
+                "busy": Out(len(Lane)),
                 "loads_uops": Out(1),
                 "empty": Out(1),
             }
@@ -69,31 +78,37 @@ class Scoreboard(wiring.Component):
         entry = self.i.p
         runs = entry.lane != Lane.NONE
         writes_uops = []
+        busy_lanes = []
         for slot in range(SLOTS):
-            lane = Signal(2, name=f"lane{slot}")
+            lane, known = Signal(2, name=f"lane{slot}"), Signal(name=f"known{slot}")
             ranges = Signal(ranges_layout(self._config), name=f"ranges{slot}")
             waits = Signal(SLOTS, name=f"waits{slot}")
-            enters = accept & (tail == slot)
+            enters, found = accept & (tail == slot), self.found.valid & (self.found.slot == slot)
+            clashes = ~known | ~entry.known | clash(entry.ranges, ranges)
             m.d.comb += [
                 completing[slot].eq(_any_of(done.valid & (done.slot == slot) for done in self.completed)),
-                conflicts[slot].eq(busy[slot] & ~completing[slot] & (lane != entry.lane) & clash(entry.ranges, ranges)),
+                conflicts[slot].eq(busy[slot] & ~completing[slot] & (lane != entry.lane) & clashes),
                 self.runnable[slot].eq(waits == 0),
             ]
             with m.If(enters):
-                m.d.sync += [lane.eq(entry.lane), ranges.eq(entry.ranges), waits.eq(conflicts)]
-                m.d.sync += [present[slot].eq(1), busy[slot].eq(runs), retirements[slot].eq(entry.retirement)]
+                m.d.sync += [lane.eq(entry.lane), waits.eq(conflicts), retirements[slot].eq(entry.retirement)]
+                m.d.sync += [present[slot].eq(1), busy[slot].eq(runs)]
             with m.Else():
                 m.d.sync += waits.eq(waits & ~completing)
                 with m.If(completing[slot]):
                     m.d.sync += busy[slot].eq(0)
                 with m.If(self.retired & (head == slot)):
                     m.d.sync += present[slot].eq(0)
-            writes_uops.append(busy[slot] & ranges.uop_write)
+            with m.If(enters | found):
+                m.d.sync += [ranges.eq(entry.ranges), known.eq(~enters | entry.known)]
+            busy_lanes.append(Mux(busy[slot], 1 << lane, 0))
+            writes_uops.append(busy[slot] & (lane == Lane.LOAD) & (~known | ranges.uop_write))
         m.d.comb += [
             self.slot.eq(tail),
             self.i.ready.eq(~present.bit_select(tail, 1)),
-            self.retired.eq((present & ~busy).bit_select(head, 1)),
+            self.retired.eq((present & (~busy | completing)).bit_select(head, 1)),
             self.retirement.eq(retirements[head]),
+            self.busy.eq(reduce(or_, busy_lanes)),
             self.loads_uops.eq(Cat(writes_uops).any()),
             self.empty.eq(present == 0),
         ]
