@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -34,17 +34,19 @@ class Alu(wiring.Component):
 
     def _scalar(self, m: Module, x: Value, y: Value, lane: int) -> Value:
         result = Signal(signed(32), name=f"result{lane}")
+        left, smaller = y < 0, x < y
+        # One shifter for both directions: left by n is right by 31 - n from 31 places further up, and n is -y, so that
+        # the five low bits of y - 1 say by how much.
         amount = Signal(5, name=f"amount{lane}")
-        m.d.comb += amount.eq(Mux(y < 0, -y, y))
+        wide = Signal(63, name=f"wide{lane}")
+        m.d.comb += [amount.eq(y - left), wide.eq(Mux(left, Cat(Const(0, 31), x), x))]
         with m.Switch(self.opcode):
-            with m.Case(AluOp.MIN):
-                m.d.comb += result.eq(Mux(x < y, x, y))
-            with m.Case(AluOp.MAX):
-                m.d.comb += result.eq(Mux(x < y, y, x))
+            with m.Case(AluOp.MIN, AluOp.MAX):
+                m.d.comb += result.eq(Mux(smaller ^ (self.opcode == AluOp.MAX), x, y))
             with m.Case(AluOp.ADD):
                 m.d.comb += result.eq(x + y)
             with m.Case(AluOp.SHR):
-                m.d.comb += result.eq(Mux(y < 0, x << amount, x >> amount))
+                m.d.comb += result.eq(wide >> amount)
             with m.Case(AluOp.MUL):
                 m.d.comb += result.eq(x * y)
             with m.Default():

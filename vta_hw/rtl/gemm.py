@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,8 +18,20 @@ GEMM_LATENCY: Final = 4
 
 def lut_product(a: Value, b: Value) -> Value:
     """Return the signed product as a sum of shifted `a`, which no tool turns into a DSP."""
-    terms = [Mux(b[bit], a, 0) << bit for bit in range(len(b) - 1)]
-    return _sum(terms) - (Mux(b[-1], a, 0) << (len(b) - 1))
+    rows = [Mux(bit, a, 0) for bit in b]
+    return _weighted_sum([*rows[:-1], -rows[-1]])
+
+
+def _weighted_sum(rows: Sequence[Value]) -> Value:
+    """Row `i` times ``2**i``, in a tree of adders of which each adds only where its operands overlap.
+
+    So they stay adders with carry chains: of a sum of shifted rows Yosys makes carry-save adders as wide as the result.
+    """
+    if len(rows) == 1:
+        return rows[0]
+    half = len(rows) // 2
+    low, high = _weighted_sum(rows[:half]), _weighted_sum(rows[half:])
+    return Cat(low[:half], (low >> half) + high).as_signed()
 
 
 def _sum(terms: Sequence[Value]) -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,13 +12,16 @@ from vta_hw.rtl.alu import tile_layout
 from vta_hw.spec.config import VTAConfig
 
 REQUANT_LATENCY: Final = 4
-"""Cycles from operands to result: sum, product, magnitude, rounded shift; zero point and clip are combinational."""
+"""Cycles from operands to result: sum, product, two halves of the shift; zero point and clip are combinational."""
 
 MULTIPLIER_BITS: Final = 24
 SHIFT_BITS: Final = 6
 _PRODUCT_BITS: Final = 32 + MULTIPLIER_BITS
 # Beyond 17 bits every magnitude clips, whatever the 15-bit zero point adds to it.
 _MAGNITUDE_BITS: Final = 18
+# The last cycle shifts by less than eight, the one before by multiples of eight.
+_FINE_STEPS: Final = 3
+_COARSE_BITS: Final = _MAGNITUDE_BITS + (1 << _FINE_STEPS)
 
 
 class Requant(wiring.Component):
@@ -93,35 +96,51 @@ class _Lane(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        multiplier = Signal(MULTIPLIER_BITS)
-        shifts = [Signal(SHIFT_BITS, name=f"shift{number}") for number in range(3)]
         total = Signal(signed(32))
-        product = Signal(signed(_PRODUCT_BITS + 1))
-        magnitude = Signal(_PRODUCT_BITS)
-        negative = Signal()
+        multiplier = Signal(MULTIPLIER_BITS)
+        product = Signal(_PRODUCT_BITS)
+        shifts = [Signal(SHIFT_BITS, name=f"shift{number}") for number in range(3)]
+        signs = [Signal(name=f"sign{number}") for number in range(2)]
+        quotient = Signal(_COARSE_BITS)
+        beyond = Signal()
         with m.If(self.en):
             m.d.sync += [
                 total.eq(self.x + self.bias),
                 multiplier.eq(self.q[:MULTIPLIER_BITS]),
                 shifts[0].eq(self.q[MULTIPLIER_BITS : MULTIPLIER_BITS + SHIFT_BITS]),
             ]
-        m.d.sync += [
-            product.eq(total * multiplier),
-            shifts[1].eq(shifts[0]),
-            magnitude.eq(Mux(product < 0, -product, product)),
-            negative.eq(product < 0),
-            shifts[2].eq(shifts[1]),
-        ]
+        # The place below the point, for rounding, makes a value of it that is shifted.
+        coarse, lost = _shift_right(m, Cat(Const(0, 1), product), shifts[1], _FINE_STEPS, SHIFT_BITS)
+        fine, lost_at_last = _shift_right(m, quotient, shifts[2], 0, _FINE_STEPS)
         # Rounding half up the magnitude rounds half away from zero.
-        half = Signal(1 << SHIFT_BITS)
-        rounded = Signal(_PRODUCT_BITS + 1)
-        limit = (1 << _MAGNITUDE_BITS) - 1
-        m.d.comb += [
-            half.eq((1 << shifts[2]) >> 1),
-            rounded.eq((magnitude + half) >> shifts[2]),
-        ]
+        rounded = Signal(_MAGNITUDE_BITS + 1)
+        m.d.comb += rounded.eq(fine[1:] + fine[0])
         m.d.sync += [
-            self.magnitude.eq(Mux(rounded > limit, limit, rounded)),
-            self.negative.eq(negative),
+            product.eq(Mux(total < 0, -total, total)[:32] * multiplier),
+            signs[0].eq(total < 0),
+            shifts[1].eq(shifts[0]),
+            quotient.eq(coarse),
+            beyond.eq(lost),
+            signs[1].eq(signs[0]),
+            shifts[2].eq(shifts[1]),
+            self.magnitude.eq(Mux(beyond | lost_at_last | rounded[-1], -1, rounded)),
+            self.negative.eq(signs[1]),
         ]
         return m
+
+
+def _shift_right(m: Module, value: Value, amount: Value, low: int, high: int) -> tuple[Value, Value]:
+    """Shift right by bits `low` to `high` of `amount`, large steps first.
+
+    Returns the low bits of the result, as many as the smaller steps can bring down into a magnitude and its place for
+    rounding, and whether it has others.
+    """
+    lost: Value = Const(0, 1)
+    for bit in reversed(range(low, high)):
+        step = 1 << bit
+        kept = _MAGNITUDE_BITS + step
+        shifted = Signal(kept, name=f"shifted_{step}")
+        m.d.comb += shifted.eq(Mux(amount[bit], value >> step, value))
+        lost |= ~amount[bit] & value[kept:].any()
+        value = shifted
+    return value, lost
