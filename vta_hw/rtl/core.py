@@ -55,7 +55,7 @@ class Core(wiring.Component):
 
     def __init__(self, config: VTAConfig, *, queue_depth: int = 512) -> None:
         self._config = config
-        self._queue_depth = queue_depth
+        self._fetch = Fetch(config, queue_depth=queue_depth)
         self.scratchpads = _make_scratchpads(config)
         super().__init__(
             {
@@ -78,7 +78,7 @@ class Core(wiring.Component):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         clear_units, clear_tokens = Signal(), Signal()
-        fetch = Fetch(self._config, queue_depth=self._queue_depth)
+        fetch = self._fetch
         load, compute, store = LoadUnit(self._config), _make_compute(self._config), Store(self._config)
         for name, unit in {"fetch": fetch, "load": load, "compute": compute, "store": store}.items():
             m.submodules[name] = ResetInserter(clear_units)(unit)
@@ -216,7 +216,7 @@ class Core(wiring.Component):
                 | status[1]
                 | status[2]
                 | status[3]
-                | Mux(self.finish & ~finished & ~fetch.failed, Status.DEADLOCK, 0)
+                | Mux(self.finish & ~(done & finished) & ~fetch.failed, Status.DEADLOCK, 0)
                 | Mux(compute.finished & (~store.idle | store.i.valid), Status.STORES_OUTSTANDING, 0)
             ),
         ]

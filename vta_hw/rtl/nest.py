@@ -40,7 +40,7 @@ OPERATION: Final = data.StructLayout(
 SLOT_BITS: Final = 3
 
 RETIREMENT: Final = data.StructLayout({"push_prev": 1, "push_next": 1, "finish": 1, "slot": SLOT_BITS})
-"""What happens when the last micro-op of an instruction is done. `slot`: its place in the scoreboard, if there is one."""
+"""What happens when an instruction's last micro-op is done. `slot`: its place in the scoreboard, if there is one."""
 
 
 def command_layout(config: VTAConfig) -> data.StructLayout:

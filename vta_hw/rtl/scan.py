@@ -182,21 +182,21 @@ class Scanner(wiring.Component):
         for operand in ("dst", "src"):
             low, high = (Signal(len(uops[0][operand]), name=f"{operand}_{name}") for name in ("low", "high"))
             indices = [uop[operand] for uop in uops]
-            lowest = _best(
-                [low, *(index | ~count.replicate(len(low)) for index, count in zip(indices, counts, strict=True))], lt
-            )
-            highest = _best(
-                [high, *(index & count.replicate(len(low)) for index, count in zip(indices, counts, strict=True))], gt
-            )
+            masks = [count.replicate(len(low)) for count in counts]
+            floors = (index | ~mask for index, mask in zip(indices, masks, strict=True))
+            tops = (index & mask for index, mask in zip(indices, masks, strict=True))
+            lowest, highest = _best(m, [low, *floors], lt), _best(m, [high, *tops], gt)
             m.d.sync += [low.eq(Mux(self.start, -1, lowest)), high.eq(Mux(self.start, 0, highest))]
             limits[operand] = low, high
         return limits
 
 
-def _best(values: Sequence[Value], better: Callable[[Value, Value], Value]) -> Value:
+def _best(m: Module, values: Sequence[Value], better: Callable[[Value, Value], Value]) -> Value:
     """A balanced tree of comparisons."""
     if len(values) == 1:
         return values[0]
     half = len(values) // 2
-    first, second = _best(values[:half], better), _best(values[half:], better)
-    return Mux(better(first, second), first, second)
+    first, second = _best(m, values[:half], better), _best(m, values[half:], better)
+    best = Signal.like(first)
+    m.d.comb += best.eq(Mux(better(first, second), first, second))
+    return best
