@@ -23,12 +23,10 @@ COUNT_BITS: Final = 17
 
 
 class SumOfProducts(wiring.Component):
-    """``a * x + b * y`` in as many cycles as the larger of `a` and `b` has bits.
+    """``a * x + b * y`` by shifts and additions.
 
-    `start` takes an instruction, as the nest's `command` or, with `is_load`, as the LOAD in `word`. `done` in every
-    later cycle in which its `ranges` are there: a few cycles later for a load; for GEMM and ALU one for each micro-op
-    and a few more, or as many as an iteration count has bits. A range that goes beyond its scratchpad is the whole of
-    it. The micro-ops are read through `uop`, so none of them may be on its way.
+    `start` takes the operands; `total` is there in every later cycle with `done`, at the earliest one cycle after
+    `start` and as many as the larger of `a` and `b` has bits.
     """
 
     def __init__(self) -> None:
