@@ -35,11 +35,14 @@ class BurstSplitter(wiring.Component):
     last burst of the one before is taken.
 
     While `halt` is high, no run is accepted and no burst becomes valid; one that is valid stays so until it is taken.
+
+    `rest`, for proofs: words behind the latest burst, minus one; without meaning when that is the last of its run.
     """
 
     def __init__(self, config: VTAConfig) -> None:
         self._word_bits = (config.bus_bits // 8).bit_length() - 1
         self._window_bits = self._word_bits + _OFFSET_BITS
+        self.rest = Signal(BEATS_BITS)
         super().__init__(
             {
                 "i": In(stream.Signature(run_layout(config))),
@@ -53,7 +56,7 @@ class BurstSplitter(wiring.Component):
         run, burst, last = self.i.payload, self.o.payload.burst, self.o.payload.last
         offset = run.addr[self._word_bits : self._window_bits]
         one_burst = Signal()
-        rest = Signal(BEATS_BITS)  # Words behind the burst in `o`, minus one; without meaning when it is the last.
+        rest = self.rest
         free = Signal()
         m.d.comb += [
             free.eq((~self.o.valid | self.o.ready) & ~self.halt),

@@ -13,19 +13,19 @@ from vta_hw.rtl.streams import SkidBuffer
 from vta_hw.spec.config import VTAConfig
 
 MAX_OUTSTANDING: Final = 63
-"""Bursts that a client may have at work; one more waits until one has been answered."""
+"""Bursts that a client may have at work, unless told otherwise."""
 
 
 class RoundRobin(wiring.Component):
     """Grants one of `count` requests, combinationally: the next one behind the request granted last.
 
     `grant` is the number of a request if there is any; a grant counts in a cycle with `taken`. So a request that stays
-    is granted after at most ``count - 1`` others. Raises ValueError on a `count` below 1.
+    is granted after at most ``count - 1`` others. ValueError on a `count` below 1.
     """
 
     def __init__(self, count: int) -> None:
         if count < 1:
-            raise ValueError(f"Requests must be at least 1, not {count!r}")
+            raise ValueError(f"count must be at least 1, not {count!r}")
         self._count = count
         super().__init__({"requests": In(count), "grant": Out(range(count)), "taken": In(1)})
 
@@ -49,12 +49,12 @@ class RoundRobin(wiring.Component):
 class Outstanding(wiring.Component):
     """Counts what has begun and not ended: at most `limit`, if nothing begins in a cycle with `full`.
 
-    Raises ValueError on a `limit` below 1.
+    ValueError on a `limit` below 1.
     """
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
-            raise ValueError(f"Limit must be at least 1, not {limit!r}")
+            raise ValueError(f"limit must be at least 1, not {limit!r}")
         self._limit = limit
         super().__init__({"begin": In(1), "end": In(1), "full": Out(1), "empty": Out(1)})
 
@@ -75,15 +75,18 @@ class MemoryEngine(wiring.Component):
     responses reach their client one cycle after they were at `axi`. Beats of different readers may come interleaved;
     those of one reader come in the order of its bursts, as AXI promises for equal ARID.
 
-    A reader has at most `MAX_OUTSTANDING` bursts at work, and so has the writer, with the beats of no more bursts than
-    that; further ones are not accepted until one has been answered.
+    A reader has at most `outstanding` bursts at work, and so has the writer, with the beats of no more bursts than
+    that; further ones are not accepted until one has been answered. ValueError on an `outstanding` below 1.
 
     `idle`: no client offers a burst or beat, and every burst that was accepted has been answered to its client.
     `read_wait` and `write_wait`: in this cycle the memory holds up a read address, or a write address or beat.
     """
 
-    def __init__(self, config: VTAConfig) -> None:
+    def __init__(self, config: VTAConfig, *, outstanding: int = MAX_OUTSTANDING) -> None:
+        if outstanding < 1:
+            raise ValueError(f"outstanding must be at least 1, not {outstanding!r}")
         self._config = config
+        self._outstanding = outstanding
         super().__init__(
             {
                 "fetch": In(ReadPort(config)),
@@ -120,7 +123,7 @@ class MemoryEngine(wiring.Component):
         m.d.comb += [r.ready.eq(1), ar.i.valid.eq(turns.requests.any()), turns.taken.eq(ar.i.valid & ar.i.ready)]
         quiet = []
         for client, port in ports.items():
-            count = Outstanding(MAX_OUTSTANDING)
+            count = Outstanding(self._outstanding)
             m.submodules[f"{client.name.lower()}_bursts"] = count
             m.d.comb += [
                 turns.requests[client].eq(port.burst.valid & ~count.full),
@@ -146,8 +149,8 @@ class MemoryEngine(wiring.Component):
         m.submodules.w = w = SkidBuffer(self.axi.w.payload.shape())
         connect(m, aw.o, flipped(self.axi.aw))
         connect(m, w.o, flipped(self.axi.w))
-        m.submodules.store_bursts = bursts = Outstanding(MAX_OUTSTANDING)
-        m.submodules.store_beats = bodies = Outstanding(MAX_OUTSTANDING)
+        m.submodules.store_bursts = bursts = Outstanding(self._outstanding)
+        m.submodules.store_beats = bodies = Outstanding(self._outstanding)
         within = Signal()  # Some beats of a burst were accepted, but not yet its last.
         m.d.comb += [
             aw.i.payload.addr.eq(burst.payload.addr),

@@ -352,11 +352,17 @@ def test_round_robin_grants_the_next_request() -> None:
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_round_robin_refuses(count: int) -> None:
-    with pytest.raises(ValueError, match=f"^Requests must be at least 1, not {count}$"):
+    with pytest.raises(ValueError, match=f"^count must be at least 1, not {count}$"):
         RoundRobin(count)
 
 
 @pytest.mark.parametrize("limit", [0, -3])
 def test_outstanding_refuses(limit: int) -> None:
-    with pytest.raises(ValueError, match=f"^Limit must be at least 1, not {limit}$"):
+    with pytest.raises(ValueError, match=f"^limit must be at least 1, not {limit}$"):
         Outstanding(limit)
+
+
+@pytest.mark.parametrize("outstanding", [0, -3])
+def test_engine_refuses(outstanding: int) -> None:
+    with pytest.raises(ValueError, match=f"^outstanding must be at least 1, not {outstanding}$"):
+        MemoryEngine(VTAConfig(), outstanding=outstanding)
