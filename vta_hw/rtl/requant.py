@@ -17,6 +17,7 @@ REQUANT_LATENCY: Final = 4
 MULTIPLIER_BITS: Final = 24
 SHIFT_BITS: Final = 6
 _PRODUCT_BITS: Final = 32 + MULTIPLIER_BITS
+_DSP_BITS: Final = 17
 # Beyond 17 bits every magnitude clips, whatever the 15-bit zero point adds to it.
 _MAGNITUDE_BITS: Final = 18
 # The last cycle shifts by less than eight, the one before by multiples of eight.
@@ -116,7 +117,7 @@ class _Lane(wiring.Component):
         rounded = Signal(_MAGNITUDE_BITS + 1)
         m.d.comb += rounded.eq(fine[1:] + fine[0])
         m.d.sync += [
-            product.eq(Mux(total < 0, -total, total)[:32] * multiplier),
+            product.eq(_multiply(Mux(total < 0, -total, total)[:32], multiplier)),
             signs[0].eq(total < 0),
             shifts[1].eq(shifts[0]),
             quotient.eq(coarse),
@@ -127,6 +128,12 @@ class _Lane(wiring.Component):
             self.negative.eq(signs[1]),
         ]
         return m
+
+
+def _multiply(magnitude: Value, multiplier: Value) -> Value:
+    """Return the product, cut so that each half fits the 24 by 17 unsigned bits of a DSP48E1."""
+    low, high = magnitude[:_DSP_BITS] * multiplier, magnitude[_DSP_BITS:] * multiplier
+    return Cat(low[:_DSP_BITS], high + low[_DSP_BITS:])
 
 
 def _shift_right(m: Module, value: Value, amount: Value, low: int, high: int) -> tuple[Value, Value]:
