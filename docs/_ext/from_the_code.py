@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from amaranth.lib.wiring import In, Member
@@ -13,6 +15,7 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 
+from tests.vta_hw.rtl.formal.cases import CASES
 from vta.cli.root import root
 from vta_hw.rtl.scratchpad import Geometry
 from vta_hw.rtl.top import Top
@@ -25,17 +28,20 @@ from vta_hw.spec.registers import REGISTERS, PointerWidth, Status
 ROOT = Path(__file__).parent.parent.parent
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence[int]) -> nodes.table:
-    """A table of plain text, whose first column is set as code."""
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence[int], *, code: bool = True
+) -> nodes.table:
+    """A table of plain text; its first column is set as code, unless it is none."""
+
+    def name(cell: str) -> nodes.Node:
+        return nodes.literal(text=cell) if code else nodes.Text(cell)
 
     def row(cells: Sequence[nodes.Node]) -> nodes.row:
         return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
 
     group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in widths), cols=len(widths))
     group += nodes.thead("", row([nodes.Text(head) for head in heads]))
-    group += nodes.tbody(
-        "", *(row([nodes.literal(text=cells[0]), *(nodes.Text(cell) for cell in cells[1:])]) for cells in rows)
-    )
+    group += nodes.tbody("", *(row([name(cells[0]), *(nodes.Text(cell) for cell in cells[1:])]) for cells in rows))
     return nodes.table("", group)
 
 
@@ -131,6 +137,25 @@ class DocstringTable(Directive):
         return container.children
 
 
+class ProofTable(Directive):
+    """``{proofs}``: what is proved of each block, to which depth, and the planted bug that each proof must find.
+
+    Blocks of which the same is proved share a table.
+    """
+
+    def run(self) -> list[nodes.Node]:
+        tables: list[nodes.Node] = []
+        for planted, group in groupby(CASES, key=lambda case: case.planted):
+            first, *others = group
+            title = "; ".join(case.name for case in (first, *others))
+            depth = f"{first.depth} cycles from reset" + (", and by induction for ever" if first.inductive else "")
+            rows = [(claim, inspect.getdoc(bug) or "") for claim, bug in planted.items()]
+            proofs = table(["property", "planted bug"], rows, [50, 50], code=False)
+            proofs.insert(0, nodes.title(text=f"{title}: {depth}"))
+            tables.append(proofs)
+        return tables
+
+
 class PortTable(Directive):
     """``{ports}``: the signals of the top level on the preset `sim`, a row for each channel."""
 
@@ -201,6 +226,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("status-bits", StatusTable)
     app.add_directive("modules", ModuleTable)
     app.add_directive("docstring-table", DocstringTable)
+    app.add_directive("proofs", ProofTable)
     app.add_directive("ports", PortTable)
     app.add_directive("scratchpads", ScratchpadTable)
     app.add_directive("command-help", CommandHelp)

@@ -74,7 +74,7 @@ class Case:
     proof: of a component that `component` makes, by bounded model checking for `depth` cycles from reset; `inductive`
         claims are proved for any number of cycles, by induction.
     planted: the claims, each with a function that spoils the component so that the claim does not hold; it adds to the
-        module that `elaborate` has returned.
+        module that `elaborate` has returned, and its docstring says what the spoilt component does.
     """
 
     name: str

@@ -271,16 +271,19 @@ def _has_length(m: Module, stream: Any, number: Value, length: Value) -> Value:
 
 
 def _is_unfair(turns: RoundRobin, m: Module) -> None:
+    """Prefer the lowest number."""
     for number in reversed(range(3)):
         with m.If(turns.requests[number]):
             m.d.comb += turns.grant.eq(number)
 
 
 def _is_blind(turns: RoundRobin, m: Module) -> None:
+    """Grant number 0, whoever requests."""
     m.d.comb += turns.grant.eq(0)
 
 
 def _miscounts(outstanding: Outstanding, m: Module) -> None:
+    """Be empty in a cycle in which one begins and one ends."""
     with m.If(outstanding.begin & outstanding.end):
         m.d.comb += outstanding.empty.eq(1)
 
@@ -290,9 +293,8 @@ def _is_never_full(outstanding: Outstanding, m: Module) -> None:
 
 
 def _waits_for_ready(name: str) -> Bug:
-    """Make VALID wait for READY, as the memory engine of the Chisel VTA does (VTA spec 6.3)."""
-
     def bug(engine: MemoryEngine, m: Module) -> None:
+        """Let VALID wait for READY, as the memory engine of the Chisel VTA does (VTA spec 6.3)."""
         stream = getattr(engine.axi, name)
         m.d.comb += stream.valid.eq(getattr(m.submodules, name).o.valid & stream.ready)
 
@@ -301,6 +303,7 @@ def _waits_for_ready(name: str) -> Bug:
 
 def _withdraws(name: str) -> Bug:
     def bug(engine: MemoryEngine, m: Module) -> None:
+        """Lower VALID for a cycle behind each cycle without READY."""
         stream = getattr(engine.axi, name)
         refused = past(m, stream.valid & ~stream.ready)
         m.d.comb += stream.valid.eq(getattr(m.submodules, name).o.valid & ~refused)
@@ -310,6 +313,7 @@ def _withdraws(name: str) -> Bug:
 
 def _changes(name: str) -> Bug:
     def bug(engine: MemoryEngine, m: Module) -> None:
+        """Replace the payload by zero while it waits."""
         stream = getattr(engine.axi, name)
         with m.If(past(m, stream.valid & ~stream.ready)):
             m.d.comb += stream.payload.eq(0)
@@ -318,57 +322,70 @@ def _changes(name: str) -> Bug:
 
 
 def _mixes_readers(engine: MemoryEngine, m: Module) -> None:
+    """Send all bursts with the ARID of the load unit."""
     m.d.comb += engine.axi.ar.payload.id.eq(Client.LOAD)
 
 
 def _forgets_a_reader(engine: MemoryEngine, m: Module) -> None:
+    """Never accept a burst of the load unit."""
     m.d.comb += engine.load.burst.ready.eq(0)
 
 
 def _prefers_fetch(engine: MemoryEngine, m: Module) -> None:
+    """Prefer fetch to the others."""
     plant(m.submodules.turns, _is_unfair)
 
 
 def _tells_everybody(engine: MemoryEngine, m: Module) -> None:
+    """Give the load unit the beats of all readers."""
     m.d.sync += engine.load.beat.valid.eq(engine.axi.r.valid)
 
 
 def _refuses_beats(engine: MemoryEngine, m: Module) -> None:
+    """Lower RREADY behind a beat of fetch."""
     m.d.comb += engine.axi.r.ready.eq(~engine.fetch.beat.valid)
 
 
 def _asks_without_limit(engine: MemoryEngine, m: Module) -> None:
+    """Never count the bursts of the load unit as too many."""
     plant(m.submodules.load_bursts, _is_never_full)
 
 
 def _forgets_a_reader_in_idle(engine: MemoryEngine, m: Module) -> None:
+    """Be idle whatever the compute unit awaits."""
     m.d.comb += engine.idle.eq(m.submodules.fetch_bursts.empty & m.submodules.load_bursts.empty)
 
 
 def _takes_bursts_without_limit(engine: MemoryEngine, m: Module) -> None:
+    """Accept bursts beyond the limit."""
     m.d.comb += engine.store.burst.ready.eq(m.submodules.aw.i.ready)
 
 
 def _takes_beats_without_limit(engine: MemoryEngine, m: Module) -> None:
+    """Accept beats beyond the limit."""
     m.d.comb += engine.store.beat.ready.eq(m.submodules.w.i.ready)
 
 
 def _forgets_beats_in_idle(engine: MemoryEngine, m: Module) -> None:
+    """Be idle whatever beats await their response."""
     offers = engine.store.burst.valid | engine.store.beat.valid
     m.d.comb += engine.idle.eq(~offers & m.submodules.store_bursts.empty)
 
 
 def _repeats_a_beat(engine: MemoryEngine, m: Module) -> None:
+    """Send a beat again in the cycle behind that of a burst."""
     w = m.submodules.w
     m.d.comb += w.o.ready.eq(engine.axi.w.ready & ~past(m, handshake(engine.store.burst)))
 
 
 def _ends_bursts_early(engine: MemoryEngine, m: Module) -> None:
+    """Raise WLAST with every beat that follows another."""
     with m.If(past(m, engine.axi.w.valid)):
         m.d.comb += engine.axi.w.payload.last.eq(1)
 
 
 def _loses_a_response(engine: MemoryEngine, m: Module) -> None:
+    """Lose a response that follows another at once."""
     with m.If(engine.store.response.valid):
         m.d.sync += engine.store.response.valid.eq(0)
 

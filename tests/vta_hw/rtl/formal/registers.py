@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, Final
 
 from amaranth.hdl import Cat, Elaboratable, Module, Mux
@@ -69,6 +70,7 @@ class RegisterProof(Proof):
 def _in_port(change: Callable[[Any, Module], None]) -> Bug:
     """Plant a bug behind the registers, in the component that speaks AXI4-Lite."""
 
+    @wraps(change)
     def bug(registers: ControlRegisters, m: Module) -> None:
         plant(m.submodules.port, lambda port, within: change(port.axi, within))
 
@@ -77,6 +79,7 @@ def _in_port(change: Callable[[Any, Module], None]) -> Bug:
 
 def _withdraws(name: str) -> Bug:
     def change(axi: Any, m: Module) -> None:
+        """Lower VALID in the first cycle without READY."""
         stream = getattr(axi, name)
         with m.If(stream.valid & ~stream.ready):
             m.d.sync += stream.valid.eq(0)
@@ -85,35 +88,42 @@ def _withdraws(name: str) -> Bug:
 
 
 def _b_changes(axi: Any, m: Module) -> None:
+    """Change BRESP while it waits."""
     with m.If(axi.b.valid):
         m.d.sync += axi.b.payload.eq(axi.b.payload + 1)
 
 
 def _r_changes(axi: Any, m: Module) -> None:
+    """Count RDATA up while it waits."""
     with m.If(axi.r.valid):
         m.d.sync += axi.r.payload.data.eq(axi.r.payload.data + 1)
 
 
 def _loses_a_write(axi: Any, m: Module) -> None:
+    """Lose the response to a write while a read waits."""
     with m.If(axi.r.valid & ~axi.b.valid):
         m.d.sync += axi.b.valid.eq(0)
 
 
 def _answers_a_write_twice(axi: Any, m: Module) -> None:
+    """Answer a write twice."""
     with m.If(handshake(axi.b) & ~past(m, handshake(axi.b))):
         m.d.sync += axi.b.valid.eq(1)
 
 
 def _loses_a_read(axi: Any, m: Module) -> None:
+    """Lose a read while a write waits for BREADY."""
     with m.If(handshake(axi.ar) & axi.b.valid):
         m.d.sync += axi.r.valid.eq(0)
 
 
 def _wants_the_address_first(axi: Any, m: Module) -> None:
+    """Take the data of a write only behind its address."""
     m.d.comb += axi.w.ready.eq(past(m, handshake(axi.aw)))
 
 
 def _reports_an_error(axi: Any, m: Module) -> None:
+    """Answer a read with SLVERR while a write waits for BREADY."""
     with m.If(axi.b.valid):
         m.d.sync += axi.r.payload.resp.eq(Response.SLVERR)
 

@@ -100,59 +100,71 @@ def _waits(splitter: BurstSplitter) -> Value:
 
 
 def _is_askew(splitter: BurstSplitter, m: Module) -> None:
+    """Begin a byte behind the bus word."""
     with m.If(handshake(splitter.i)):
         m.d.sync += splitter.o.payload.burst.addr.eq(splitter.i.payload.addr | 1)
 
 
 def _is_long(splitter: BurstSplitter, m: Module) -> None:
+    """Make a first burst of 17 beats."""
     with m.If(handshake(splitter.i)):
         m.d.sync += splitter.o.payload.burst.len.eq(MAX_BURST_BEATS)
 
 
 def _ignores_windows(splitter: BurstSplitter, m: Module) -> None:
+    """Make a first burst of 16 beats wherever it begins."""
     with m.If(handshake(splitter.i)):
         m.d.sync += splitter.o.payload.burst.len.eq(MAX_BURST_BEATS - 1)
 
 
 def _is_short(splitter: BurstSplitter, m: Module) -> None:
+    """Make bursts of one beat behind the first."""
     with m.If(_next(splitter)):
         m.d.sync += splitter.o.payload.burst.len.eq(0)
 
 
 def _stays(splitter: BurstSplitter, m: Module) -> None:
+    """Keep the address from burst to burst."""
     burst = splitter.o.payload.burst
     with m.If(_next(splitter)):
         m.d.sync += burst.addr.eq(burst.addr)
 
 
 def _does_not_end(splitter: BurstSplitter, m: Module) -> None:
+    """Never mark the last burst."""
     m.d.sync += splitter.o.payload.last.eq(0)
 
 
 def _drops_a_burst(splitter: BurstSplitter, m: Module) -> None:
+    """Skip a burst behind one that was taken."""
     with m.If(_next(splitter)):
         m.d.sync += splitter.o.valid.eq(0)
 
 
 def _accepts_late(splitter: BurstSplitter, m: Module) -> None:
+    """Accept a run only once the last burst of the one before is gone."""
     m.d.comb += splitter.i.ready.eq(~splitter.o.valid & splitter.o.payload.last & ~splitter.halt)
 
 
 def _accepts_in_halt(splitter: BurstSplitter, m: Module) -> None:
+    """Accept a run during halt."""
     m.d.comb += splitter.i.ready.eq(~splitter.o.valid & splitter.o.payload.last)
 
 
 def _goes_on_in_halt(splitter: BurstSplitter, m: Module) -> None:
+    """Make the next burst during halt."""
     with m.If(splitter.halt):
         m.d.sync += splitter.o.valid.eq(splitter.o.valid | ~splitter.o.payload.last)
 
 
 def _withdraws(splitter: BurstSplitter, m: Module) -> None:
+    """Drop a burst that waits."""
     with m.If(_waits(splitter)):
         m.d.sync += splitter.o.valid.eq(0)
 
 
 def _changes(splitter: BurstSplitter, m: Module) -> None:
+    """Cut a burst that waits to one beat."""
     with m.If(_waits(splitter)):
         m.d.sync += splitter.o.payload.burst.len.eq(0)
 

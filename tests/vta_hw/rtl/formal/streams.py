@@ -72,43 +72,53 @@ def _of_buffered_queue(queue: SyncFIFOBuffered) -> BufferProof:
 
 
 def _accepts_always(buffer: SkidBuffer, m: Module) -> None:
+    """Accept what there is no room for."""
     m.d.comb += buffer.i.ready.eq(1)
 
 
 def _accepts_one(buffer: SkidBuffer, m: Module) -> None:
+    """Accept one payload, but no second."""
     m.d.comb += buffer.i.ready.eq(~buffer.o.valid)
 
 
 def _withdraws(buffer: SkidBuffer, m: Module) -> None:
+    """Drop a payload that waits."""
     with m.If(buffer.o.valid & ~buffer.o.ready):
         m.d.sync += buffer.o.valid.eq(0)
 
 
 def _overtakes(buffer: SkidBuffer, m: Module) -> None:
+    """Put the newest payload before the one that waits."""
     m.d.sync += buffer.o.payload.eq(buffer.i.payload)
 
 
 def _queue_accepts_always(queue: Any, m: Module) -> None:
+    """Accept what there is no room for."""
     m.d.comb += queue.w_rdy.eq(1)
 
 
 def _queue_accepts_fewer(queue: Any, m: Module) -> None:
+    """Have room for one payload less."""
     m.d.comb += queue.w_rdy.eq(queue.level < DEPTH - 1)
 
 
 def _queue_keeps_the_last(queue: Any, m: Module) -> None:
+    """Keep the last payload back."""
     m.d.comb += queue.r_rdy.eq(queue.level > 1)
 
 
 def _queue_withdraws(queue: Any, m: Module) -> None:
+    """Offer nothing in a cycle in which something is accepted."""
     m.d.comb += queue.r_rdy.eq((queue.level != 0) & ~queue.w_en)
 
 
 def _queue_passes_through(queue: Any, m: Module) -> None:
+    """Offer what is at the input."""
     m.d.comb += queue.r_data.eq(queue.w_data)
 
 
 def _buffered_queue_withdraws(queue: Any, m: Module) -> None:
+    """Offer a payload for one cycle only."""
     with m.If(~queue.r_en):
         m.d.sync += queue.r_rdy.eq(0)
 

@@ -6,10 +6,8 @@ from typing import Final
 
 import pytest
 
-from tests.vta_hw.rtl.formal import memory_engine, registers, splitter, streams, tokens
+from tests.vta_hw.rtl.formal.cases import CASES
 from tests.vta_hw.rtl.formal.harness import Case, Verdict, check, plant
-
-CASES: Final = (*tokens.CASES, *streams.CASES, *splitter.CASES, *memory_engine.CASES, *registers.CASES)
 
 PLANTED: Final = [(case, claim) for case in CASES for claim in case.planted]
 

@@ -53,19 +53,23 @@ class TokenProof(Proof):
 
 
 def _loses_one(queue: TokenQueue, m: Module) -> None:
+    """Lose the token that is given in the cycle in which another is taken."""
     with m.If(queue.push.give & queue.pop.take):
         m.d.sync += queue.count.eq(queue.count - 1)
 
 
 def _forgets_the_last(queue: TokenQueue, m: Module) -> None:
+    """Do not count the last token."""
     m.d.comb += queue.pop.available.eq(queue.count > 1)
 
 
 def _has_no_room(queue: TokenQueue, m: Module) -> None:
+    """Have room for one token less than there is."""
     m.d.comb += queue.push.room.eq(queue.count < LIMIT - MAX_IN_FLIGHT)
 
 
 def _has_room_too_long(queue: TokenQueue, m: Module) -> None:
+    """Have room for four instructions in flight, not for sixteen."""
     m.d.comb += queue.push.room.eq(queue.count <= LIMIT - 4)
 
 
