@@ -76,7 +76,7 @@ $(VENV)/.check: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.demo $(VENV)/.test
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
-	$(PIP) --editable ".[bench]"
+	$(PIP) --editable ".[bench,fpga]"
 	@touch $@ $(VENV)/.demo
 
 # The checks are Python 2 as well, so that an old interpreter can say that it is old.

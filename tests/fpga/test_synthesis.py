@@ -3,60 +3,56 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import pytest
-from amaranth.hdl import Elaboratable, Module, signed
-from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
 
 from fpga import synthesis
 from fpga.report import PARTS, Part, ReportError
 from fpga.synthesis import ToolFailed, ToolMissing, synthesise, synthesise_block, yosys_version
+from vta_hw.rtl.gemm import GemmArray
+from vta_hw.rtl.requant import Requant
+from vta_hw.rtl.scratchpad import Geometry, Scratchpad
 from vta_hw.spec.config import VTAConfig, preset
 
 ECP5 = PARTS["ecp5-85f"]
 ZYNQ = PARTS["zynq-7020"]
 
 
-class Scaled(wiring.Component):
-    """A memory of 512 words of 32 bits, of which one is read and its low half multiplied in every cycle."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            {
-                "write_addr": In(9),
-                "write_data": In(32),
-                "write_en": In(1),
-                "addr": In(9),
-                "factor": In(signed(16)),
-                "o": Out(signed(32)),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Elaboratable:
-        m = Module()
-        m.submodules.memory = memory = Memory(shape=32, depth=512, init=[])
-        write, read = memory.write_port(), memory.read_port()
-        m.d.comb += [
-            write.addr.eq(self.write_addr),
-            write.data.eq(self.write_data),
-            write.en.eq(self.write_en),
-            read.addr.eq(self.addr),
-        ]
-        m.d.sync += self.o.eq(read.data[:16].as_signed() * self.factor)
-        return m
+# 2 input and 2 output channels: 4 products, 2 lanes.
+SMALL = VTAConfig(
+    log_block_in=1, log_block_out=1, log_inp_buff_size=8, log_wgt_buff_size=9, log_acc_buff_size=10, log_uop_buff_size=8
+)
 
 
-@pytest.mark.parametrize("part", [ECP5, ZYNQ], ids=lambda part: part.name)
-def test_memories_become_block_ram_and_products_dsps(part: Part) -> None:
-    taken = synthesise_block(Scaled(), part)
-    assert taken.part is part
-    assert (taken.dsps, taken.brams) == (1, 1)
-    # Those of the product; the words as registers would be 16,384.
-    assert taken.ffs <= 64
+@pytest.mark.parametrize(("part", "brams"), [(ECP5, 4 * 2), (ZYNQ, 2 * 2)], ids=["ecp5", "xc7"])
+def test_scratchpads_become_block_ram(part: Part, brams: int) -> None:
+    # 512 elements of 128 bits that are written in halves, for two readers, each with a copy.
+    geometry = Geometry(elem_bits=128, depth=512, banks=1, granules=2)
+    taken = synthesise_block(Scratchpad(geometry, readers=2, transparent=True), part)
+    assert (taken.brams, taken.dsps) == (brams, 0)
+    # What was written in the cycle of the read, and little more: the memory itself has 65,536 bits.
+    assert taken.ffs < 2 * (128 + 16)
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "dsps"),
+    [
+        (ECP5, {"multiplier": "dsp"}, 4),
+        (ECP5, {"multiplier": "dsp", "max_dsp": 2}, 2),
+        (ZYNQ, {"multiplier": "packed"}, 2),
+        (ZYNQ, {"multiplier": "lut"}, 0),
+    ],
+)
+def test_products_take_the_dsps_they_are_given(part: Part, options: dict[str, Any], dsps: int) -> None:
+    assert synthesise_block(GemmArray(replace(SMALL, **options)), part).dsps == dsps
+
+
+def test_requantisation_takes_two_dsp48_for_each_lane() -> None:
+    assert synthesise_block(Requant(SMALL), ZYNQ).dsps == 2 * 2
 
 
 class Yosys:

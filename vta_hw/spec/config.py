@@ -445,6 +445,11 @@ _ULX3S: Final = VTAConfig(
     log_acc_buff_size=16,
 )
 
+# BLOCK 16 in a Zynq-7020 and in an ECP5-85F, as bench/area.py measures: the accumulators and the weights of the default
+# are of 64 block RAMs of 36 Kb each, and the ALU's multiplications take 48 DSP blocks besides those of the array.
+_ZYNQ_7020: Final = VTAConfig(target="zynq-7020", log_wgt_buff_size=17, multiplier=Multiplier.PACKED.value)
+_ECP5_85F: Final = VTAConfig(target="ecp5-85f", log_wgt_buff_size=17, log_acc_buff_size=16, max_dsp=96)
+
 # 64 micro-ops, 64 input, 32 weight and 64 accumulator tiles of 4 channels: room for two 3x3 kernels, and for
 # double buffering; everything simulates in milliseconds, and index fields fall into other words than by default.
 _TINY: Final = VTAConfig(
@@ -467,6 +472,8 @@ PRESETS: Final[Mapping[str, VTAConfig]] = MappingProxyType(
         "de10nano": _target("de10nano"),
         "intelfocl": _target("intelfocl"),
         "ulx3s": _ULX3S,
+        "zynq-7020": _ZYNQ_7020,
+        "ecp5-85f": _ECP5_85F,
         "tiny": _TINY,
     }
 )

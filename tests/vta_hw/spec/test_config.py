@@ -333,7 +333,7 @@ def test_files(tmp_path: Path) -> None:
 def test_presets() -> None:
     assert resolve("pynq") == preset("pynq") == PRESETS["pynq"]
     assert all(config.target == name for name, config in PRESETS.items())
-    names = "sim, tsim, pynq, ultra96, zcu104, de10nano, intelfocl, ulx3s, tiny"
+    names = "sim, tsim, pynq, ultra96, zcu104, de10nano, intelfocl, ulx3s, zynq-7020, ecp5-85f, tiny"
     with refusal(f"preset must be one of {names}, not 'vu9p'"):
         preset("vu9p")
     with refusal(f"configuration must be a file or one of {names}, not 'vu9p'"):
