@@ -72,6 +72,7 @@ class Decoder(wiring.Component):
         opcodes, alu_ops = codes_of(Opcode, self._config.isa), codes_of(AluOp, self._config.isa)
         known_load = [code for code in codes_of(MemoryType, self._config.isa) if _is_of_compute(code)]
         moves_data = (header.opcode == Opcode.LOAD) & (memory.x_size != 0)
+        has_rows = (memory.y_size != 0) | (memory.y_pad_0 != 0) | (memory.y_pad_1 != 0)
         loads = moves_data & _among(memory.memory_type, known_load)
         m.d.comb += [
             self.is_load.eq(loads),
@@ -83,7 +84,7 @@ class Decoder(wiring.Component):
         ]
         with m.If(~_among(header.opcode, opcodes)):
             m.d.comb += self.fault.status.eq(Status.UNKNOWN_OPCODE)
-        with m.Elif(moves_data & ~loads):
+        with m.Elif(moves_data & has_rows & ~loads):
             m.d.comb += self.fault.status.eq(Status.UNKNOWN_MEMORY_TYPE)
         with m.Elif((header.opcode == Opcode.ALU) & ~_among(alu.alu_opcode, alu_ops)):
             m.d.comb += self.fault.status.eq(Status.UNKNOWN_ALU_OPCODE)

@@ -26,7 +26,7 @@ MAX_BURSTS: Final = 16
 
 _OUT: Final = Const(MemoryType.OUT, 3)
 
-_IN_FLIGHT: Final = data.StructLayout({"index": 32, "push": 1, "nop": 1})
+_IN_FLIGHT: Final = data.StructLayout({"index": 32, "push": 1, "nop": 1, "unknown": 1})
 
 _SENT: Final = data.StructLayout({"ends_insn": 1, "outside": 1})
 
@@ -149,17 +149,17 @@ class BeatReader(wiring.Component):
 
 
 class Store(wiring.Component):
-    """Executes the instructions of the store queue in order: STOREs, whatever their memory type.
+    """Executes the instructions of the store queue in order: STOREs of OUT, and of nothing else.
 
     i: from the queue. An instruction begins when the token it waits for is there, which is taken in that cycle, and
         when there is room for the token it will give. It is complete when all of its bursts have been answered; one
-        without rows or elements is complete with those before it.
+        without rows or elements, or of another memory type, is complete with those before it.
     pop, push: tokens that compute gives and takes; the flags of the unit behind store, which does not exist, are
         ignored.
     base: byte address of DRAM element 0.
     read: of the OUT scratchpad.
     fault: OUT_INDEX for elements outside of OUT, whose index wraps, and WRITE_ERROR, both with the response to their
-        burst.
+        burst; UNKNOWN_MEMORY_TYPE when an instruction that would move data completes.
     halt: while high, no instruction begins and no burst is made; what was made is finished.
     bytes: of elements in the beat that is taken in this cycle.
     retired: an instruction completes in this cycle, in which it gives its token.
@@ -231,11 +231,13 @@ class Store(wiring.Component):
         begun = data.View(_IN_FLIGHT, in_flight.w_data)
         address = self.base + (units.scale(_OUT, insn.dram_base) << unit)
         step = units.scale(_OUT, insn.x_stride)
-        allowed, begin = Signal(), Signal()
+        allowed, begin, no_data = Signal(), Signal(), Signal()
         m.d.comb += [
+            no_data.eq((insn.x_size == 0) | (insn.y_size == 0)),
             allowed.eq((~insn.pop_prev | self.pop.available) & (~insn.push_prev | self.push.room)),
             self.waiting.eq(self.i.valid & ~allowed),
-            begun.nop.eq((insn.x_size == 0) | (insn.y_size == 0)),
+            begun.nop.eq(no_data | (insn.memory_type != _OUT)),
+            begun.unknown.eq(begun.nop & ~no_data),
             begun.push.eq(insn.push_prev),
             begun.index.eq(self.i.payload.index),
             # There are never more patterns than instructions in flight.
@@ -304,7 +306,9 @@ class Store(wiring.Component):
             self.push.give.eq(self.retired & insn.push),
             self.fault.index.eq(insn.index),
         ]
-        with m.If(answered):
+        with m.If(insn.nop):
+            m.d.comb += self.fault.status.eq(Mux(self.retired & insn.unknown, Status.UNKNOWN_MEMORY_TYPE, 0))
+        with m.Elif(answered):
             m.d.comb += self.fault.status.eq(
                 Mux(burst.outside, Status.OUT_INDEX, 0) | Mux(responses.r_data, Status.WRITE_ERROR, 0)
             )

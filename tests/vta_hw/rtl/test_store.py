@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,8 @@ CONFIGS = {
     "bus512-tile64": VTAConfig(log_bus_width=9, log_batch=1, log_block_out=5),
 }
 
+store = functools.partial(Store, memory_type=MemoryType.OUT)
+
 EVEN, ODD = list(CONFIGS)[::2], list(CONFIGS)[1::2]
 
 
@@ -67,12 +70,12 @@ class Burst:
 
 
 def bursts_of(config: VTAConfig, base: int, out: NDArray[np.uint8], insn: Store, number: int) -> list[Burst]:
-    """Return what a STORE writes, row by row, each cut at windows of MAX_BURST_BEATS words."""
+    """Return what a STORE of OUT writes, row by row, each cut at windows of MAX_BURST_BEATS words."""
     depth, size = out.shape
     word = config.bus_bits // 8
     window = MAX_BURST_BEATS * word
     bursts = []
-    for y in range(insn.y_size if insn.x_size else 0):
+    for y in range(insn.y_size if insn.x_size and insn.memory_type == MemoryType.OUT else 0):
         begin = base + (insn.dram_base + y * insn.x_stride) * size
         end = begin + insn.x_size * size
         for at in range(begin // window * window, end, window):
@@ -265,13 +268,17 @@ class Bench:
         self._check_completion()
 
     def expected_faults(self) -> list[tuple[int, int]]:
-        """Return status and index in the order of the bursts they belong to."""
+        """Return status and index in the order of the instructions and bursts they belong to."""
         faults = []
         for number, burst in enumerate(self.expected):
             status = Status.OUT_INDEX * burst.outside | Status.WRITE_ERROR * (number in self.errors)
             if status:
                 faults.append((int(status), 1000 + burst.insn))
-        return faults
+        for number, insn in enumerate(self.insns):
+            if insn.memory_type != MemoryType.OUT and insn.x_size and insn.y_size:
+                faults.append((int(Status.UNKNOWN_MEMORY_TYPE), 1000 + number))
+        # Of one instruction either bursts have faults, or its memory type is one.
+        return sorted(faults, key=lambda fault: fault[1])
 
     def _check_completion(self) -> None:
         """No instruction completes before the response to its last burst, and at most 16 are in flight."""
@@ -282,14 +289,14 @@ class Bench:
 
 
 def programs(config: VTAConfig, rng: random.Random) -> list[Store]:
-    """Return STOREs of all shapes, some outside of OUT, and NOPs."""
+    """Return STOREs of all shapes, some outside of OUT or of other memory types, and NOPs."""
     depth = config.depth(MemoryType.OUT)
     size = config.dram_elem_bytes(MemoryType.OUT)
     count = 24 if size <= config.bus_bits // 4 else 10
     most = max(2 * config.bus_bits // 8 // size, min(600 // size, 30), 2)
     return [
         Store(
-            memory_type=rng.randrange(6),
+            memory_type=MemoryType.OUT if rng.random() < 0.8 else rng.randrange(6),
             sram_base=rng.choice((rng.randrange(depth), rng.randrange(depth), depth - 1, 0xFFFF)),
             dram_base=rng.choice((0, 0, 0xFFFFFF00)) + rng.randrange(256),
             y_size=rng.choice((0, 1, 1, 2, 5)),
@@ -334,7 +341,7 @@ def test_full_speed(name: str) -> None:
     bench.check()
     # From the first beat to the last there is one in each cycle, except where NOPs have taken the cycles.
     cycles = [cycle for cycle, *_ in bench.beats]
-    nops = sum(insn.x_size == 0 or insn.y_size == 0 for insn in bench.insns)
+    nops = sum(not bursts_of(config, 0, bench.out, insn, 0) for insn in bench.insns)
     assert cycles[-1] - cycles[0] + 1 <= len(cycles) + nops
 
 
@@ -343,7 +350,7 @@ def test_exact_cycles_of_a_long_store(name: str) -> None:
     config = CONFIGS[name]
     size, word = config.dram_elem_bytes(MemoryType.OUT), config.bus_bits // 8
     elements = max(100 * word // size, 2)
-    insn = Store(memory_type=MemoryType.OUT, dram_base=3, x_size=elements, y_size=1, x_stride=elements)
+    insn = store(dram_base=3, x_size=elements, y_size=1, x_stride=elements)
     bench = Bench(config, [insn])
     bench.latency = (20, 20)
     bench.run()
@@ -365,7 +372,7 @@ def test_one_beat_in_each_cycle_across_short_rows(name: str) -> None:
     stride = max(word // size, 1) * 3
     beats = max(size // word, 1)
     insns = [
-        Store(dram_base=stride * number, sram_base=number, x_size=1, y_size=rows, x_stride=stride, push_prev=True)
+        store(dram_base=stride * number, sram_base=number, x_size=1, y_size=rows, x_stride=stride, push_prev=True)
         for number, rows in enumerate((1, 1, 1, 20 // beats + 1, 1, 1, 30 // beats + 1, 1, 1))
     ]
     bench = Bench(config, insns)
@@ -378,7 +385,7 @@ def test_one_beat_in_each_cycle_across_short_rows(name: str) -> None:
 
 @pytest.mark.parametrize("late", ["burst_stall", "beat_stall"])
 def test_bursts_and_beats_do_not_wait_for_each_other(late: str) -> None:
-    bench = Bench(VTAConfig(log_bus_width=9), [Store(x_size=1, y_size=40, x_stride=7)])
+    bench = Bench(VTAConfig(log_bus_width=9), [store(x_size=1, y_size=40, x_stride=7)])
     setattr(bench, late, 1.0)
     bench.run(60)
     assert len(bench.bursts) == (0 if late == "burst_stall" else MAX_BURSTS)
@@ -387,7 +394,7 @@ def test_bursts_and_beats_do_not_wait_for_each_other(late: str) -> None:
 
 
 def test_token_waits() -> None:
-    insns = [Store(pop_prev=True), Store(push_prev=True, x_size=1, y_size=1)]
+    insns = [store(pop_prev=True), store(push_prev=True, x_size=1, y_size=1)]
     bench = Bench(VTAConfig(), insns)
     bench.token_wait = 1.0
     bench.run(20)
@@ -397,11 +404,11 @@ def test_token_waits() -> None:
 
 def test_nops_complete_in_order() -> None:
     insns = [
-        Store(x_size=4, y_size=1),
-        Store(push_prev=True),
-        Store(y_size=3),
-        Store(x_size=2, y_size=1),
-        Store(x_size=1),
+        store(x_size=4, y_size=1),
+        store(push_prev=True),
+        store(y_size=3),
+        store(x_size=2, y_size=1),
+        store(x_size=1),
     ]
     bench = Bench(VTAConfig(), insns)
     bench.late = {0: 40}
@@ -414,8 +421,20 @@ def test_nops_complete_in_order() -> None:
     assert bench.retired == [first, first + 1, first + 2, first + 3, first + 4]
 
 
+@pytest.mark.parametrize("memory_type", [code for code in range(8) if code != MemoryType.OUT])
+def test_other_memory_types_are_faults_and_move_tokens_alone(memory_type: int) -> None:
+    other = functools.partial(Store, memory_type=memory_type, dram_base=9, push_prev=True)
+    insns = [store(x_size=4, y_size=1), other(x_size=3, y_size=2, x_stride=5), other(x_size=3), other(y_size=3)]
+    bench = Bench(VTAConfig(isa="extended"), insns)
+    bench.late = {0: 40}
+    bench.run()
+    bench.check()
+    assert bench.faults == [(Status.UNKNOWN_MEMORY_TYPE, 1001)]
+    assert bench.retired == [bench.responses[0] + 1 + number for number in range(4)]
+
+
 def test_at_most_sixteen_in_flight() -> None:
-    bench = Bench(VTAConfig(), [Store(x_size=1, y_size=1)] + [Store()] * 40)
+    bench = Bench(VTAConfig(), [store(x_size=1, y_size=1)] + [store()] * 40)
     bench.latency = (50, 50)
     bench.run(50)
     assert len(bench.begun) == 16
@@ -423,8 +442,8 @@ def test_at_most_sixteen_in_flight() -> None:
 
 
 def test_halt_finishes_what_was_made() -> None:
-    rows = Store(x_size=1, y_size=90, x_stride=3)
-    bench = Bench(VTAConfig(), [rows, Store(), rows])
+    rows = store(x_size=1, y_size=90, x_stride=3)
+    bench = Bench(VTAConfig(), [rows, store(), rows])
     bench.burst_stall = bench.beat_stall = 0.3
     bench.latency = (1, 9)
     bench.halted = [range(20), range(50, 200), range(250, 360)]
