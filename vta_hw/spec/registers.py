@@ -69,7 +69,8 @@ class Status(IntFlag):
     """Sticky bits of the `status` register; a 1 written to a bit clears it.
 
     All but STORES_OUTSTANDING are faults: the first of them leaves its instruction's index in `fault_insn`. DEADLOCK
-    ends a launch that cannot go on: a token is missing, or every instruction is done and none was FINISH.
+    ends a launch that cannot go on: a token is missing, or every instruction is done and none was FINISH. It leaves all
+    ones there.
     """
 
     UNKNOWN_OPCODE = 1 << 0

@@ -22,6 +22,8 @@ CLOCK_PERIOD: Final = 1e-8
 """Seconds."""
 
 INSN_ALIGNMENT: Final = 16
+NO_INSN: Final = 0xFFFF_FFFF
+"""What `fault_insn` reads when the first fault was a deadlock, which belongs to no single instruction."""
 MAX_TOKENS: Final = (1 << TOKEN_BITS) - 1
 RESET_PATIENCE: Final = 100_000
 """Looks at the control register in which a soft reset must be over: every burst that was made has to be answered."""
@@ -112,10 +114,10 @@ class Driver:
         names = [register.name for register in self._registers.counters]
         queues = {name: f"tokens_{name}" for name in TOKEN_QUEUES}
         values = await self._port.read(ctx, [*names, "status", "fault_insn", *queues.values()])
-        status = Status(values["status"])
+        status, fault_insn = Status(values["status"]), values["fault_insn"]
         return Outcome(
             counters={name: values[name] for name in names},
             status=status,
-            fault_insn=values["fault_insn"] if status & FAULTS else None,
+            fault_insn=fault_insn if status & FAULTS and fault_insn != NO_INSN else None,
             tokens_left=Tokens(**{name: values[register] for name, register in queues.items()}),
         )

@@ -41,7 +41,7 @@ class RtlReport:
     """What the registers said after a launch.
 
     words: its instructions, uint64 [N][2]. counters: every counter of the register map, by name. status: what was found
-    wrong, and `fault_insn` the instruction that was the first to be at fault, None if none was.
+    wrong, and `fault_insn` the instruction that was the first to be at fault, None if none was or if all waited.
     """
 
     config: VTAConfig

@@ -1,0 +1,65 @@
+"""The random programs of the differential tests: three hundred, short enough for Amaranth's simulator."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+
+from tests.vta_sim.rtl.machines import MACHINES, Case
+from tests.vta_sim.spec_model import compare, layout
+from tests.vta_sim.spec_model.generate import RandomProgram, Size
+from vta_sim.timing import MemoryTiming
+
+PROGRAMS = dict.fromkeys(MACHINES, 22) | {"default": 14}
+"""How many for each machine; the default one is the largest and slowest."""
+
+QUEUE_DEPTHS = {"bus 512, batch 2": 4, "scratchpads of two elements": 2}
+"""Machines whose instruction queues are always full."""
+
+SIZE = Size(micro_ops=30, transfer_bytes=256)
+
+
+def random_cases() -> Iterator[Case]:
+    """All of them."""
+    for machine, count in PROGRAMS.items():
+        yield from (random_case(machine, number) for number in range(count))
+
+
+def random_case(machine: str, number: int) -> Case:
+    """One of the programs of a machine."""
+    seed = 1000 * list(MACHINES).index(machine) + number
+    rng = random.Random(seed)
+    program = compare.random_program(seed, config=MACHINES[machine], length=rng.choice([2, 5, 8]), size=SIZE)
+    return Case(
+        name=f"{machine}, seed {seed}",
+        config=MACHINES[machine],
+        dram=program.dram,
+        launches=_launches(rng, program),
+        insn_address=program.insn_address,
+        bases=program.bases,
+        tokens_before=program.tokens_before,
+        timing=_timing(rng, seed),
+        queue_depth=QUEUE_DEPTHS.get(machine, 512),
+        random=True,
+    )
+
+
+def _launches(rng: random.Random, program: RandomProgram) -> tuple[np.ndarray, ...]:
+    """The program, or two halves of it of which the first ends with another FINISH."""
+    if rng.random() < 0.75:
+        return (program.words,)
+    cut = rng.randrange(1, len(program.words))
+    finish = layout.to_words([layout.encode(program.config, layout.FINISH)])
+    return np.vstack([program.words[:cut], finish]), program.words[cut:]
+
+
+def _timing(rng: random.Random, seed: int) -> MemoryTiming:
+    return MemoryTiming(
+        latency=rng.choice([0, 0, 1, 2, 5, 17, 40, 100]),
+        outstanding=rng.choice([16, 16, 3, 1]),
+        stalls=rng.choice([0.0, 0.0, 0.2, 0.5]),
+        interleave=rng.random() < 0.5,
+        seed=seed,
+    )
