@@ -89,17 +89,17 @@ def test_scratchpads_and_statistics(path: Path) -> None:
         VTAConfig.from_json(stream.vta_config), memory=compare.toolkit_memory(stream.memory())
     )
     compare.write_words(simulator.memory, stream.free_address(), stream.insns)
-    report = simulator.launch(
-        stream.free_address(), len(stream.insns), tokens=compare.as_tokens(stream.tokens_before)
-    )
+    report = simulator.launch(stream.free_address(), len(stream.insns), tokens=compare.as_tokens(stream.tokens_before))
     assert list(compare.differences(machine, left, simulator, report)) == []
 
 
-def exec_arguments(stream: Stream, folder: Path) -> tuple[list[str], dict[Path, tuple[int, int]]]:
+def exec_arguments(
+    stream: Stream, folder: Path, engine: str = "functional"
+) -> tuple[list[str], dict[Path, tuple[int, int]]]:
     """Files and arguments for `vta exec`; the dumped files, with the pages that each holds."""
     (folder / "insns.bin").write_bytes(np.ascontiguousarray(stream.insns, "<u8").tobytes())
     (folder / "vta_config.json").write_text(json.dumps(stream.vta_config))
-    arguments = ["exec", "--engine", "functional", "--insns", str(folder / "insns.bin"), "--count"]
+    arguments = ["exec", "--engine", engine, "--insns", str(folder / "insns.bin"), "--count"]
     arguments += [str(len(stream.insns)), "--config", str(folder / "vta_config.json"), "--json"]
     arguments += ["--tokens", ",".join(map(str, stream.tokens_before))]
     dumps = {}
