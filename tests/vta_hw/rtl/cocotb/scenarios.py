@@ -113,6 +113,7 @@ async def deadlock(dut: Any) -> None:
     await bench.wait()
     await bench.write("status", Status.DEADLOCK | Status.READ_ERROR)
     assert await bench.read("status") == 0
+    assert not bench.monitor.violations
 
 
 @cocotb.test()

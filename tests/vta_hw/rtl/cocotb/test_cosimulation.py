@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.vta_hw.rtl.cocotb import build
-from tests.vta_hw.rtl.cocotb.cases import product_launch, write_cases
+from tests.vta_hw.rtl.cocotb.cases import product_launch, random_launches, write_cases
 from tests.vta_hw.rtl.cocotb.launches import Launch, Launches
 from tests.vta_hw.rtl.cocotb.recording import record
 from vta.api import compile_model, to_stored
@@ -50,8 +50,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Builder:
         if (name, simulator) not in done:
             runtime = next((other.folder for (_, same), other in done.items() if same == simulator), None)
             folder = tmp_path_factory.mktemp(f"{name}_{simulator}")
+            # Verilator has no unknown values.
+            change = build.with_unknown_collisions if simulator == "icarus" else None
             with pytest.MonkeyPatch.context() as patch:
-                done[name, simulator] = build.build(CONFIGS[name], simulator, folder, patch, runtime=runtime)
+                done[name, simulator] = build.build(
+                    CONFIGS[name], simulator, folder, patch, change=change, runtime=runtime
+                )
         return done[name, simulator]
 
     return get
@@ -94,10 +98,41 @@ def with_wrong_register(launch: Launch) -> Launch:
     return replace(launch, registers={**launch.registers, "gemm_uops": launch.registers["gemm_uops"] + 1})
 
 
-@pytest.mark.parametrize("damage", [with_wrong_byte, with_wrong_register])
-def test_a_wrong_expectation_is_noticed(damage: Callable[[Launch], Launch], built: Builder, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (with_wrong_byte, "launch 0: 1 bytes from 0x6003 must be"),
+        (with_wrong_register, "launch 0: gemm_uops must be 6, not 5"),
+    ],
+)
+def test_a_wrong_expectation_is_noticed(
+    damage: Callable[[Launch], Launch],
+    sentence: str,
+    built: Builder,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     simulation = built("tiny", "icarus")
     launches = product_launch(TINY)
     replace(launches, launches=tuple(map(damage, launches.launches))).save(tmp_path / "wrong.npz")
     with pytest.raises(SystemExit):
         simulation.run(["replay"], launches=tmp_path / "wrong.npz")
+    assert sentence in capfd.readouterr().out
+
+
+def without_new_words(emitted: str) -> str:
+    """The same, with memories that do not keep their promise of the new word."""
+    promise = "if (TRANSPARENT[reader]) begin"
+    assert emitted.count(promise) == 1
+    return build.with_unknown_collisions(emitted).replace(promise, "if (0) begin")
+
+
+def test_an_unknown_word_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    build.need("icarus")
+    simulation = build.build(TINY, "icarus", tmp_path, monkeypatch, change=without_new_words)
+    random_launches(TINY, range(1), 16, clear=False).save(tmp_path / "random.npz")
+    with pytest.raises(SystemExit):
+        simulation.run(["replay"], launches=tmp_path / "random.npz")
+    assert "non-0/1 values" in capfd.readouterr().out
