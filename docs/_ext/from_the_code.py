@@ -156,6 +156,17 @@ class ProofTable(Directive):
         return tables
 
 
+class ScenarioTable(Directive):
+    """``{scenarios}``: what a host does with the emitted Verilog in each simulator."""
+
+    def run(self) -> list[nodes.Node]:
+        module = ast.parse((ROOT / "tests/vta_hw/rtl/cocotb/scenarios.py").read_text(encoding="utf-8"))
+        tests = [node for node in module.body if isinstance(node, ast.AsyncFunctionDef) and node.decorator_list]
+        return [
+            table(["scenario", "contents"], [(test.name, ast.get_docstring(test) or "") for test in tests], [26, 74])
+        ]
+
+
 class PortTable(Directive):
     """``{ports}``: the signals of the top level on the preset `sim`, a row for each channel."""
 
@@ -227,6 +238,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("modules", ModuleTable)
     app.add_directive("docstring-table", DocstringTable)
     app.add_directive("proofs", ProofTable)
+    app.add_directive("scenarios", ScenarioTable)
     app.add_directive("ports", PortTable)
     app.add_directive("scratchpads", ScratchpadTable)
     app.add_directive("command-help", CommandHelp)
