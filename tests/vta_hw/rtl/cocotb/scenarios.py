@@ -209,6 +209,6 @@ async def register_port(dut: Any) -> None:
 
 @cocotb.test()
 async def replay(dut: Any) -> None:
-    """A file of launches, such as those of a session."""
+    """A file of launches, such as those of a run of the demo network."""
     launches = Launches.load(Path(str(cocotb.plusargs["launches"])))
     await run(await start(dut, launches), launches)
