@@ -31,6 +31,7 @@ def _word_layout(config: VTAConfig) -> data.StructLayout:
 class Prefetcher(wiring.Component):
     """Reads runs of bus words into a queue, as far ahead as the queue has room for the answers.
 
+    depth: words that the queue has room for; `PREFETCH` says how many, unless told otherwise.
     i, o: a run, and its words in order. The first burst is on `port` one cycle after its run was taken, a word in `o`
         two cycles after its beat.
     clear: forgets the words in the queue and what is left of the run; only in a cycle with `idle`.
@@ -38,9 +39,9 @@ class Prefetcher(wiring.Component):
     idle: no burst waits to be taken and no beat is awaited.
     """
 
-    def __init__(self, config: VTAConfig) -> None:
+    def __init__(self, config: VTAConfig, *, depth: int | None = None) -> None:
         self._config = config
-        self._depth = PREFETCH * INSN_BITS // max(config.bus_bits, INSN_BITS)
+        self._depth = PREFETCH * INSN_BITS // max(config.bus_bits, INSN_BITS) if depth is None else depth
         super().__init__(
             {
                 "i": In(stream.Signature(run_layout(config))),

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.vta_hw.rtl.formal import memory_engine, registers, splitter, streams, tokens
+from tests.vta_hw.rtl.formal import clients, memory_engine, registers, splitter, streams, tokens
 
-CASES: Final = (*tokens.CASES, *streams.CASES, *splitter.CASES, *memory_engine.CASES, *registers.CASES)
+CASES: Final = (*tokens.CASES, *streams.CASES, *splitter.CASES, *memory_engine.CASES, *clients.CASES, *registers.CASES)

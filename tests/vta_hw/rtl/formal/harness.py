@@ -145,6 +145,17 @@ def in_order(m: Module, *, pushed: Any, word: Any, offered: Any, popped: Any, ou
     return ~(offered & (pops == number)) | ((pushes > number) & (Value.cast(out) == kept))
 
 
+def has_length(m: Module, stream: Any, number: Value, length: Value) -> Value:
+    """Return whether burst `number` of a stream of beats has its last beat as beat `length`, both from 0."""
+    bursts = count(m, handshake(stream) & stream.payload.last)
+    beat = Signal(8)
+    with m.If(handshake(stream)):
+        m.d.sync += beat.eq(beat + 1)
+        with m.If(stream.payload.last):
+            m.d.sync += beat.eq(0)
+    return ~(stream.valid & (bursts == number)) | (stream.payload.last == (beat == length))
+
+
 def check(proof: Proof, depth: int, *, inductive: bool = False, claims: Collection[str] | None = None) -> Verdict:
     """Check the claims of a proof, all or some, in every run of `depth` cycles from reset.
 

@@ -13,6 +13,7 @@ from tests.vta_hw.rtl.formal.harness import (
     Proof,
     count,
     handshake,
+    has_length,
     in_order,
     is_stable,
     not_withdrawn,
@@ -254,20 +255,9 @@ class WriteProof(Proof):
         )
         self.claim(m, WRITES, addresses & beats & (aw.payload.id == 0))
         told = ~(store.burst.valid & (count(m, given) == number)) | (store.burst.payload.len == length)
-        m.d.comb += [Assume(told), Assume(_has_length(m, store.beat, number, length))]
+        m.d.comb += [Assume(told), Assume(has_length(m, store.beat, number, length))]
         tells = ~(aw.valid & (count(m, taken) == number)) | (aw.payload.len == length)
-        self.claim(m, WLAST, tells & _has_length(m, w, number, length))
-
-
-def _has_length(m: Module, stream: Any, number: Value, length: Value) -> Value:
-    """Return whether burst `number` has its last beat as beat `length`, from 0."""
-    bursts = count(m, handshake(stream) & stream.payload.last)
-    beat = Signal(8)
-    with m.If(handshake(stream)):
-        m.d.sync += beat.eq(beat + 1)
-        with m.If(stream.payload.last):
-            m.d.sync += beat.eq(0)
-    return ~(stream.valid & (bursts == number)) | (stream.payload.last == (beat == length))
+        self.claim(m, WLAST, tells & has_length(m, w, number, length))
 
 
 def _is_unfair(turns: RoundRobin, m: Module) -> None:
