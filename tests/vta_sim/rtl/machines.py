@@ -53,8 +53,8 @@ MACHINES: Mapping[str, VTAConfig] = {
         log_acc_buff_size=12,
         multiplier="lut",
     ),
-    "block 32 x 4, int16 and int8": replace(
-        TINY, log_inp_width=4, log_block_in=5, log_block_out=2, log_inp_buff_size=11, log_wgt_buff_size=11, max_dsp=20
+    "block 16 x 4, int16 and int8": replace(
+        TINY, log_inp_width=4, log_block_in=4, log_block_out=2, log_inp_buff_size=10, log_wgt_buff_size=11, max_dsp=20
     ),
     "int4, block 8 x 4, extended": replace(
         EXTENDED, log_inp_width=2, log_wgt_width=2, log_block_in=3, log_inp_buff_size=8, log_bus_width=7

@@ -10,6 +10,7 @@ import numpy as np
 from tests.vta_sim.rtl.machines import MACHINES, Case
 from tests.vta_sim.spec_model import compare, layout
 from tests.vta_sim.spec_model.generate import RandomProgram, Size
+from vta_hw.spec.config import VTAConfig
 from vta_sim.timing import MemoryTiming
 
 PROGRAMS = dict.fromkeys(MACHINES, 22) | {"default": 14}
@@ -30,18 +31,23 @@ def random_cases() -> Iterator[Case]:
 def random_case(machine: str, number: int) -> Case:
     """One of the programs of a machine."""
     seed = 1000 * list(MACHINES).index(machine) + number
+    return draw(machine, MACHINES[machine], seed, queue_depth=QUEUE_DEPTHS.get(machine, 512))
+
+
+def draw(machine: str, config: VTAConfig, seed: int, *, queue_depth: int) -> Case:
+    """The program of a seed, with a memory and a division into launches that follow from it, too."""
     rng = random.Random(seed)
-    program = compare.random_program(seed, config=MACHINES[machine], length=rng.choice([2, 5, 8]), size=SIZE)
+    program = compare.random_program(seed, config=config, length=rng.choice([2, 5, 8]), size=SIZE)
     return Case(
         name=f"{machine}, seed {seed}",
-        config=MACHINES[machine],
+        config=config,
         dram=program.dram,
         launches=_launches(rng, program),
         insn_address=program.insn_address,
         bases=program.bases,
         tokens_before=program.tokens_before,
         timing=_timing(rng, seed),
-        queue_depth=QUEUE_DEPTHS.get(machine, 512),
+        queue_depth=queue_depth,
         random=True,
     )
 

@@ -15,9 +15,8 @@ from vta_hw.spec.config import VTAConfig
 from vta_sim.timing import MemoryTiming
 
 SHORT_RECORDED = ("unit_", "tutorial_", "onera_")
-SHORT_SYNTHETIC = ("int16_block32x4", "int4_batch2", "tiny_buffers")
 
-SHORT = [pytest.param(path, id=path.stem) for path in SYNTHETIC if path.stem in SHORT_SYNTHETIC]
+SHORT = [pytest.param(path, id=path.stem) for path in SYNTHETIC if path.stem == "int4_batch2"]
 SHORT += [
     pytest.param(path, id=f"{path.parent.name}-{path.stem}")
     for path in RECORDED
