@@ -39,6 +39,9 @@ class MemorySide(Protocol):
     def prepare(self, launch: Launch) -> None:
         """Between launches: what the next one gets."""
 
+    def reset(self) -> None:
+        """Forget what is unanswered."""
+
     def step(self, wires: dict[str, int]) -> None:
         """A cycle has passed in which the wires were these."""
 
@@ -74,6 +77,10 @@ class ModelMemory:
         assert self._model.idle
         self._model = self._new_model(dict(launch.errors))
 
+    def reset(self) -> None:
+        self._model = self._new_model({})
+        self._drive(dict.fromkeys(ANSWERED, 0))
+
     def step(self, wires: dict[str, int]) -> None:
         answer = self._model.step(_shown(wires))
         values = {"arready": answer.ar_ready, "awready": answer.aw_ready, "wready": answer.w_ready}
@@ -82,6 +89,9 @@ class ModelMemory:
             values |= {f"r{part}": value for part, value in answer.r._asdict().items()}
         if answer.b is not None:
             values |= {f"b{part}": value for part, value in answer.b._asdict().items()}
+        self._drive(values)
+
+    def _drive(self, values: dict[str, int]) -> None:
         for name, value in values.items():
             if self._driven[name] != value:
                 self._driven[name] = value
@@ -125,6 +135,9 @@ class SlaveMemory:
         self._errors = tuple(launch.errors)
         for channel in self._channels:
             channel.set_pause_generator(self._pauses(self._rng.choice([0.0, 0.3, 0.7])))
+
+    def reset(self) -> None:
+        """The slave sees the reset itself."""
 
     def step(self, wires: dict[str, int]) -> None:
         pass
@@ -173,10 +186,15 @@ class Bench:
 
     async def start(self) -> None:
         """Clock and reset."""
+        Clock(self.dut.clk, PERIOD_NS, unit="ns").start()
+        cocotb.start_soon(self._watch())
+        await self.reset()
+
+    async def reset(self) -> None:
+        """Reset accelerator and memory port, whatever they do."""
         dut = self.dut
         dut.rst.value = 1
-        Clock(dut.clk, PERIOD_NS, unit="ns").start()
-        cocotb.start_soon(self._watch())
+        self.side.reset()
         await ClockCycles(dut.clk, 4)
         dut.rst.value = 0
         await ClockCycles(dut.clk, 2)

@@ -21,6 +21,9 @@ from tests.vta_hw.rtl.cocotb.launches import Launch, Launches
 from vta_hw.spec.registers import EXTENSION_ID, TOKEN_QUEUES, Access, Control, Status
 from vta_sim.memory import Memory
 
+DELAYS: Final = (1, 20, 60, 120, 200, 300)
+"""Cycles after which a launch is interrupted; it must take longer than that."""
+
 UNMAPPED: Final = (0x28, 0x3C, 0xFC, 0x100, 0x1000, 0xFFFC)
 
 
@@ -120,10 +123,10 @@ async def deadlock(dut: Any) -> None:
 async def soft_reset(dut: Any) -> None:
     """At any time of a launch: bursts are answered to their end, tokens go, and the next launch is right."""
     bench = await start(dut, case("random"))
-    interrupted = case("random").launches[0]
-    for delay in (0, 30, 100, 200, 400, 800):
-        await bench.launch(interrupted)
+    for delay in DELAYS:
+        await bench.launch(case("random").launches[0])
         await ClockCycles(dut.clk, delay)
+        assert await bench.read("control") == Control.LAUNCH
         await bench.write("control", Control.RESET)
         for _ in range(PATIENCE):
             if await bench.read("control") == 0:
@@ -131,6 +134,33 @@ async def soft_reset(dut: Any) -> None:
         bench.monitor.finish()
         assert [await bench.read(f"tokens_{name}") for name in TOKEN_QUEUES] == [0, 0, 0, 0]
         await run(bench, case("product"), mirror_of(bench.side.memory))
+
+
+@cocotb.test()
+async def hard_reset(dut: Any) -> None:
+    """At any time of a launch: the registers are as at first, and the next launch is right."""
+    bench = await start(dut, case("random"))
+    for delay in DELAYS:
+        await bench.launch(case("random").launches[0])
+        await ClockCycles(dut.clk, delay)
+        assert await bench.read("control") == Control.LAUNCH
+        await bench.reset()
+        assert await changed_registers(bench) == []
+        await run(bench, case("product"), mirror_of(bench.side.memory))
+
+
+async def changed_registers(bench: Bench) -> list[str]:
+    """The registers that read something else than after a reset."""
+    constants = {
+        "ext_id": EXTENSION_ID,
+        "ext_words": bench.registers.extension_words,
+        "program_digest": int(bench.config.program_digest[:8], 16),
+    }
+    return [
+        register.name
+        for register in bench.registers
+        if await bench.read(register.name) != constants.get(register.name, 0)
+    ]
 
 
 def mirror_of(memory: Memory) -> Memory:
@@ -177,13 +207,7 @@ async def register_port(dut: Any) -> None:
         host.read_if.r_channel,
     ):
         channel.set_pause_generator(rng.random() < 0.5 for _ in itertools.count())
-    constants = {
-        "ext_id": EXTENSION_ID,
-        "ext_words": bench.registers.extension_words,
-        "program_digest": int(bench.config.program_digest[:8], 16),
-    }
-    for register in bench.registers:
-        assert await bench.read(register.name) == constants.get(register.name, 0), register.name
+    assert await changed_registers(bench) == []
     widths = {"irq_enable": 1} | {f"tokens_{name}": 10 for name in TOKEN_QUEUES}
     wanted = {}
     for register in bench.registers:

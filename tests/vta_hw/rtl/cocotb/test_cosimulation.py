@@ -33,6 +33,7 @@ SCENARIOS = (
     "bus_errors_on_slave",
     "deadlock",
     "soft_reset",
+    "hard_reset",
     "interrupt",
     "register_port",
 )
