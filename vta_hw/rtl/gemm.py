@@ -48,7 +48,8 @@ class GemmArray(wiring.Component):
     `inp` is [batch][block_in], `wgt` [block_out][block_in], row-major, taken in every cycle with `en`; `dot` is
     [batch][block_out] int32 (sums wrap), `GEMM_LATENCY` cycles later. `VTAConfig.multiplier` chooses what products
     are built of; those beyond `max_dsp` DSP blocks are built of LUTs. Two products share a DSP as
-    ``(w1 * 2**k + w0) * x``: the field of the second product borrows from the first when it is negative.
+    ``(w1 * 2**k + w0) * x + 2**(k - 1)``: the constant, for which a DSP has an adder, keeps the lower field from being
+    negative and so from borrowing from the upper one.
     """
 
     def __init__(self, config: VTAConfig) -> None:
@@ -94,10 +95,9 @@ class GemmArray(wiring.Component):
             if k < in_dsps and len(operands) == 2:
                 low, high = operands
                 both = Signal(signed(2 * bits))
-                m.d.sync += both.eq(((high << bits) + low) * x)
-                low_product = both[:bits].as_signed()
-                products[0].append(low_product)
-                products[1].append(both[bits:].as_signed() + both[bits - 1])
+                m.d.sync += both.eq(((high << bits) + low) * x + (1 << bits - 1))
+                products[0].append(Cat(both[: bits - 1], ~both[bits - 1]).as_signed())
+                products[1].append(both[bits:].as_signed())
                 continue
             for terms, operand in zip(products, operands, strict=True):
                 product = Signal(signed(bits))
