@@ -29,7 +29,7 @@ AMOUNTS = (0, 1, 8, 15, 16, 17, 31, 32, 33, 2**31 - 1, -1, -7, -16, -17, -31, -3
 
 @dataclass
 class Script:
-    """A growing program of one machine, with its memory."""
+    """A growing program of one machine, with its memory; in several launches if what one leaves would be lost."""
 
     name: str
     machine: str
@@ -42,12 +42,18 @@ class Script:
         self.config: VTAConfig = MACHINES[self.machine]
         self.model = compare.model_config(self.config)
         self.noise = random.Random(self.name)
+        self.launches: list[list[int]] = []
         self.dram = Dram()
         self.dram.write(DATA_AT, np.frombuffer(self.noise.randbytes(DATA_BYTES), np.uint8))
 
     def add(self, opcode: int, **fields: int) -> None:
         """Append an instruction, with noise in its unused bits."""
         self.insns.append(layout.encode(self.model, opcode, self.noise, **fields))
+
+    def end_launch(self) -> None:
+        """Let everything be compared before the next instruction."""
+        self.launches.append([*self.insns, layout.encode(self.model, FINISH)])
+        self.insns = []
 
     def load(self, memory: int, **fields: int) -> None:
         self.add(LOAD, memory_type=memory, **{"x_size": 1, "y_size": 1} | fields)
@@ -70,12 +76,13 @@ class Script:
         self.dram.write(address, data.view(np.uint8))
 
     def case(self, *, queue_depth: int = 512) -> Case:
-        """The program as one launch, FINISH added."""
+        """The program, FINISH added."""
+        self.end_launch()
         return Case(
             name=f"{self.name} on {self.machine}",
             config=self.config,
             dram=self.dram,
-            launches=(layout.to_words([*self.insns, layout.encode(self.model, FINISH)]),),
+            launches=tuple(layout.to_words(insns) for insns in self.launches),
             insn_address=self.insn_address,
             bases={UOP: UOPS_AT, WGT: DATA_AT, INP: DATA_AT, ACC: DATA_AT, OUT: OUT_AT},
             tokens_before=self.tokens_before,
@@ -86,31 +93,37 @@ class Script:
 
 def loads(machine: str, memory: int) -> Case:
     """Windows of one memory type, with every field at its limits."""
-    script = Script(name=f"loads of {MEMORY_NAMES[memory]}", machine=machine, insn_address=INSN_AT + 0xFD0)
-    if memory == UOP:
-        script.dram.write(UOPS_AT, np.frombuffer(script.noise.randbytes(DATA_BYTES), np.uint8))
+    script = Script(name=f"loads of {MEMORY_NAMES[memory]}", machine=machine, insn_address=INSN_AT + 0xFF0)
+    address = UOPS_AT if memory == UOP else DATA_AT
+    script.dram.write(address, np.frombuffer(script.noise.randbytes(DATA_BYTES), np.uint8))
+
+    def load(**fields: int) -> None:
+        """In a launch of its own, since the windows overlap."""
+        script.load(memory, **fields)
+        script.end_launch()
+
     unit = script.model.element_bytes(memory)
     depth = script.model.depth(ACC if memory in OF_ACC else memory)
     page = 4096 // unit
-    script.load(memory, x_size=depth, dram_base=3)
-    script.load(memory, y_size=depth, x_stride=2, dram_base=page - 2)
-    script.load(memory, sram_base=depth - 1)
-    script.load(memory, dram_base=page - 2, x_size=5, sram_base=1)
-    script.load(memory, x_pad_0=15, x_pad_1=15, dram_base=7)
-    script.load(memory, y_pad_0=15, y_pad_1=15, dram_base=8, sram_base=1)
-    script.load(memory, y_size=2, x_stride=0xFFFF)
+    load(x_size=depth, dram_base=3)
+    load(y_size=depth, x_stride=2, dram_base=page - 2)
+    load(sram_base=depth - 1)
+    load(dram_base=page - 2, x_size=5, sram_base=1)
+    load(x_pad_0=15, x_pad_1=15, dram_base=7)
+    load(y_pad_0=15, y_pad_1=15, dram_base=8, sram_base=1)
+    script.dram.write(address + 0xFFFF * unit, np.frombuffer(script.noise.randbytes(unit), np.uint8))
+    load(y_size=2, x_stride=0xFFFF)
     pads = {"y_pad_0": 1, "y_pad_1": 2, "x_pad_0": 2, "x_pad_1": 1}
-    script.load(memory, y_size=0, x_size=2, x_stride=9, sram_base=4, **pads)
-    script.load(memory, y_size=2, x_size=2, x_stride=0, sram_base=depth - 25, dram_base=30, **pads)
+    load(y_size=0, x_size=2, x_stride=9, sram_base=4, **pads)
+    load(y_size=2, x_size=2, x_stride=0, sram_base=depth - 25, dram_base=30, **pads)
     for stride in (1, 3, 4):
-        script.load(memory, y_size=3, x_size=3, x_stride=stride, sram_base=depth - 9, dram_base=40 + stride)
-    script.load(memory, y_size=0, x_size=3)
-    script.load(memory, y_size=0, x_size=3, y_pad_1=1, sram_base=2)
-    script.load(memory, x_size=0, y_size=3, x_stride=1, sram_base=0xFFFF, dram_base=0xABCD_EF01, **pads)
+        load(y_size=3, x_size=3, x_stride=stride, sram_base=depth - 9, dram_base=40 + stride)
+    load(y_size=0, x_size=3)
+    load(y_size=0, x_size=3, y_pad_1=1, sram_base=2)
+    load(x_size=0, y_size=3, x_stride=1, sram_base=0xFFFF, dram_base=0xABCD_EF01, **pads)
     if script.config.address_bits == 64:
-        far = DATA_AT if memory != UOP else UOPS_AT
-        script.dram.write(far + 0xFFFF_FFFF * unit, np.frombuffer(script.noise.randbytes(unit), np.uint8))
-        script.load(memory, dram_base=0xFFFF_FFFF, sram_base=3)
+        script.dram.write(address + 0xFFFF_FFFF * unit, np.frombuffer(script.noise.randbytes(unit), np.uint8))
+        load(dram_base=0xFFFF_FFFF, sram_base=3)
     return script.case()
 
 
@@ -173,9 +186,12 @@ def nests(machine: str) -> Case:
         )
         for trips in nothing:
             script.step(opcode, **trips, **anything)
-        script.step(opcode, uop_bgn=uop_depth - 1, uop_end=uop_depth)
-        script.step(opcode, uop_bgn=3, uop_end=4)
-        script.step(opcode, uop_end=3, iter_out=2, iter_in=3, dst_factor_out=9, dst_factor_in=2, src_factor_in=1)
+        fields = {"alu_opcode": ADD} if opcode == ALU else {}
+        steps = [
+            {"uop_bgn": uop_depth - 1, "uop_end": uop_depth},
+            {"uop_bgn": 3, "uop_end": 4},
+            {"uop_end": 3, "iter_out": 2, "iter_in": 3, "dst_factor_out": 9, "dst_factor_in": 2, "src_factor_in": 1},
+        ]
         for loop in ("out", "in"):
             # Two trips from 0 to the last element; the other operands in turn.
             factors = {f"dst_factor_{loop}": last["dst"]}
@@ -184,12 +200,14 @@ def nests(machine: str) -> Case:
                 factors[f"src_factor_{loop}"] = src
             if opcode != ALU:
                 factors[f"wgt_factor_{loop}"] = last["wgt"]
-            script.step(opcode, **{f"iter_{loop}": 2}, **factors)
-            many = {f"iter_{loop}": 258}
+            steps.append({f"iter_{loop}": 2} | factors)
             if opcode == ALU:
-                script.step(ALU, alu_opcode=ADD, use_imm=1, imm=1, **many)
+                steps.append({f"iter_{loop}": 258, "use_imm": 1, "imm": 1})
             elif opcode == GEMM:
-                script.step(GEMM, **many)
+                steps.append({f"iter_{loop}": 258})
+        for step in steps:
+            script.step(opcode, **fields | step)
+            script.end_launch()
     return script.case()
 
 
@@ -200,7 +218,8 @@ def arithmetic(machine: str) -> Case:
     script.accumulators(tiles)
     script.dram.write(DATA_AT + 0x2000, np.full(0x400, 0x80, np.uint8))
     count = len(AMOUNTS)
-    script.uops([(30 + k, 5 + k, 0) for k in range(count)] + [(30 + k, 0, 0) for k in range(3)])
+    others = (30, 31, 32, 50, 55)
+    script.uops([(30 + k, 5 + k, 0) for k in range(count)] + [(dst, 0, 0) for dst in others])
     high = 0x2000
     script.load(INP, dram_base=high // script.model.element_bytes(INP))
     script.load(WGT, dram_base=high // script.model.element_bytes(WGT), push_next=1)
@@ -209,15 +228,20 @@ def arithmetic(machine: str) -> Case:
         # The same number in all places, to be shifted by each of the amounts.
         script.load(ACC, dram_base=number, y_size=count, x_stride=0, sram_base=30)
         script.step(ALU, alu_opcode=SHR, uop_end=count)
+        script.end_launch()
     for amount in AMOUNTS:
         if -0x8000 <= amount < 0x8000:
             script.load(ACC, x_size=5, sram_base=30)
             script.step(ALU, alu_opcode=SHR, iter_in=5, dst_factor_in=1, use_imm=1, imm=amount)
+            script.end_launch()
     for opcode in (ADD, MUL, layout.MIN, layout.MAX):
         script.load(ACC, x_size=count, sram_base=30)
         script.step(ALU, alu_opcode=opcode, uop_end=count)
-        script.step(ALU, alu_opcode=opcode, use_imm=1, imm=-0x8000, iter_in=3, dst_factor_in=1)
-        script.step(ALU, alu_opcode=opcode, use_imm=1, imm=0x7FFF, iter_in=3, dst_factor_in=1)
+        script.load(ACC, y_size=2, x_size=5, x_stride=0, sram_base=50)
+        for uop, imm in ((count + 3, -0x8000), (count + 4, 0x7FFF)):
+            trips = {"uop_bgn": uop, "uop_end": uop + 1, "iter_in": 5, "dst_factor_in": 1}
+            script.step(ALU, alu_opcode=opcode, use_imm=1, imm=imm, **trips)
+        script.end_launch()
     script.load(ACC, x_size=5, sram_base=30)
     script.step(GEMM, uop_bgn=count, uop_end=count + 3, iter_in=2, pop_prev=1)
     return script.case()
