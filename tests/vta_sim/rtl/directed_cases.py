@@ -77,7 +77,8 @@ class Script:
 
     def case(self, *, queue_depth: int = 512) -> Case:
         """The program, FINISH added."""
-        self.end_launch()
+        if self.insns:
+            self.end_launch()
         return Case(
             name=f"{self.name} on {self.machine}",
             config=self.config,
@@ -247,6 +248,39 @@ def arithmetic(machine: str) -> Case:
     return script.case()
 
 
+def requantisations(machine: str) -> Case:
+    """REQUANT of numbers of all sizes: halves, saturation, the ends of factor, shift, bias and zero point."""
+    script = Script(name="requantisations", machine=machine)
+    largest = 2**24 - 1
+    parameters = [
+        # bias, factor, shift, zero point, ReLU
+        (0, 1, 0, 0, 0),
+        (0, 1, 1, 0, 0),
+        (1, 3, 1, 9, 1),
+        (-1, 5, 2, -9, 1),
+        (0, 1 << 20, 21, 200, 1),
+        (0, 3 << 20, 22, -200, 1),
+        (2**31 - 1, largest, 32, 0, 0),
+        (-(2**31), largest, 47, 2**14 - 1, 0),
+        (7, largest, 63, -(2**14), 0),
+        (0, 0, 8, 100, 1),
+        (0, largest, 0, -1, 0),
+    ]
+    numbers = [0, 1, -1, 2, -2, 3, -3, 50, -50, 127, -129, 40_000, -40_000, 2**31 - 1, -(2**31)]
+    pairs = [number for bias, factor, shift, *_ in parameters for number in (bias, shift << 24 | factor)]
+    script.accumulators([*pairs, *numbers])
+    dst = len(pairs)
+    script.uops([(dst, 2 * number + number % 2, 0) for number in range(len(parameters))])
+    script.load(ACC, x_size=len(pairs))
+    for number, (*_, zero_point, relu) in enumerate(parameters):
+        script.load(ACC, dram_base=len(pairs), x_size=len(numbers), sram_base=dst)
+        imm = (zero_point & 0x7FFF) - (relu << 15)
+        trips = {"uop_bgn": number, "uop_end": number + 1, "iter_in": len(numbers), "dst_factor_in": 1}
+        script.step(ALU, alu_opcode=layout.REQUANT, imm=imm, **trips)
+        script.end_launch()
+    return script.case()
+
+
 def long_loops(machine: str) -> Case:
     """As many trips as there can be, which takes most of a minute with Amaranth's simulator."""
     script = Script(name="long_loops", machine=machine)
@@ -302,8 +336,8 @@ def finishes(machine: str) -> Case:
 
 
 _ON_MACHINES: Mapping[str, Sequence[Callable[[str], Case]]] = {
-    NARROW: (stores, nests),
-    WIDE: (stores, arithmetic),
+    NARROW: (stores, nests, requantisations),
+    WIDE: (stores, arithmetic, requantisations),
     "overlap": (nests, arithmetic),
     "tiny": (nests, arithmetic, long_loops, full_queue, many_tokens, finishes),
 }
