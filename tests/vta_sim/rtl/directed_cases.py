@@ -258,6 +258,7 @@ def requantisations(machine: str) -> Case:
         (0, 1, 1, 0, 0),
         (1, 3, 1, 9, 1),
         (-1, 5, 2, -9, 1),
+        (0, 1 << 20, 0, 0, 0),
         (0, 1 << 20, 21, 200, 1),
         (0, 3 << 20, 22, -200, 1),
         (2**31 - 1, largest, 32, 0, 0),
@@ -336,9 +337,9 @@ def finishes(machine: str) -> Case:
 
 
 _ON_MACHINES: Mapping[str, Sequence[Callable[[str], Case]]] = {
-    NARROW: (stores, nests, requantisations),
+    NARROW: (stores, nests, arithmetic, requantisations),
     WIDE: (stores, arithmetic, requantisations),
-    "overlap": (nests, arithmetic),
+    "overlap": (nests,),
     "tiny": (nests, arithmetic, long_loops, full_queue, many_tokens, finishes),
 }
 
