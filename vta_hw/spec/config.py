@@ -434,7 +434,7 @@ def _target(name: str) -> VTAConfig:
     return replace(_DEFAULT, target=name, log_bus_width=default_log_bus_width(name))
 
 
-# 84 of the 208 block RAMs and about 65 of the 156 multipliers of an ECP5-85F.
+# 133 of the 208 block RAMs and 88 of the 156 multipliers of an ECP5-85F, with room for a memory controller.
 _ULX3S: Final = VTAConfig(
     target="ulx3s",
     log_block_in=3,
