@@ -208,7 +208,9 @@ class ComputeUnit(wiring.Component):
     ) -> None:
         """Hand the head of the queue to the nest or to the loader."""
         header = data.View(view_layout(self._config, Format.HEADER), self.i.p.word)
-        tokens, room, free = Signal(), Signal(), Signal()
+        tokens = Signal()
+        room = Signal()
+        free = Signal()
         begin = Signal()
         plain_nest = nest.o.valid & ~nest.o.p.operation.requant
         m.d.comb += [

@@ -77,7 +77,8 @@ class Core(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        clear_units, clear_tokens = Signal(), Signal()
+        clear_units = Signal()
+        clear_tokens = Signal()
         fetch = self._fetch
         load, compute, store = LoadUnit(self._config), _make_compute(self._config), Store(self._config)
         for name, unit in {"fetch": fetch, "load": load, "compute": compute, "store": store}.items():
@@ -197,7 +198,8 @@ class Core(wiring.Component):
     ) -> None:
         """The course of a launch."""
         _, compute, store = units
-        running, finished = Signal(), Signal()
+        running = Signal()
+        finished = Signal()
         complete = Signal(32)
         quiet = Signal(range(QUIET_CYCLES + 1))
         retired = self.events.insn_load + self.events.insn_compute + self.events.insn_store

@@ -67,7 +67,8 @@ class GemmArray(wiring.Component):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         config = self._config
-        inp, wgt = Signal.like(self.inp), Signal.like(self.wgt)
+        inp = Signal.like(self.inp)
+        wgt = Signal.like(self.wgt)
         with m.If(self.en):
             m.d.sync += [inp.eq(self.inp), wgt.eq(self.wgt)]
         dsps_left = config.max_dsp or config.batch * config.block_out * config.block_in

@@ -82,7 +82,8 @@ class ElementWriter(wiring.Component):
             self.outside.eq((self.beat & (last >> depth).any()) | (self.pad & (pad_place.index >> depth).any())),
             self.active.eq(count != 0),
         ]
-        next_index, next_count = Signal.like(index), Signal.like(count)
+        next_index = Signal.like(index)
+        next_count = Signal.like(count)
         m.d.comb += [
             next_index.eq(Mux(self.pad, pad_place.index, first)),
             next_count.eq(Mux(self.beat, elements, self.pad)),
@@ -255,7 +256,10 @@ class LoadEngine(wiring.Component):
         """Accept an instruction: its rows, the pattern of its words, the window of its pads."""
         units = self._units
         insn = data.View(view_layout(self._config, Format.MEMORY), self.i.payload.word)
-        begin, free, pads_alone, has_pads = Signal(), Signal(), Signal(), Signal()
+        begin = Signal()
+        free = Signal()
+        pads_alone = Signal()
+        has_pads = Signal()
         filled = Signal()
         m.d.comb += [
             has_pads.eq(Cat(insn.y_pad_0, insn.y_pad_1, insn.x_pad_0, insn.x_pad_1).any()),
@@ -332,8 +336,10 @@ class LoadEngine(wiring.Component):
         """Give beats and pads to the scratchpads' writers, and collect what they find."""
         beat = self.port.beat
         word = Signal(self._config.bus_bits)
-        wrong_beat, wrong_pad = Signal(STATUS_BITS), Signal(STATUS_BITS)
-        refused, active = Signal(len(self._units.scratchpads)), Signal(len(self._units.scratchpads))
+        wrong_beat = Signal(STATUS_BITS)
+        wrong_pad = Signal(STATUS_BITS)
+        refused = Signal(len(self._units.scratchpads))
+        active = Signal(len(self._units.scratchpads))
         m.d.comb += word.eq(self._turn(beat.payload.data, beats.o.turn))
         for number, memory in enumerate(self._units.scratchpads):
             name = memory.name.lower()
@@ -435,7 +441,8 @@ class LoadUnit(wiring.Component):
     def _begin(self, m: Module, engine: LoadEngine, order: SyncFIFO) -> None:
         insn = data.View(view_layout(self._config, Format.MEMORY), self.i.payload.word)
         begun = data.View(_IN_FLIGHT, order.w_data)
-        allowed, begin = Signal(), Signal()
+        allowed = Signal()
+        begin = Signal()
         m.d.comb += [
             allowed.eq((~insn.pop_next | self.pop.available) & (~insn.push_next | self.push.room)),
             self.waiting.eq(self.i.valid & ~allowed),

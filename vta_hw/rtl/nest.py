@@ -125,8 +125,11 @@ class Nest(wiring.Component):
         active = Signal()
         empty = Signal()
         uop = Signal(config.log_uop_depth + 1)
-        outer, inner = Signal(14), Signal(14)
-        last_uop, last_inner, last_outer = Signal(), Signal(), Signal()
+        outer = Signal(14)
+        inner = Signal(14)
+        last_uop = Signal()
+        last_inner = Signal()
+        last_outer = Signal()
 
         m.d.comb += [
             last_uop.eq((uop + 1 == command.uop_end) | empty),

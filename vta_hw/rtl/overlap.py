@@ -223,8 +223,13 @@ class OverlappedComputeUnit(wiring.Component):
     ) -> Value:
         """Hand the head of the queue to the scoreboard and its lane; returns whether this happens."""
         memory = data.View(view_layout(self._config, Format.MEMORY), self.i.p.word)
-        lane, known, dry = Signal(Lane), Signal(), Signal()
-        tokens, room, free, begin = Signal(), Signal(), Signal(), Signal()
+        lane = Signal(Lane)
+        known = Signal()
+        dry = Signal()
+        tokens = Signal()
+        room = Signal()
+        free = Signal()
+        begin = Signal()
         command, operation = decoder.command, decoder.command.operation
         does_nothing = (command.iter_out == 0) | (command.iter_in == 0)
         with m.If(decoder.is_load):
@@ -269,7 +274,8 @@ class OverlappedComputeUnit(wiring.Component):
         self, m: Module, scanner: Scanner, scoreboard: Scoreboard, wanted: Value, begin: Value, known: Signal
     ) -> None:
         """Find the ranges of the head of the queue, or those of the latest instruction that went without them."""
-        of_head, of_slot = Signal(), Signal()
+        of_head = Signal()
+        of_slot = Signal()
         m.d.comb += [
             scanner.start.eq(
                 wanted & ~of_head & (~of_slot | scanner.done | begin) & (scanner.is_load | ~scoreboard.loads_uops)

@@ -138,7 +138,8 @@ class ComputePipeline(wiring.Component):
 
     def _index(self, m: Module, index: data.View, wait: Value) -> None:
         """Stage `index`: from the step and its micro-op to the indices."""
-        step, valid = Signal(step_layout(self._config)), Signal()
+        step = Signal(step_layout(self._config))
+        valid = Signal()
         m.d.comb += [
             self.i.ready.eq(~wait),
             self.uop.index.eq(self.i.p.uop.value),
@@ -232,7 +233,8 @@ class ComputePipeline(wiring.Component):
         tile = Value.cast(self._tile(0))
         if self._config.overlap:
             # While this pipeline holds, the other one may read from the same port.
-            fresh, kept = Signal(), Signal(tile.shape())
+            fresh = Signal()
+            kept = Signal(tile.shape())
             m.d.sync += fresh.eq(self.acc[0].en)
             with m.If(fresh):
                 m.d.sync += kept.eq(tile)

@@ -71,7 +71,8 @@ class Requant(wiring.Component):
         """Zero point, and the bounds of the result."""
         top = (1 << (self._config.out_bits - 1)) - 1
         zero_point = Signal(signed(15))
-        inside, low = Signal(signed(17)), Signal(signed(17))
+        inside = Signal(signed(17))
+        low = Signal(signed(17))
         m.d.comb += [
             zero_point.eq(self.imm[:15]),
             inside.eq(Mux(zero_point > top, top, Mux(zero_point < -top - 1, -top - 1, zero_point))),

@@ -45,7 +45,8 @@ class SumOfProducts(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        a, b = Signal.like(self.a), Signal.like(self.b)
+        a = Signal.like(self.a)
+        b = Signal.like(self.b)
         x, y = (Signal(2 * COUNT_BITS, name=name) for name in ("x", "y"))
         m.d.comb += self.done.eq((a == 0) & (b == 0))
         with m.If(self.start):
@@ -103,7 +104,9 @@ class Scanner(wiring.Component):
             ]
         limits, all_read = self._read(m)
         m.d.comb += self.done.eq(all_read & extents["dst"].done & extents["src"].done)
-        is_load, is_uop, base = Signal(), Signal(), Signal(16)
+        is_load = Signal()
+        is_uop = Signal()
+        base = Signal(16)
         operation = Signal(OPERATION)
         with m.If(self.start):
             m.d.sync += [
@@ -145,7 +148,9 @@ class Scanner(wiring.Component):
         bank_bits = Geometry.of(config, MemoryType.UOP).bank_bits
         begin, end = (Signal(config.log_uop_depth + 1, name=name) for name in ("begin", "end"))
         asked, arriving = (Signal(len(begin) - min(bank_bits, len(begin)) + 1, name=n) for n in ("asked", "arriving"))
-        line, more, arrives = Signal.like(asked), Signal(), Signal()
+        line = Signal.like(asked)
+        more = Signal()
+        arrives = Signal()
         m.d.comb += [
             more.eq((asked << bank_bits) < end),
             line.eq(Mux(self.start, command.uop_bgn >> bank_bits, asked)),

@@ -70,9 +70,12 @@ class Scoreboard(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        present, busy = Signal(SLOTS), Signal(SLOTS)
-        head, tail = Signal(SLOT_BITS), Signal(SLOT_BITS)
-        completing, conflicts = Signal(SLOTS), Signal(SLOTS)
+        present = Signal(SLOTS)
+        busy = Signal(SLOTS)
+        head = Signal(SLOT_BITS)
+        tail = Signal(SLOT_BITS)
+        completing = Signal(SLOTS)
+        conflicts = Signal(SLOTS)
         retirements = Array(Signal(RETIREMENT, name=f"retirement{slot}") for slot in range(SLOTS))
         accept = self.i.valid & self.i.ready
         entry = self.i.p

@@ -74,7 +74,8 @@ class BeatReader(wiring.Component):
         m = Module()
         m.submodules.walker = walker = BeatWalker(self._units)
         connect(m, flipped(self.pattern), walker.i)
-        place, place_valid = Signal(self._place), Signal()
+        place = Signal(self._place)
+        place_valid = Signal()
         free = Signal()
         reads = Signal()
         m.d.comb += [
@@ -231,7 +232,9 @@ class Store(wiring.Component):
         begun = data.View(_IN_FLIGHT, in_flight.w_data)
         address = self.base + (units.scale(_OUT, insn.dram_base) << unit)
         step = units.scale(_OUT, insn.x_stride)
-        allowed, begin, no_data = Signal(), Signal(), Signal()
+        allowed = Signal()
+        begin = Signal()
+        no_data = Signal()
         m.d.comb += [
             no_data.eq((insn.x_size == 0) | (insn.y_size == 0)),
             allowed.eq((~insn.pop_prev | self.pop.available) & (~insn.push_prev | self.push.room)),

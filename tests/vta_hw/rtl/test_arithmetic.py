@@ -120,7 +120,9 @@ def test_requantisation(bits: int, cases: Callable[[int], Iterable[Case]]) -> No
 def test_products_of_luts(a_bits: int, b_bits: int) -> None:
     rng = random.Random(a_bits)
     m = Module()
-    a, b, product = Signal(signed(a_bits)), Signal(signed(b_bits)), Signal(signed(a_bits + b_bits))
+    a = Signal(signed(a_bits))
+    b = Signal(signed(b_bits))
+    product = Signal(signed(a_bits + b_bits))
     m.d.comb += product.eq(lut_product(a, b))
 
     def values(bits: int) -> set[int]:

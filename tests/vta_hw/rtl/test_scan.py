@@ -223,7 +223,9 @@ def test_another_start_gives_up_the_scan_before() -> None:
 def test_instructions_clash_if_they_touch_the_same_thing_and_one_writes_it() -> None:
     layout = ranges_layout(TINY)
     m = Module()
-    a, b, found = Signal(layout), Signal(layout), Signal()
+    a = Signal(layout)
+    b = Signal(layout)
+    found = Signal()
     m.d.comb += found.eq(clash(a, b))
     rng = np.random.default_rng(0)
 

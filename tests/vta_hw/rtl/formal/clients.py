@@ -56,7 +56,9 @@ class PrefetcherProof(Proof):
         m = Module()
         m.submodules.prefetcher = prefetcher = self._prefetcher
         burst, beat, o = prefetcher.port.burst, prefetcher.port.beat, prefetcher.o
-        awaited, inside, cleared = Signal(8), Signal(8), Signal()
+        awaited = Signal(8)
+        inside = Signal(8)
+        cleared = Signal()
         m.d.comb += [
             prefetcher.i.valid.eq(self.valid),
             prefetcher.i.payload.eq(self.run),
