@@ -24,6 +24,10 @@ At one of them a cycle this hides a memory latency of 180 cycles on every bus: a
 """
 
 
+MAX_QUEUE_DEPTH: Final = 65536
+"""Instructions of a queue that is a megabyte of memory: no accelerator needs more."""
+
+
 def _word_layout(config: VTAConfig) -> data.StructLayout:
     return data.StructLayout({"data": config.bus_bits, "error": 1})
 
@@ -116,8 +120,8 @@ class Fetch(wiring.Component):
     """
 
     def __init__(self, config: VTAConfig, queue_depth: int = 512) -> None:
-        if queue_depth < 2:
-            raise ValueError(f"queue_depth must be at least 2, not {queue_depth!r}")
+        if type(queue_depth) is not int or not 2 <= queue_depth <= MAX_QUEUE_DEPTH:
+            raise ValueError(f"queue_depth must be an integer from 2 to {MAX_QUEUE_DEPTH}, not {queue_depth!r}")
         self._config = config
         self._queue_depth = queue_depth
         self._beats = max(INSN_BITS // config.bus_bits, 1)  # Of an instruction.

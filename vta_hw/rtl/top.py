@@ -53,16 +53,20 @@ class Top(wiring.Component):
 
     scratchpads: the on-chip memories, for simulators that look inside.
 
-    Raises `ConfigError` for a configuration that cannot be built.
+    queue_depth: instructions that each of the three queues holds, 2 to 65536.
+
+    Raises `ConfigError` for a configuration that cannot be built, and ValueError for another depth.
     """
 
     def __init__(self, config: VTAConfig, *, queue_depth: int = 512) -> None:
+        if not isinstance(config, VTAConfig):
+            raise TypeError(f"config must be a VTAConfig, not {config!r}")
         self.config = config
         # Refuse before anything is made.
         for memory in SCRATCHPADS:
             Geometry.of(config, memory)
-        self.registers = ControlRegisters(config)
         self.core = Core(config, queue_depth=queue_depth)
+        self.registers = ControlRegisters(config)
         members = {"irq": Out(1)}
         for channel, fields in _SLAVE.items():
             towards = In if channel in ("aw", "w", "ar") else Out

@@ -402,6 +402,8 @@ def test_halt_keeps_a_burst_that_is_shown_and_holds_one_that_gets_room() -> None
     bench.expect(insns)
 
 
-def test_queue_depth_is_checked() -> None:
-    with pytest.raises(ValueError, match=r"^queue_depth must be at least 2, not 1$"):
-        Fetch(VTAConfig(), queue_depth=1)
+@pytest.mark.parametrize("depth", [1, -3, 65537, 2**40, 2.5, 4.0, "4", True, None])
+def test_queue_depth_is_checked(depth: Any) -> None:
+    with pytest.raises(ValueError, match=r"^queue_depth") as error:
+        Fetch(VTAConfig(), queue_depth=depth)
+    assert str(error.value) == f"queue_depth must be an integer from 2 to 65536, not {depth!r}"

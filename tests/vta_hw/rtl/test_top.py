@@ -39,6 +39,13 @@ def test_configurations_that_no_tool_can_build_are_refused(config: VTAConfig, se
     assert str(error.value) == sentence
 
 
+def test_arguments_of_another_type_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"^config must be a VTAConfig, not 'tiny'$"):
+        Top("tiny")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^queue_depth must be an integer from 2 to 65536, not 2\.5$"):
+        Top(TINY, queue_depth=2.5)  # type: ignore[arg-type]
+
+
 def test_the_largest_accumulators_can_be_built_in_order() -> None:
     assert Geometry.of(LARGE, MemoryType.ACC).elem_bits == 32768
 
