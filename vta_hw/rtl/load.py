@@ -97,18 +97,32 @@ class ElementWriter(wiring.Component):
             whole.eq(self.pad),
         ]
         enables = self._by_flag(narrow, {kind: self._enables(kind, granule) for kind in self._dram_bits})
-        for bank in range(geometry.banks):
-            within = index[: geometry.bank_bits]
-            distance, next_distance = (Signal(geometry.bank_bits, name=f"{name}{bank}") for name in ("now", "next"))
-            element = self._by_flag(narrow, {kind: self._element(kind, word, bank) for kind in self._dram_bits})
+        within = index[: geometry.bank_bits]
+        reached, next_reached = Signal(geometry.banks, name="reached"), Signal(geometry.banks, name="next_reached")
+        distances = [Signal(geometry.bank_bits, name=f"distance{bank}") for bank in range(geometry.banks)]
+        for bank, distance in enumerate(distances):
+            next_distance = Signal(geometry.bank_bits, name=f"next_distance{bank}")
             m.d.comb += [
                 distance.eq(bank - within),
                 next_distance.eq(bank - next_index),
-                self.next_banks[bank].eq(next_distance < next_count),
+                reached[bank].eq(distance < count),
+                next_reached[bank].eq(next_distance < next_count),
+            ]
+        for bank in range(geometry.banks):
+            # A scratchpad of fewer elements than a word has wraps within the word: the last that reaches a bank wins.
+            places = range(bank, geometry.banks, geometry.depth) if bank < geometry.depth else ()
+            there, distance, element = Const(0, 1), Const(0, geometry.bank_bits), Const(0, geometry.elem_bits)
+            for place in places:
+                wins = reached[place] & (~there | (distances[place] > distance))
+                held = self._by_flag(narrow, {kind: self._element(kind, word, place) for kind in self._dram_bits})
+                there, distance = there | reached[place], Mux(wins, distances[place], distance)
+                element = Mux(wins, held, element) if len(places) > 1 else held
+            m.d.comb += [
                 # Banks before that of the first element are on the next line.
                 self.write.line[bank].eq(index[geometry.bank_bits :] + (bank < within)),
                 self.write.data[bank].eq(element),
-                self.write.en[bank].eq(Mux(distance < count, enables | whole.replicate(geometry.granules), 0)),
+                self.write.en[bank].eq(Mux(there, enables | whole.replicate(geometry.granules), 0)),
+                self.next_banks[bank].eq(Cat(next_reached[place] for place in places).any()),
             ]
         return m
 
