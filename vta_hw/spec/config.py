@@ -376,13 +376,14 @@ class VTAConfig:
         LOG_OUT_WIDTH and LOG_OUT_BUFF_SIZE of older files follow from the other keys and must agree with them. Raises
         `ConfigError` on anything that is not a JSON object of known keys.
         """
-        values = dict(_parse(source) if isinstance(source, str) else source)
+        values = dict(_object(source))
         known = {field.name.upper() for field in fields(cls)}
         for key in values:
             if key not in known | {"LOG_BLOCK", "LOG_OUT_WIDTH", "LOG_OUT_BUFF_SIZE"}:
                 raise ConfigError(f"configuration key must be one of TVM's, not {key!r}")
         if "LOG_BLOCK" in values:
             block = values.pop("LOG_BLOCK")
+            check_range("LOG_BLOCK", block, RANGES["log_block_out"])
             for key in ("LOG_BLOCK_IN", "LOG_BLOCK_OUT"):
                 if values.setdefault(key, block) != block:
                     raise ConfigError(f"{key} must be {block!r} as LOG_BLOCK is, not {values[key]!r}")
@@ -393,7 +394,7 @@ class VTAConfig:
         config = cls(**{key.lower(): value for key, value in values.items()})
         for key, value in derived.items():
             expected = getattr(config, key.lower())
-            if value != expected:
+            if type(value) is not int or value != expected:
                 raise ConfigError(f"{key} must be {expected}, which follows from the other keys, not {value!r}")
         return config
 
@@ -417,12 +418,12 @@ def _digest(values: Mapping[str, str | int]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _parse(text: str) -> Mapping[str, Any]:
+def _object(source: object) -> Mapping[str, Any]:
     try:
-        value = strict_json.parse(text)
+        value = strict_json.parse(source) if isinstance(source, str) else source
     except strict_json.JsonError as error:
         raise ConfigError(f"configuration cannot be read: {error}") from error
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         raise ConfigError(f"configuration must be a JSON object, not {type(value).__name__}")
     return value
 

@@ -310,6 +310,20 @@ def test_options_appear_only_when_needed() -> None:
         ('{"LOG_BLOCK": 4, "LOG_BLOCK_OUT": 5}', "LOG_BLOCK_OUT must be 4 as LOG_BLOCK is, not 5"),
         ('{"LOG_OUT_WIDTH": 4}', "LOG_OUT_WIDTH must be 3, which follows from the other keys, not 4"),
         ('{"LOG_OUT_BUFF_SIZE": 16}', "LOG_OUT_BUFF_SIZE must be 15, which follows from the other keys, not 16"),
+        ('{"LOG_OUT_WIDTH": 3.0}', "LOG_OUT_WIDTH must be 3, which follows from the other keys, not 3.0"),
+        ('{"LOG_OUT_BUFF_SIZE": 15.0}', "LOG_OUT_BUFF_SIZE must be 15, which follows from the other keys, not 15.0"),
+        (
+            '{"LOG_BLOCK": 4.0, "LOG_BLOCK_IN": 4, "LOG_BLOCK_OUT": 4}',
+            "LOG_BLOCK must be an integer from 1 to 9 (2 to 512 output channels in a tile), not 4.0",
+        ),
+        (
+            '{"LOG_BLOCK": true, "LOG_BLOCK_IN": 1, "LOG_BLOCK_OUT": 1}',
+            "LOG_BLOCK must be an integer from 1 to 9 (2 to 512 output channels in a tile), not True",
+        ),
+        (
+            '{"LOG_BLOCK": 4, "LOG_BLOCK_IN": 4.0}',
+            "LOG_BLOCK_IN must be an integer from 1 to 10 (2 to 1024 input channels in a tile), not 4.0",
+        ),
         ('{"TARGET": []}', "TARGET must be 1 to 64 letters, digits, '_', '.' or '-', not []"),
         ('{"LOG_BATCH": {}}', "LOG_BATCH must be an integer from 0 to 9 (1 to 512 rows in a tile), not {}"),
     ],
@@ -317,6 +331,12 @@ def test_options_appear_only_when_needed() -> None:
 def test_json_refusals(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
         VTAConfig.from_json(text)
+
+
+@pytest.mark.parametrize(("source", "kind"), [(5, "int"), (None, "NoneType"), ([], "list"), (b"{}", "bytes")])
+def test_what_is_no_object_is_refused(source: Any, kind: str) -> None:
+    with refusal(f"configuration must be a JSON object, not {kind}"):
+        VTAConfig.from_json(source)
 
 
 def test_files(tmp_path: Path) -> None:
