@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import reduce
-from operator import and_
+from operator import and_, or_
 from typing import Final
 
 from amaranth.hdl import Elaboratable, Module, Mux, ResetInserter, Signal, Value
@@ -46,7 +46,7 @@ class Core(wiring.Component):
     `Status.DEADLOCK` as well.
 
     With `soft_reset` no burst is made any more; when the memory port is at rest, units, queues and tokens are reset, in
-    the cycle of `reset_done`. Scratchpads keep their contents.
+    the cycle of `reset_done`. Until then there is neither `finish` nor `status`. Scratchpads keep their contents.
 
     status, fault_index: bits to set, and the instruction they are due to. events: see `registers.event_layout`.
     token_load, token_value, token_count: of the token queues, in the order of `TOKEN_QUEUES`.
@@ -207,20 +207,16 @@ class Core(wiring.Component):
         at_rest = engine.idle & fetch.idle & (self.soft_reset | reduce(and_, stopped))
         stuck = running & (quiet == QUIET_CYCLES) & (fetch.done | fetch.failed | fetch.blocked)
         done = running & (complete == self.count) & engine.idle & fetch.idle
-        status = [unit.fault.status for unit in (fetch, *units)]
+        found = reduce(or_, (unit.fault.status for unit in (fetch, *units)))
+        found |= Mux(self.finish & ~(done & finished) & ~fetch.failed, Status.DEADLOCK, 0)
+        found |= Mux(compute.finished & (~store.idle | store.i.valid), Status.STORES_OUTSTANDING, 0)
         m.d.comb += [
-            self.finish.eq(done | stuck),
+            # A soft reset ends the launch in its own way.
+            self.finish.eq((done | stuck) & ~self.soft_reset),
             self.reset_done.eq(self.soft_reset & (quiet == QUIET_CYCLES)),
             clear_tokens.eq(self.reset_done),
             clear_units.eq(self.reset_done | self.finish),
-            self.status.eq(
-                status[0]
-                | status[1]
-                | status[2]
-                | status[3]
-                | Mux(self.finish & ~(done & finished) & ~fetch.failed, Status.DEADLOCK, 0)
-                | Mux(compute.finished & (~store.idle | store.i.valid), Status.STORES_OUTSTANDING, 0)
-            ),
+            self.status.eq(Mux(self.soft_reset, 0, found)),
         ]
         m.d.sync += quiet.eq(Mux(at_rest, Mux(quiet == QUIET_CYCLES, quiet, quiet + 1), 0))
         with m.If(running):

@@ -165,10 +165,10 @@ class ControlRegisters(wiring.Component):
         the registers; a host leaves them alone while it runs.
     status, fault_index: bits to set; if one of them is a fault and no fault is left from before, `fault_insn` takes
         `fault_index` of that cycle. A bit that is set and cleared in the same cycle is set. `start` clears them all.
-    events: what the counters add (`event_layout`). They count in the cycles of `running`, so not in that of `start`,
-        which clears them, and in that of `finish`, the last; `cycle_count` is how many cycles that are. Counters
-        saturate. `cycle_count` and `acc_writes` are captured at `finish`; the others show how far they are, and a host
-        that reads 64 bits while they count reads the high half again after the low one.
+    events: what the counters add (`event_layout`). They count in the cycles of `running` without `soft_reset`, so not
+        in that of `start`, which clears them, and in that of `finish`, the last; `cycle_count` is how many cycles that
+        are. Counters saturate. `cycle_count` and `acc_writes` are captured at `finish`; the others show how far they
+        are, and a host that reads 64 bits while they count reads the high half again after the low one.
     token_load, token_value: for each of `TOKEN_QUEUES` a pulse that sets its tokens; only with launch and soft reset 0.
     token_count: the tokens there are.
     irq: high while `control.finish` and `irq_enable` are 1.
@@ -294,7 +294,8 @@ class ControlRegisters(wiring.Component):
         for register in self._map.counters:
             amount = C(1) if register.name == _CYCLE_COUNT else self.events[register.name]
             m.submodules[f"count_{register.name}"] = counter = self.counters[register.name]
-            m.d.comb += [counter.clear.eq(self.start), counter.en.eq(self.running), counter.amount.eq(amount)]
+            counts = self.running & ~self.soft_reset
+            m.d.comb += [counter.clear.eq(self.start), counter.en.eq(counts), counter.amount.eq(amount)]
             if register.access is Access.READ_WRITE:
                 captured = Signal(register.bits, name=register.name)
                 self._write(m, port, register, captured)

@@ -390,11 +390,14 @@ def test_soft_reset(running: bool) -> None:
 
     async def test(ctx: Any) -> None:
         launch = int(Control.LAUNCH) if running else 0
+        ctx.set(bench.dut.events.alu_busy, 1)
         await bench.write(ctx, "insn_base", 0x1230)
         await bench.write(ctx, "control", launch)
         begin = bench.cycle + CHANGED
         # Together with a launch it is a reset and no launch.
         await bench.write(ctx, "control", Control.RESET | Control.LAUNCH)
+        counted = await bench.read(ctx, "alu_busy")
+        assert bool(counted) == running
         for value in (0, 1, 2, 4, 7):
             assert await bench.read(ctx, "control") == Control.RESET | launch
             await bench.write(ctx, "control", value)
@@ -407,6 +410,7 @@ def test_soft_reset(running: bool) -> None:
         assert sum(seen.start for seen in bench.seen) == launch
         assert await bench.read(ctx, "control") == 0
         assert await bench.read(ctx, "insn_base") == 0x1230
+        assert await bench.read(ctx, "alu_busy") == counted
         await bench.launch(ctx, 6)
         assert await bench.read(ctx, "control") == Control.FINISH
         assert await bench.read(ctx, "cycle_count") == 6
