@@ -11,7 +11,8 @@ from amaranth.lib.wiring import In, Out
 from vta_hw.rtl.axi import MAX_BURST_BEATS, burst_layout
 from vta_hw.spec.config import VTAConfig
 
-BEATS_BITS: Final = 32
+BEATS_BITS: Final = 33
+"""Of the longest run: the instructions of a launch, on a bus that needs two words for each."""
 
 _OFFSET_BITS: Final = (MAX_BURST_BEATS - 1).bit_length()
 

@@ -103,7 +103,7 @@ class Fetch(wiring.Component):
 
     start: a pulse that begins a launch; only in a cycle with `idle`, after `done` or `failed`.
     base: byte address of the first instruction, a multiple of 16, in the cycle of `start`.
-    count: instructions, in the cycle of `start`; 0 for none. On a 64-bit bus less than 2**31.
+    count: instructions, in the cycle of `start`; 0 for none.
     load, compute, store: the queues, each `queue_depth` instructions deep. STORE goes to `store`, LOAD of INP and WGT
         to `load`, everything else to `compute`. A full queue blocks everything behind its instruction.
     done: all instructions are in the queues; low in the cycle of `start`.

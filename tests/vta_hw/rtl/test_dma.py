@@ -11,7 +11,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from vta_hw.rtl.axi import MAX_BURST_BEATS
-from vta_hw.rtl.dma import BurstSplitter
+from vta_hw.rtl.dma import BEATS_BITS, BurstSplitter
 from vta_hw.spec.config import VTAConfig
 
 Run = tuple[int, int]
@@ -133,7 +133,7 @@ def test_longest_run() -> None:
     dut = BurstSplitter(config)
 
     async def testbench(ctx: Any) -> None:
-        ctx.set(dut.i.payload, {"addr": 0x1000_0000_0078, "beats": 2**32 - 1})
+        ctx.set(dut.i.payload, {"addr": 0x1000_0000_0078, "beats": 2**BEATS_BITS - 1})
         ctx.set(dut.i.valid, 1)
         ctx.set(dut.o.ready, 1)
         await ctx.tick()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -323,6 +324,31 @@ def test_error_stops_dispatch_until_the_next_launch(config: VTAConfig, bad: int)
     isa = ISA(config)
     expected = [(isa.encode(insn), index) for part in (insns[:affected], again) for index, insn in enumerate(part)]
     assert sorted((word, index) for queue in bench.queues.values() for _, word, index in queue) == sorted(expected)
+
+
+@pytest.mark.parametrize("count", [0x7FFF_FFFF, 0x8000_0000, 0x8000_0001, 0xFFFF_FFFF])
+@pytest.mark.parametrize("config", [CONFIGS[1], CONFIGS[7]], ids=name_of)
+def test_the_longest_launches(config: VTAConfig, count: int) -> None:
+    """They are as any other at their beginning, and do not end there."""
+    bench = Bench(config, latency=20)
+    base, insns = 0x4030, program(random.Random(count), 600)
+    bench.place(base, insns)
+
+    async def script(ctx: Any) -> None:
+        await bench.start(ctx, base, count)
+        await ctx.tick().repeat(400)
+        assert not ctx.get(bench.dut.done)
+
+    bench.run(script)
+    word_bytes = config.bus_bits // 8
+    assert bench.bursts[0][1] == base // word_bytes * word_bytes
+    for (_, begin, length), (_, after, _) in pairwise(bench.bursts):
+        assert after == begin + (length + 1) * word_bytes
+    found = sorted((index, word) for queue in bench.queues.values() for _, word, index in queue)
+    isa = ISA(config)
+    assert len(found) > 150
+    assert found == [(index, isa.encode(insn)) for index, insn in enumerate(insns[: len(found)])]
+    assert len(found) <= bench.bytes // 16 <= len(found) + PREFETCH
 
 
 def test_error_after_a_long_program_asks_for_no_more() -> None:
