@@ -264,6 +264,25 @@ def test_results_are_used_at_every_distance(kind: str, distance: int) -> None:
     assert np.array_equal(run.acc, expected.acc)
 
 
+@pytest.mark.parametrize("distance", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("parameter", ["bias", "multiplier"])
+def test_requantisation_waits_for_its_parameters(parameter: str, distance: int) -> None:
+    """One step makes the bias, or multiplier and shift, of a later one."""
+    config = replace(TINY, isa="extended")
+    contents = Contents.random(config, np.random.default_rng(distance))
+    contents.uops[: distance + 1, 0] = np.arange(distance + 1) + 10
+    contents.uops[: distance + 1, 1] = 20
+    contents.uops[0, 0] = 31 if parameter == "multiplier" else 30
+    contents.uops[distance, 1] = 30
+    # The first step leaves 3 where there was 0 or 1, and the last makes 16 or 33 of its 10 and not 13.
+    contents.acc[10:20], contents.acc[20], contents.acc[21] = 10, 0, 1 | 4 << 24
+    contents.acc[30], contents.acc[31] = 0, 1
+    insn = command(0, alu_op(AluOp.REQUANT, requant=1, imm=3), uop_end=distance + 1)
+    expected = copy_of(contents)
+    execute(config, expected, insn)
+    assert np.array_equal(Run(config, contents, [insn]).acc, expected.acc)
+
+
 def test_requantisation_takes_a_cycle_for_each_tile() -> None:
     config = replace(TINY, isa="extended")
     contents = Contents.random(config, np.random.default_rng(0))
@@ -301,4 +320,23 @@ def test_an_index_out_of_range_is_reported_and_wraps(operation: Command, fields:
     contents = Contents.random(TINY, np.random.default_rng(0))
     contents.uops[:] = 1
     run = Run(TINY, contents, [command(77, operation, **fields)])
+    assert run.faults == ([(77, status)] if status else [])
+
+
+@pytest.mark.parametrize(
+    ("shorter", "operation", "status"),
+    [
+        ("inp", gemm(), Status.INP_INDEX),
+        ("inp", alu_op(AluOp.ADD), 0),
+        ("acc", gemm(), 0),
+        ("acc", alu_op(AluOp.ADD), Status.ACC_INDEX),
+    ],
+)
+def test_src_has_the_range_of_what_it_reads(shorter: str, operation: Command, status: int) -> None:
+    """Where INP and ACC have different depths, an index may be beyond one and not the other."""
+    size = f"log_{shorter}_buff_size"
+    config = replace(TINY, **{size: getattr(TINY, size) - 1})
+    contents = Contents.random(config, np.random.default_rng(0))
+    contents.uops[:] = (1, min(config.acc_depth, config.inp_depth), 1)
+    run = Run(config, contents, [command(77, operation)])
     assert run.faults == ([(77, status)] if status else [])
