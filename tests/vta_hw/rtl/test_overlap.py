@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -128,6 +128,22 @@ def test_the_alu_works_beside_gemm_on_the_other_set(products: int, in_order: int
     source = tiles(4, products)
     assert setting().run(source, overlap=False).cycles == in_order
     assert setting().run(source, overlap=True).cycles == overlapped
+
+
+@pytest.mark.parametrize("arithmetic", [gemm, immediate])
+@pytest.mark.parametrize("shift", range(4))
+def test_arithmetic_waits_for_the_banks_of_a_load_beside_it(arithmetic: Callable[..., str], shift: int) -> None:
+    """Steps go through the banks in turn, faster than the beats of 24 tiles: they meet many times."""
+    timeline = setting().run(f"{arithmetic(16, 32, 11)}\n{accumulators(36 + shift, 24)}", overlap=True)
+    assert timeline.retired[1] == timeline.retired[0] + 1
+
+
+@pytest.mark.parametrize("plain", [immediate(0, 16, 1), register(32, 48, 1)])
+@pytest.mark.parametrize("steps", [1, 4, 16])
+def test_requantisation_waits_for_what_reads_accumulators_late(plain: str, steps: int) -> None:
+    """Both would read through the same port in the same cycle, each its own accumulators."""
+    requant = f"alu.requant uop_bgn=16 uop_end={16 + steps} iter_out=1 iter_in=1 use_imm imm=3"
+    setting().run(f"{plain}\n{requant}\n{plain}", overlap=True)
 
 
 def test_tokens_are_given_in_program_order() -> None:
