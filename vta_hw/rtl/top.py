@@ -44,6 +44,12 @@ def _master(config: VTAConfig) -> Mapping[str, Mapping[str, int]]:
 _ATTRIBUTES: Final = {"size": 3, "burst": 2, "lock": 1, "cache": 4, "prot": 3, "qos": 4}
 
 
+def check_buildable(config: VTAConfig) -> None:
+    """Refuse, with `ConfigError`, what no tool can build; before a `Top`, of whose loss Amaranth would warn."""
+    for memory in SCRATCHPADS:
+        Geometry.of(config, memory)
+
+
 class Top(wiring.Component):
     """The whole accelerator.
 
@@ -62,9 +68,7 @@ class Top(wiring.Component):
         if not isinstance(config, VTAConfig):
             raise TypeError(f"config must be a VTAConfig, not {config!r}")
         self.config = config
-        # Refuse before anything is made.
-        for memory in SCRATCHPADS:
-            Geometry.of(config, memory)
+        check_buildable(config)
         self.core = Core(config, queue_depth=queue_depth)
         self.registers = ControlRegisters(config)
         members = {"irq": Out(1)}

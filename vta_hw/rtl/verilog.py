@@ -20,7 +20,7 @@ from amaranth.hdl import Cat, ClockSignal, Const, Elaboratable, Instance, Shape,
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 
-from vta_hw.rtl.top import Top
+from vta_hw.rtl.top import Top, check_buildable
 from vta_hw.spec.config import VTAConfig
 
 TOP: Final = "vta"
@@ -160,6 +160,7 @@ _INITIAL: Final = re.compile(r"(?m)^(  reg (?:\[.*\] )?(\w+)) = (.*);$")
 
 def emit(config: VTAConfig) -> str:
     """The accelerator of a configuration; equal configurations give equal text, on every machine."""
+    check_buildable(config)
     top = Top(config)
     return f"{_header(config, top)}\n{convert(top, TOP)}"
 

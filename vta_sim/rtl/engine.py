@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vta_hw.rtl.axi import MAX_BURST_BEATS
 from vta_hw.rtl.registers import register_map
-from vta_hw.rtl.top import Top
+from vta_hw.rtl.top import Top, check_buildable
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.instructions import MemoryType
 from vta_hw.spec.program import Tokens
@@ -75,6 +75,7 @@ class AmaranthSimulator:
         **options: int,
     ) -> None:
         self.config = config
+        check_buildable(config)
         self._top = Top(config, **options)
         if poison:
             for memory_type, pad in self._top.scratchpads.items():
@@ -83,21 +84,23 @@ class AmaranthSimulator:
         self._driver = Driver(registers, RegisterPort(self._top, registers), self._top.irq)
         self._connect(memory, timing, errors)
         port = MemoryPort(self._top, lambda: self._axi)
-        with _integers_of_any_length():
-            self._simulator = Simulator(port)
-        self._simulator.add_clock(CLOCK_PERIOD)
-        self._simulator.add_process(port.process)
-        self._simulator.add_testbench(self._serve)
         self._job: Job | None = None
         self._result: Any = None
         self._broken = False
         self._launched: tuple[NDArray[np.uint64], int] | None = None
-        self._files = ExitStack()
         self._writes_vcd = vcd is not None
-        if vcd is not None:
-            file = self._files.enter_context(vcd.open("w", encoding="ascii"))
-            self._files.enter_context(self._simulator.write_vcd(file))
-        self._simulator.advance()
+        with ExitStack() as files:
+            file = None if vcd is None else files.enter_context(vcd.open("w", encoding="ascii"))
+            with _integers_of_any_length():
+                self._simulator = Simulator(port)
+            # A file that cannot be opened has been refused before there are coroutines, which must not go unused.
+            self._simulator.add_clock(CLOCK_PERIOD)
+            self._simulator.add_process(port.process)
+            self._simulator.add_testbench(self._serve)
+            if file is not None:
+                files.enter_context(self._simulator.write_vcd(file))
+            self._simulator.advance()
+            self._files = files.pop_all()
 
     def __enter__(self) -> Self:
         return self
