@@ -11,7 +11,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vta_hw.rtl.axi import ReadPort
-from vta_hw.rtl.instruction import FAULT, QUEUED, view_layout
+from vta_hw.rtl.instruction import FAULT, QUEUED, earliest, view_layout
 from vta_hw.rtl.load import LoadEngine
 from vta_hw.rtl.nest import OPERANDS, Nest, command_layout
 from vta_hw.rtl.pipeline import ComputePipeline
@@ -242,12 +242,8 @@ class ComputeUnit(wiring.Component):
                 self._stopped(self.i.valid & header.pop_next & ~self.pop_store.available)
             ),
         ]
-        for fault, present in ((loader.fault, 1), (decoder.fault, begin), (pipeline.fault, 1)):
-            # The pipeline's instruction is the oldest: its index is the one that is reported.
-            with m.If(fault.status.any() & present):
-                m.d.comb += self.fault.index.eq(fault.index)
-        status = Mux(begin, decoder.fault.status, 0) | loader.fault.status | pipeline.fault.status
-        m.d.comb += self.fault.status.eq(status)
+        decoded = FAULT(Cat(Mux(begin, decoder.fault.status, 0), decoder.fault.index))
+        m.d.comb += self.fault.eq(earliest((loader.fault, pipeline.fault, decoded)))
 
     def _stopped(self, reason: Value) -> Value:
         return reason & self.idle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import reduce
-from operator import and_, or_
+from operator import and_
 from typing import Final
 
 from amaranth.hdl import Elaboratable, Module, Mux, ResetInserter, Signal, Value
@@ -15,7 +15,7 @@ from vta_hw.rtl.accumulators import SharedAccumulators
 from vta_hw.rtl.axi import AXI4
 from vta_hw.rtl.compute import ComputeUnit
 from vta_hw.rtl.fetch import Fetch
-from vta_hw.rtl.instruction import STATUS_BITS
+from vta_hw.rtl.instruction import STATUS_BITS, earliest
 from vta_hw.rtl.load import LoadUnit
 from vta_hw.rtl.memory_engine import MemoryEngine
 from vta_hw.rtl.overlap import OverlappedComputeUnit
@@ -89,7 +89,7 @@ class Core(wiring.Component):
         self._connect_memory(m, engine, fetch, load, compute, store)
         self._connect_tokens(m, clear_tokens, load, compute, store)
         self._connect_scratchpads(m, load, compute, store)
-        self._report(m, engine, fetch, load, compute, store)
+        self._count(m, engine, fetch, load, compute, store)
         self._control(m, engine, fetch, (load, compute, store), clear_units, clear_tokens)
         return m
 
@@ -159,10 +159,10 @@ class Core(wiring.Component):
                 connect(m, compute.acc_read[number], acc.read[number])
         connect(m, store.read, pads[MemoryType.OUT].wide)
 
-    def _report(
+    def _count(
         self, m: Module, engine: MemoryEngine, fetch: Fetch, load: LoadUnit, compute: AnyComputeUnit, store: Store
     ) -> None:
-        """Counters, and faults: when several units report in one cycle, the earliest instruction is named."""
+        """Tell the counters."""
         m.d.comb += [self.events[name].eq(compute.events[name]) for name, _ in compute.events.shape()]
         outer: tuple[tuple[str, LoadUnit | Store], ...] = (("load", load), ("store", store))
         for name, unit in outer:
@@ -181,11 +181,6 @@ class Core(wiring.Component):
             self.events.read_wait.eq(engine.read_wait),
             self.events.write_wait.eq(engine.write_wait),
         ]
-        index: Value = Signal(32, init=-1)
-        for unit in (fetch, load, compute, store):
-            fault = unit.fault
-            index = Mux(fault.status.any() & (fault.index < index), fault.index, index)
-        m.d.comb += self.fault_index.eq(index)
 
     def _control(
         self,
@@ -207,8 +202,8 @@ class Core(wiring.Component):
         at_rest = engine.idle & fetch.idle & (self.soft_reset | reduce(and_, stopped))
         stuck = running & (quiet == QUIET_CYCLES) & (fetch.done | fetch.failed | fetch.blocked)
         done = running & (complete == self.count) & engine.idle & fetch.idle
-        found = reduce(or_, (unit.fault.status for unit in (fetch, *units)))
-        found |= Mux(self.finish & ~(done & finished) & ~fetch.failed, Status.DEADLOCK, 0)
+        fault = earliest(unit.fault for unit in (fetch, *units))
+        found = fault.status | Mux(self.finish & ~(done & finished) & ~fetch.failed, Status.DEADLOCK, 0)
         found |= Mux(compute.finished & (~store.idle | store.i.valid), Status.STORES_OUTSTANDING, 0)
         m.d.comb += [
             # A soft reset ends the launch in its own way.
@@ -217,6 +212,7 @@ class Core(wiring.Component):
             clear_tokens.eq(self.reset_done),
             clear_units.eq(self.reset_done | self.finish),
             self.status.eq(Mux(self.soft_reset, 0, found)),
+            self.fault_index.eq(fault.index),
         ]
         m.d.sync += quiet.eq(Mux(at_rest, Mux(quiet == QUIET_CYCLES, quiet, quiet + 1), 0))
         with m.If(running):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from amaranth.hdl import signed, unsigned
+from amaranth.hdl import Cat, Const, Mux, Value, signed, unsigned
 from amaranth.lib import data
 
 from vta_hw.spec.config import VTAConfig
@@ -21,6 +22,19 @@ STATUS_BITS: Final = max(Status).bit_length()
 
 FAULT: Final = data.StructLayout({"status": STATUS_BITS, "index": 32})
 """What a unit reports in the cycle in which it finds it: bits of `Status` (0: nothing), and the instruction's index."""
+
+
+def earliest(faults: Iterable[data.View]) -> data.View:
+    """What several units report in one cycle: all of their bits, and the smallest index among those that report any.
+
+    Without any the index is all ones, which no instruction has.
+    """
+    status: Value = Const(0, STATUS_BITS)
+    index: Value = Const((1 << 32) - 1, 32)
+    for fault in faults:
+        index = Mux(fault.status.any() & (fault.index < index), fault.index, index)
+        status |= fault.status
+    return FAULT(Cat(status, index))
 
 
 def view_layout(config: VTAConfig, kind: Format) -> data.FlexibleLayout:

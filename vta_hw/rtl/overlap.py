@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vta_hw.rtl.axi import ReadPort
 from vta_hw.rtl.compute import Decoder, unit_event_layout
-from vta_hw.rtl.instruction import FAULT, QUEUED, view_layout
+from vta_hw.rtl.instruction import FAULT, QUEUED, earliest, view_layout
 from vta_hw.rtl.load import LoadEngine
 from vta_hw.rtl.nest import SLOT_BITS, Nest, command_layout, step_layout
 from vta_hw.rtl.pipeline import ComputePipeline, Units
@@ -181,7 +181,8 @@ class OverlappedComputeUnit(wiring.Component):
         begin = self._dispatch(m, decoder, scanner, scoreboard, gemm, alu, load)
         self._arbitrate(m, gemm.pipeline, alu.pipeline, load.engine)
         self._complete(m, scoreboard, gemm, alu, load)
-        self._report(m, (alu.pipeline.fault, gemm.pipeline.fault, load.engine.fault), decoder.fault, begin)
+        decoded = FAULT(Cat(Mux(begin, decoder.fault.status, 0), decoder.fault.index))
+        m.d.comb += self.fault.eq(earliest((alu.pipeline.fault, gemm.pipeline.fault, load.engine.fault, decoded)))
         return m
 
     def _connect_memories(self, m: Module, gemm: ComputePipeline, alu: ComputePipeline, loader: LoadEngine) -> None:
@@ -335,11 +336,3 @@ class OverlappedComputeUnit(wiring.Component):
             self.events.uop_bytes.eq(load.engine.uop_bytes),
             self.events.acc_bytes.eq(load.engine.acc_bytes),
         ]
-
-    def _report(self, m: Module, faults: tuple[data.View, ...], of_decoder: data.View, begin: Value) -> None:
-        """Of faults found in the same cycle, name the earliest instruction."""
-        index, status = of_decoder.index | ~begin.replicate(32), Mux(begin, of_decoder.status, 0)
-        for fault in faults:
-            index = Mux(fault.status.any() & (fault.index < index), fault.index, index)
-            status = status | fault.status
-        m.d.comb += [self.fault.index.eq(index), self.fault.status.eq(status)]

@@ -46,6 +46,9 @@ INTO_8_BITS = (
     Example(-129, 0, 1, 0, 0, False, -128),
     Example(TOP, 0, MOST, 0, 0, False, 127),
     Example(BOTTOM, 0, MOST, 0, 0, False, -128),
+    # 2**18 - 0.5 goes away from zero, and is then a bit longer.
+    Example(524287, 0, 1, 1, 0, False, 127),
+    Example(-524287, 0, 1, 1, 0, False, -128),
     # The bias wraps at 32 bits: 2**31 is -2**31.
     Example(TOP, 1, 1, 31, 0, False, -1),
     Example(BOTTOM, -1, 1, 31, 0, False, 1),
