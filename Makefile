@@ -17,9 +17,10 @@ FUZZ_COUNT ?= 500
 
 PACKAGES = $(wildcard vta runtime vta_sim fpga vta_hw compiler)
 FUZZERS = $(subst /,.,$(patsubst %.py,%,$(shell find tests -name 'fuzz*.py' | LC_ALL=C sort)))
-BENCHMARKS = $(wildcard bench/*.py)
+FPGA_BENCHMARKS = bench/area.py bench/frequency.py
+BENCHMARKS = $(filter-out $(FPGA_BENCHMARKS),$(wildcard bench/*.py))
 
-.PHONY: help demo test check bench fuzz docs clean
+.PHONY: help demo test check bench bench-fpga fuzz docs clean
 .NOTPARALLEL:
 
 help:
@@ -27,7 +28,8 @@ help:
 	@echo "make test    the tests                     (JOBS=$(JOBS), PYTEST_ARGS=...)"
 	@echo "make check   lint, types, layering, documentation"
 	@echo "make fuzz    random programs and damaged files  (FUZZ_SEED=..., FUZZ_COUNT=$(FUZZ_COUNT))"
-	@echo "make bench   the figures of bench/RESULTS.md, measured here"
+	@echo "make bench   the figures of bench/RESULTS.md, measured here, without those of FPGAs"
+	@echo "make bench-fpga    those of FPGAs, with minutes for each design"
 	@echo "make docs    the manual, into docs/_build/html"
 	@echo "make clean   remove what can be made again, but not $(VENV)"
 	@echo "PYTHON=...   the Python to make $(VENV) with (now: $(PYTHON))"
@@ -48,7 +50,8 @@ docs: $(VENV)/.check
 	$(SPHINX) docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: $(VENV)/.bench
+bench-fpga: BENCHMARKS = $(FPGA_BENCHMARKS)
+bench bench-fpga: $(VENV)/.bench
 	@set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file; done
 
 # All of them, even when one has found something.
