@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """Fetch against a list of instructions in a memory with latency, stalls and errors."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """The memory engine between random clients and a memory that stalls, interleaves, and answers with errors."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """The counters among the control registers: what they count, and where they stop."""
 
 from __future__ import annotations

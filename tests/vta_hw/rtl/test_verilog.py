@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """The emitted Verilog: the same every time, readable, clean, and with memories that do what those of Amaranth do."""
 
 from __future__ import annotations

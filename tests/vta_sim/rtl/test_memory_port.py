@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """The memory behind pins, in Amaranth's simulator, against the same memory without a simulator."""
 
 from __future__ import annotations

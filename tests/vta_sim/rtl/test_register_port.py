@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """The host's side of a register port, against registers that pause, answer with errors or not at all."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """A proof that cannot be tried says why; one that fails says where."""
 
 from __future__ import annotations
