@@ -8,8 +8,9 @@ from amaranth.hdl import Elaboratable, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-TOKEN_BITS: Final = 10
-"""Bits of a token counter: as many tokens as the FIFOs of the HLS design hold (VTA spec 5.5)."""
+TOKEN_BITS: Final = 11
+"""Bits of a token counter: one more than the 10 that programs may count on (VTA spec 11.11), so that the room that is
+kept for instructions in flight is beyond those."""
 
 MAX_IN_FLIGHT: Final = 16
 """Instructions a unit may have in flight: `room` promises a place for a token of each."""

@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """The control registers, driven through their port as a host does, cycle by cycle where that is promised."""
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from tests.vta_hw.rtl.register_bench import BOTH, CHANGED, DONE, NARROW, Bench, 
 from vta_hw.rtl.registers import register_map
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.registers import EXTENSION_ID, FAULTS, TOKEN_QUEUES, Access, Control, Status
+from vta_sim.rtl.driver import MAX_TOKENS
 
 
 @BOTH
@@ -108,7 +108,7 @@ def writable(config: VTAConfig) -> dict[int, int]:
 
     Of `control` that is only the bit that sets nothing off.
     """
-    narrow = {"control": Control.FINISH, "irq_enable": 1, **{f"tokens_{queue}": 1023 for queue in TOKEN_QUEUES}}
+    narrow = {"control": Control.FINISH, "irq_enable": 1, **{f"tokens_{queue}": MAX_TOKENS for queue in TOKEN_QUEUES}}
     return {
         register.offset + 4 * word: int(narrow.get(register.name, 0xFFFFFFFF))
         for register in register_map(config)
@@ -366,9 +366,9 @@ def test_tokens_are_set_between_launches_only() -> None:
             await bench.write(ctx, name, 1000 + number)
         assert await tokens(ctx) == [1000, 1001, 1002, 1003]
         assert [seen.token_load for seen in bench.seen if seen.token_load] == [1, 2, 4, 8]
-        # Bits above the tenth are nothing; a byte alone can be written.
-        await bench.host.write(ctx, bench.map[names[3]].offset, 0xFFFFFE00, strobe=0b0010)
-        await bench.host.write(ctx, bench.map[names[3]].offset, 0xFFFFFEAA, strobe=0b1101)
+        # Bits above the eleventh are nothing; a byte alone can be written.
+        await bench.host.write(ctx, bench.map[names[3]].offset, 0xFFFFFA00, strobe=0b0010)
+        await bench.host.write(ctx, bench.map[names[3]].offset, 0xFFFFFDAA, strobe=0b1101)
         assert await tokens(ctx) == [1000, 1001, 1002, 0x2AA]
         await bench.write(ctx, "control", Control.LAUNCH)
         await refuses(ctx)

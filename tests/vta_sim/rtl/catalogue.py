@@ -160,7 +160,8 @@ _TOKENS: Final = (
     "a launch of one instruction",
     "more than 512 instructions of a unit wait",
     "more than 255 tokens in a queue",
-    "1023 tokens in a queue",
+    "1023 tokens left in every queue",
+    "as many tokens in a queue as it holds",
 )  # fmt: skip
 _MACHINE: Final = (
     *(f"bus of {bits} bits" for bits in (64, 128, 256, 512)),

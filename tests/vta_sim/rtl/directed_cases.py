@@ -308,7 +308,7 @@ def full_queue(machine: str) -> Case:
 
 def many_tokens(machine: str) -> Case:
     """Counters at their limits: a unit that pushes waits until there is room."""
-    script = Script(name="many_tokens", machine=machine, tokens_before=(1023, 1010, 300, 1023))
+    script = Script(name="many_tokens", machine=machine, tokens_before=(2047, 2034, 300, 2047))
     for _ in range(20):
         script.load(UOP, x_size=0, pop_prev=1, pop_next=1)
     for _ in range(5):
@@ -316,6 +316,16 @@ def many_tokens(machine: str) -> Case:
         script.load(INP, x_size=0, pop_next=1, push_next=1)
         script.load(INP, x_size=0, pop_next=1)
         script.add(STORE, memory_type=OUT, pop_prev=1, push_prev=1)
+    return script.case()
+
+
+def tokens_left(machine: str) -> Case:
+    """As many tokens as the specification lets a program have, in every queue, without one that is taken."""
+    script = Script(name="tokens_left", machine=machine, tokens_before=(1003, 1003, 1003, 1003))
+    for _ in range(20):
+        script.load(INP, x_size=0, push_next=1)
+        script.load(UOP, x_size=0, push_prev=1, push_next=1)
+        script.add(STORE, memory_type=OUT, push_prev=1)
     return script.case()
 
 
@@ -339,8 +349,8 @@ def finishes(machine: str) -> Case:
 _ON_MACHINES: Mapping[str, Sequence[Callable[[str], Case]]] = {
     NARROW: (stores, nests, arithmetic, requantisations),
     WIDE: (stores, arithmetic, requantisations),
-    "overlap": (nests,),
-    "tiny": (nests, arithmetic, long_loops, full_queue, many_tokens, finishes),
+    "overlap": (nests, many_tokens, tokens_left),
+    "tiny": (nests, arithmetic, long_loops, full_queue, many_tokens, tokens_left, finishes),
 }
 
 DIRECTED: Mapping[str, Callable[[], Case]] = {

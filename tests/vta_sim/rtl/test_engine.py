@@ -206,7 +206,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"bases": Bases(inp=2)}, "Base register inp must be a multiple of 4 bytes, not 0x2"),
     ({"bases": Bases(wgt=4)}, "Base register wgt must be a multiple of 8 bytes, not 0x4"),
     ({"bases": Bases(out=1 << 32)}, "Base register out must fit the 32 address bits, not 0x100000000"),
-    ({"tokens": Tokens(g2s=1024)}, "Tokens of g2s must be at most 1023, not 1024"),
+    ({"tokens": Tokens(g2s=2048)}, "Tokens of g2s must be at most 2047, not 2048"),
 ]
 
 

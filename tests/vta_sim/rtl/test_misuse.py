@@ -28,11 +28,12 @@ from tests.vta_sim.spec_model.layout import (
     UOP,
     WGT,
 )
+from vta_hw.rtl.tokens import MAX_IN_FLIGHT
 from vta_hw.spec.program import Tokens
 from vta_hw.spec.registers import Status
 from vta_sim.functional.engine import Bases
 from vta_sim.rtl.axi_memory import DECERR, SLVERR, Errors
-from vta_sim.rtl.driver import parameters
+from vta_sim.rtl.driver import MAX_TOKENS, parameters
 from vta_sim.rtl.report import RtlReport
 from vta_sim.timing import MemoryTiming
 
@@ -230,13 +231,16 @@ def test_the_first_fault_is_named_and_all_are_kept_until_the_next_launch() -> No
     assert rtl.launch(INSN_AT, 1).status == Status(0)
 
 
+NO_ROOM = MAX_TOKENS - MAX_IN_FLIGHT + 1
 STUCK: list[tuple[tuple[int, ...], list[tuple[int, dict[str, int]]]]] = [
     ((0, 0, 0, 0), [(LOAD, {"memory_type": INP, "pop_next": 1})]),
     ((0, 0, 0, 0), [(LOAD, {"memory_type": UOP, "pop_prev": 1, "pop_next": 1})]),
     ((1, 0, 0, 0), [(LOAD, {"memory_type": UOP, "pop_prev": 1, "pop_next": 1})]),
     ((0, 0, 0, 0), [(STORE, {"memory_type": OUT, "pop_prev": 1})]),
-    ((1023, 0, 0, 0), [(LOAD, {"memory_type": INP, "push_next": 1})]),
-    ((0, 0, 0, 1023), [(STORE, {"memory_type": OUT, "push_prev": 1})]),
+    ((NO_ROOM, 0, 0, 0), [(LOAD, {"memory_type": INP, "push_next": 1})]),
+    ((0, NO_ROOM, 0, 0), [(LOAD, {"memory_type": UOP, "push_prev": 1})]),
+    ((0, 0, NO_ROOM, 0), [(LOAD, {"memory_type": UOP, "push_next": 1})]),
+    ((0, 0, 0, NO_ROOM), [(STORE, {"memory_type": OUT, "push_prev": 1})]),
     (
         (0, 0, 0, 0),
         [(LOAD, {"memory_type": INP, "pop_next": 1, "push_next": 1}),
@@ -245,11 +249,12 @@ STUCK: list[tuple[tuple[int, ...], list[tuple[int, dict[str, int]]]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("machine", ["tiny", "overlap"])
 @pytest.mark.parametrize(("tokens", "insns"), STUCK)
 def test_a_missing_token_ends_the_launch_and_keeps_the_others(
-    tokens: tuple[int, ...], insns: list[tuple[int, dict[str, int]]]
+    tokens: tuple[int, ...], insns: list[tuple[int, dict[str, int]]], machine: str
 ) -> None:
-    script = Misuse(name="stuck", machine="tiny", tokens_before=tokens)
+    script = Misuse(name="stuck", machine=machine, tokens_before=tokens)
     for opcode, fields in insns:
         script.add(opcode, **fields)
     report = script.run(model=False)
@@ -257,7 +262,7 @@ def test_a_missing_token_ends_the_launch_and_keeps_the_others(
     assert report.status & ~Status.STORES_OUTSTANDING == Status.DEADLOCK
     assert report.fault_insn is None
     assert left_of(report.tokens_left) == tokens
-    rtl = simulator(TINY)
+    rtl = simulator(script.config)
     done = sum(report.counters[name] for name in ("insn_load", "insn_compute", "insn_store"))
     assert done < len(insns) + 1
     # What the last launch left in the queues of instructions is gone.
