@@ -101,14 +101,16 @@ class Driver:
         raise SimulationError(f"Soft reset must be over after {RESET_PATIENCE} looks at it, and is not")
 
     async def _interrupt(self, ctx: SimulatorContext, max_cycles: int) -> bool:
-        # Nothing runs here until then. The line may glitch, so that only its settled value counts.
-        deadline = ctx.posedge(self._irq).delay(max_cycles * CLOCK_PERIOD)
+        # Nothing runs here until then. The line may glitch, so that only its settled value counts. It rises with the
+        # clock, and so never at the deadline itself, which Amaranth would not survive.
+        deadline = ctx.posedge(self._irq).delay((max_cycles + 0.5) * CLOCK_PERIOD)
         while not ctx.get(self._irq):
             _, expired = await deadline
             if expired:
                 break
+        in_time = bool(ctx.get(self._irq))
         await ctx.tick()
-        return bool(ctx.get(self._irq))
+        return in_time
 
     async def _outcome(self, ctx: SimulatorContext) -> Outcome:
         names = [register.name for register in self._registers.counters]

@@ -229,6 +229,17 @@ def test_a_launch_that_takes_too_long_is_given_up_and_the_machine_goes_on() -> N
     assert machine.memory.read(OUTPUTS, 12).tobytes() == expected.tobytes()
 
 
+def test_the_limit_is_the_number_of_cycles() -> None:
+    machine = fresh()
+    count = write(machine.memory, SOURCE)
+    cycles = machine.launch(INSN_AT, count).cycles
+    for limit in (cycles - 2, cycles - 1):
+        with pytest.raises(CycleLimit):
+            machine.launch(INSN_AT, count, max_cycles=limit)
+    for limit in (cycles, cycles + 1):
+        assert machine.launch(INSN_AT, count, max_cycles=limit).cycles == cycles
+
+
 def test_a_launch_piece_by_piece() -> None:
     machine = fresh()
     machine.start(INSN_AT, write(machine.memory, SOURCE))
