@@ -55,6 +55,19 @@ def raw_program(source: str = SOURCE, config: VTAConfig | None = None) -> Progra
     return Program.raw(config=machine, insns=code(machine, source), segments=segments, insn_address=0x8000)
 
 
+def large_config() -> VTAConfig:
+    """A configuration that the functional simulator runs and no FPGA tool can build."""
+    return VTAConfig(
+        isa="extended",
+        log_batch=5,
+        log_block_in=2,
+        log_block_out=5,
+        log_inp_buff_size=13,
+        log_wgt_buff_size=12,
+        log_acc_buff_size=16,
+    )
+
+
 def write_parts(folder: Path) -> list[str]:
     """Files of the stream in `folder`, and the arguments of ``vta exec`` that name them and dump `out.bin`."""
     inputs, weights, _ = tensors()

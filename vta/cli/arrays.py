@@ -69,15 +69,15 @@ def read_inputs(files: Iterable[NamedFile]) -> Array | dict[str, Array]:
 
 
 def match_outputs(files: Iterable[NamedFile], names: Sequence[str]) -> dict[str, Path]:
-    """Output name -> file to write. Raises CommandError for an unknown name, or a name or file given twice."""
+    """Output name -> file to write. Raises CommandError for an unknown name, or a name given twice."""
     chosen: dict[str, Path] = {}
     for file in files:
         name = names[0] if not file.name and len(names) == 1 else file.name
         if name not in names:
             known = ", ".join(map(repr, names))
             raise CommandError(f"--output must be FILE or NAME=FILE with one of the names {known}, not {str(file)!r}")
-        if name in chosen or file.path in chosen.values():
-            raise CommandError(f"--output must name each output and each file once, not {str(file)!r} again")
+        if name in chosen:
+            raise CommandError(f"--output must name each output once, not {str(file)!r} again")
         chosen[name] = file.path
     return chosen
 

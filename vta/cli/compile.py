@@ -9,13 +9,12 @@ import click
 
 from vta.cli.command import command
 from vta.cli.errors import CommandError
-from vta.cli.files import write_files
+from vta.cli.files import check_outputs, write_files
 from vta.cli.output import Activity, print_json, print_table
-from vta.cli.params import config_option, json_option, number, one_of
+from vta.cli.params import ConfigOption, config_option, json_option, number, one_of
 
 if TYPE_CHECKING:
     from vta.api import CompiledProgram
-    from vta_hw.spec.config import VTAConfig
 
 EXAMPLES = (
     (
@@ -45,7 +44,7 @@ EXAMPLES = (
 def compile_command(
     model: Path,
     output: Path | None,
-    config: VTAConfig,
+    config: ConfigOption,
     calibrate: Path | None,
     target: str,
     batch: int | None,
@@ -60,6 +59,9 @@ def compile_command(
     if not model.is_file():
         raise CommandError(f"{model}: must be an ONNX file, and there is none")
     destination = output if output is not None else Path(model.name).with_suffix(".vta")
+    check_outputs(
+        [("--output", destination)], [("MODEL.onnx", model), ("--calibrate", calibrate), ("--config", config.path)]
+    )
     with Activity("Compiling") as activity:
         from vta.api import compile_model
         from vta.cli.arrays import read_arrays
@@ -67,7 +69,7 @@ def compile_command(
         calibration = None if calibrate is None else read_arrays(calibrate)
         program = compile_model(
             model,
-            config=config,
+            config=config.value,
             target=target,
             calibration=calibration,
             batch=batch,

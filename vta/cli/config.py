@@ -9,10 +9,10 @@ import click
 
 from vta.cli.command import command
 from vta.cli.errors import CommandError
-from vta.cli.files import write_files
+from vta.cli.files import check_outputs, write_files
 from vta.cli.output import print_json, print_table
+from vta.cli.params import ConfigOption, json_option
 from vta.cli.params import config as config_value
-from vta.cli.params import json_option
 
 if TYPE_CHECKING:
     from vta_hw.spec.config import VTAConfig
@@ -32,7 +32,7 @@ EXAMPLES = (
     "--save", type=click.Path(path_type=Path), metavar="FILE", help="Write a vta_config.json, as TVM reads it."
 )
 @json_option
-def config_command(config: VTAConfig | None, list_presets: bool, save: Path | None, as_json: bool) -> None:
+def config_command(config: ConfigOption | None, list_presets: bool, save: Path | None, as_json: bool) -> None:
     """Show a configuration and what follows from it.
 
     NAME is a preset's, FILE a vta_config.json; by default `sim`. Prints the parameters, the depths of the buffers and
@@ -43,16 +43,14 @@ def config_command(config: VTAConfig | None, list_presets: bool, save: Path | No
             raise CommandError("--list must stand alone, without a configuration or --save")
         show_presets(as_json)
         return
-    if config is None:
-        from vta_hw.spec.config import preset
-
-        config = preset("sim")
+    chosen = config_value("sim") if config is None else config
+    check_outputs([("--save", save)], [("FILE", chosen.path)])
     if save is not None:
-        write_files({save: config.to_json().encode()})
+        write_files({save: chosen.value.to_json().encode()})
     if as_json:
-        print_json(config.to_dict())
+        print_json(chosen.value.to_dict())
     elif save is None:
-        show(config)
+        show(chosen.value)
 
 
 def show_presets(as_json: bool) -> None:

@@ -10,13 +10,12 @@ import click
 from vta.cli.command import command
 from vta.cli.compile import print_costs
 from vta.cli.errors import CommandError
-from vta.cli.files import write_files
+from vta.cli.files import check_outputs, write_files
 from vta.cli.output import Activity, print_json, print_table
-from vta.cli.params import config_option, json_option, number, one_of
+from vta.cli.params import ConfigOption, config_option, json_option, number, one_of
 
 if TYPE_CHECKING:
     from vta.demo.study import Result, Study
-    from vta_hw.spec.config import VTAConfig
 
 ENGINES = ("interp", "llvm", "functional")
 HELD_OUT_IMAGES = 360
@@ -52,7 +51,7 @@ EXAMPLES = (
     "-o", "--output", type=click.Path(path_type=Path), default="digits.vta", show_default=True, metavar="FILE"
 )
 @json_option
-def demo_command(config: VTAConfig, engines: tuple[str, ...], images: int, output: Path, as_json: bool) -> int:
+def demo_command(config: ConfigOption, engines: tuple[str, ...], images: int, output: Path, as_json: bool) -> int:
     """Run a small network on every engine and compare.
 
     The network recognises handwritten digits: three convolutions with a residual connection, a strided one, pooling,
@@ -61,12 +60,15 @@ def demo_command(config: VTAConfig, engines: tuple[str, ...], images: int, outpu
     """
     if not 1 <= images <= HELD_OUT_IMAGES:
         raise CommandError(f"--images must be 1 to {HELD_OUT_IMAGES}, the held-out images, not {images}")
+    check_outputs([("--output", output)], [("--config", config.path)])
     with Activity("Loading the compiler") as activity:
         from vta.demo.study import study
         from vta.engines import Engine
 
         chosen = [Engine(name) for name in ENGINES if not engines or name in engines]
-        result = study(config, chosen, images, lambda title, done, total: activity.step(title, done, total or None))
+        result = study(
+            config.value, chosen, images, lambda title, done, total: activity.step(title, done, total or None)
+        )
         data = result.program.program.to_bytes()
     write_files({output: data})
     if as_json:

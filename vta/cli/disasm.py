@@ -10,7 +10,7 @@ import click
 from vta.cli.command import command
 from vta.cli.errors import CommandError
 from vta.cli.files import read_file
-from vta.cli.params import config_option
+from vta.cli.params import ConfigOption, config_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ EXAMPLES = (
 @config_option
 @click.option("--uops", is_flag=True, help="Also list the micro-ops (of a program file).")
 @click.pass_context
-def disasm_command(context: click.Context, file: Path, config: VTAConfig, uops: bool) -> None:
+def disasm_command(context: click.Context, file: Path, config: ConfigOption, uops: bool) -> None:
     """Print the instructions of a program as text.
 
     FILE is a program (.vta) or raw instructions of 16 bytes each. The text is what the assembler reads
@@ -46,7 +46,7 @@ def disasm_command(context: click.Context, file: Path, config: VTAConfig, uops: 
     elif uops:
         raise CommandError(f"{file}: must be a program file for --uops, not raw instructions")
     else:
-        lines = raw_lines(file, data, config)
+        lines = raw_lines(file, data, config.value)
     for line in lines:
         click.echo(line)
 

@@ -6,7 +6,9 @@ mistake in the toolkit and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -16,6 +18,19 @@ EXIT_INTERRUPTED = 130
 
 class CommandError(Exception):
     """Refusal of a request on the command line; the message is one sentence."""
+
+
+@contextmanager
+def naming(path: Path | None) -> Iterator[None]:
+    """Puts the file of a configuration before what its machine is refused for; a preset has none."""
+    from vta_hw.spec.parameters import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        if path is None:
+            raise
+        raise CommandError(f"{path}: {error}") from error
 
 
 def typed_errors() -> tuple[type[Exception], ...]:

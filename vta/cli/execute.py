@@ -12,10 +12,10 @@ import click
 
 from vta.cli import params
 from vta.cli.command import command
-from vta.cli.errors import CommandError
-from vta.cli.files import check_target, read_file, write_files
+from vta.cli.errors import CommandError, naming
+from vta.cli.files import check_outputs, read_file, write_files
 from vta.cli.output import Activity, print_json, print_table
-from vta.cli.params import DumpOption, SegmentOption, config_option, json_option
+from vta.cli.params import ConfigOption, DumpOption, SegmentOption, config_option, json_option
 
 if TYPE_CHECKING:
     from runtime.device import Bases, Device, LaunchReport
@@ -106,7 +106,7 @@ def exec_command(
     engine: str,
     insns: Path | None,
     count: int | None,
-    config: VTAConfig,
+    config: ConfigOption,
     segments: tuple[SegmentOption, ...],
     dumps: tuple[DumpOption, ...],
     tokens: tuple[int, ...] | None,
@@ -130,15 +130,25 @@ def exec_command(
     """
     check_dumps(dumps)
     machine = Machine(engine=engine, vcd=vcd, latency=latency, stalls=stalls)
-    check_machine(machine, [dump.path for dump in dumps])
+    check_machine(machine)
+    check_outputs(
+        [*(("--dump", dump.path) for dump in dumps), ("--vcd", vcd), ("--save", save)],
+        [
+            ("PROGRAM.vta", program),
+            ("--insns", insns),
+            *(("--segment", segment.path) for segment in segments),
+            ("--config", config.path),
+        ],
+    )
     if program is not None:
         refuse_options(context, ("insns", "count", "config", "segments", "tokens", "insn_address"))
         raw = load_raw(program)
     elif insns is not None:
-        raw = build_raw(config, insns, count, segments, tokens, insn_address, bases, dumps)
+        raw = build_raw(config.value, insns, count, segments, tokens, insn_address, bases, dumps)
     else:
         raise CommandError("Give the instructions with --insns FILE, or a raw PROGRAM.vta")
-    report, contents = execute(machine, raw, bases, dumps, timeout)
+    with naming(program or config.path):
+        report, contents = execute(machine, raw, bases, dumps, timeout)
     files: dict[Path, bytes | memoryview] = dict(zip((dump.path for dump in dumps), contents, strict=True))
     if save is not None:
         files[save] = raw.to_bytes()
@@ -216,24 +226,16 @@ def ports(bases: tuple[int, ...] | None) -> Bases:
 
 
 def check_dumps(dumps: tuple[DumpOption, ...]) -> None:
-    seen: set[Path] = set()
     for dump in dumps:
         if dump.nbytes > MAX_DUMP_BYTES:
             raise CommandError(f"--dump length must be at most {MAX_DUMP_BYTES} bytes, not {dump.nbytes}")
-        if dump.path in seen:
-            raise CommandError(f"--dump files must differ, not be {str(dump.path)!r} twice")
-        seen.add(dump.path)
 
 
-def check_machine(machine: Machine, dumps: list[Path]) -> None:
+def check_machine(machine: Machine) -> None:
     if machine.engine != "amaranth":
         for name in OF_RTL:
             if getattr(machine, name) is not None:
                 raise CommandError(f"--{name} must be given with --engine amaranth, not with {machine.engine!r}")
-    if machine.vcd is not None:
-        check_target(machine.vcd)
-        if machine.vcd in dumps:
-            raise CommandError(f"--vcd must be a file of its own, not be {str(machine.vcd)!r} like a --dump")
     if machine.latency is not None:
         from vta_sim.timing import MAX_LATENCY
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vta.cli.errors import CommandError
+
+Given = tuple[str, Path | None]
+"""An option or argument, as the help calls it, and the file it names; None where it is left out."""
 
 
 def read_file(path: Path) -> bytes:
@@ -38,10 +41,37 @@ def write_files(contents: Mapping[Path, bytes | memoryview]) -> None:
             os.unlink(name)
 
 
+def check_outputs(outputs: Iterable[Given], inputs: Iterable[Given]) -> None:
+    """Raises CommandError unless each output can be written and is neither an input nor another output.
+
+    A command that writes calls this before anything else, with all its files. Links do not hide that files are one.
+    """
+    others = [(name, path) for name, path in inputs if path is not None]
+    for name, path in outputs:
+        if path is None:
+            continue
+        check_target(path)
+        for other, taken in others:
+            if _same_file(path, taken):
+                rival = f"another {name}" if other == name else other
+                raise CommandError(f"{name} must be a file of its own, not be {str(path)!r} like {rival}")
+        others.append((name, path))
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        # Hard links need files; what a path leads to is also known of one that is still to be written.
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
 def check_target(path: Path) -> None:
     """Raises CommandError unless `path` can be written as a file, as far as can be seen beforehand."""
     if path.is_dir():
         raise CommandError(f"{path}: must be a file, not a directory")
+    if path.is_char_device() or path.is_block_device():
+        raise CommandError(f"{path}: must be a file, not a device")
     if not path.parent.is_dir():
         raise CommandError(f"{path}: the directory must exist")
 

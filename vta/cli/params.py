@@ -22,6 +22,14 @@ NUMBER_END = 1 << 64
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfigOption:
+    """``NAME|FILE``: a configuration, and its file unless it is a preset."""
+
+    value: VTAConfig
+    path: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SegmentOption:
     """``ADDR=FILE``: the file's bytes are in memory from this byte address on."""
 
@@ -86,12 +94,12 @@ def dump(text: str) -> DumpOption:
     )
 
 
-def config(text: str) -> VTAConfig:
+def config(text: str) -> ConfigOption:
     """Type of ``--config``: the name of a preset or the path of a `vta_config.json`."""
     from vta_hw.spec.config import PRESETS, ConfigError, resolve
 
     try:
-        return resolve(text)
+        return ConfigOption(value=resolve(text), path=None if text in PRESETS else Path(text))
     except ConfigError as error:
         raise CommandError(f"{error}{did_you_mean(text, PRESETS)}") from error
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vta.cli.command import command
-from vta.cli.errors import CommandError
-from vta.cli.files import write_files
+from vta.cli.errors import CommandError, naming
+from vta.cli.files import check_outputs, write_files
 from vta.cli.output import Activity, print_json, print_table
 from vta.cli.params import json_option, one_of, seconds
 
@@ -52,22 +52,28 @@ def run_command(
     """
     from vta.cli.arrays import match_outputs, npy_bytes, parse_named, read_inputs
 
+    given = [parse_named("--input", text) for text in inputs]
     wanted = [parse_named("--output", text) for text in outputs]
+    check_outputs(
+        [("--output", file.path) for file in wanted],
+        [("PROGRAM.vta", program), *(("--input", file.path) for file in given)],
+    )
     with Activity("Loading the program") as activity:
         from vta.api import load
 
         compiled = load(program)
         files = match_outputs(wanted, [port.name for port in compiled.outputs])
-        if not inputs and compiled.inputs:
+        if not given and compiled.inputs:
             ports = ", ".join(f"{port.name} {port.of_any_batch()}" for port in compiled.inputs)
             raise CommandError(f"Inputs must be given with --input [NAME=]FILE: {ports}")
-        arrays = read_inputs(parse_named("--input", text) for text in inputs)
+        arrays = read_inputs(given)
         if not isinstance(arrays, dict):
             arrays = compiled.named(arrays)
         activity.step("Running")
-        results = compiled.run(
-            arrays, engine, timeout=timeout, progress=lambda done, total: activity.step("Running", done, total)
-        )
+        with naming(program):
+            results = compiled.run(
+                arrays, engine, timeout=timeout, progress=lambda done, total: activity.step("Running", done, total)
+            )
         assert isinstance(results, dict)
     write_files({path: npy_bytes(results[name]) for name, path in files.items()})
     chosen = engine or compiled.engines[0].value

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from vta.cli.command import command
-from vta.cli.files import write_files
+from vta.cli.errors import naming
+from vta.cli.files import check_outputs, write_files
 from vta.cli.output import Activity, print_json
-from vta.cli.params import config_option, json_option
+from vta.cli.params import ConfigOption, config_option, json_option
 
 if TYPE_CHECKING:
     from vta_hw.spec.config import VTAConfig
@@ -34,18 +35,19 @@ EXAMPLES = (
     help="Verilog file.",
 )
 @json_option
-def verilog_command(config: VTAConfig, output: Path, as_json: bool) -> None:
+def verilog_command(config: ConfigOption, output: Path, as_json: bool) -> None:
     """Write the accelerator as one file of Verilog (IEEE 1364-2005).
 
     The top module is `vta`: an AXI4-Lite slave with the control registers, an AXI4 master to memory, an interrupt, one
     clock. Its comment lists configuration and ports. Equal configurations give equal files.
     """
-    with Activity("Writing Verilog"):
+    check_outputs([("--output", output)], [("--config", config.path)])
+    with Activity("Writing Verilog"), naming(config.path):
         from vta_hw.rtl.verilog import TOP, emit
 
-        text = emit(config)
+        text = emit(config.value)
     write_files({output: text.encode()})
-    show(config, output, text, TOP, as_json)
+    show(config.value, output, text, TOP, as_json)
 
 
 def show(config: VTAConfig, path: Path, text: str, top: str, as_json: bool) -> None:

@@ -25,6 +25,8 @@ def model(tmp_path: Path) -> Path:
     np.save(tmp_path / "flat.npy", np.zeros((4, 64), np.float32))
     np.save(tmp_path / "nan.npy", np.full((4, 1, 8, 8), np.nan, np.float32))
     (tmp_path / "text.onnx").write_text("not a model")
+    (tmp_path / "digits.vta").write_text("an ONNX model by another name")
+    VTAConfig().save(tmp_path / "vta.json")
     return tmp_path
 
 
@@ -88,6 +90,19 @@ def test_the_batch_is_the_configurations_or_the_one_asked_for(cli: Cli, model: P
         (["digits.onnx", "--batch", "0"], "Batch must be an integer from 1 to 4096, not 0"),
         (["digits.onnx", "--config", "tinny"], "configuration must be a file or one of "),
         (["digits.onnx", "--calibrate", "calibration.npy", "-o", "no/out.vta"], "no/out.vta: the directory must exist"),
+        (
+            ["digits.onnx", "-o", "digits.onnx"],
+            "--output must be a file of its own, not be 'digits.onnx' like MODEL.onnx",
+        ),
+        (["digits.vta"], "--output must be a file of its own, not be 'digits.vta' like MODEL.onnx"),
+        (
+            ["digits.onnx", "--calibrate", "nan.npy", "-o", "nan.npy"],
+            "--output must be a file of its own, not be 'nan.npy' like --calibrate",
+        ),
+        (
+            ["digits.onnx", "--config", "vta.json", "-o", "vta.json"],
+            "--output must be a file of its own, not be 'vta.json' like --config",
+        ),
     ],
 )
 def test_refusals(cli: Cli, model: Path, arguments: list[str], sentence: str) -> None:

@@ -58,6 +58,7 @@ def test_save_writes_the_file_and_prints_nothing(cli: Cli, tmp_path: Path) -> No
         (["big.json"], "big.json: log2 of the ACC depth must be at most 11 "),
         (["--list", "sim"], "--list must stand alone, without a configuration or --save"),
         (["sim", "--save", "no/file.json"], "no/file.json: the directory must exist"),
+        (["good.json", "--save", "./good.json"], "--save must be a file of its own, not be 'good.json' like FILE"),
     ],
 )
 def test_refusals(cli: Cli, tmp_path: Path, arguments: list[str], sentence: str) -> None:
@@ -65,6 +66,7 @@ def test_refusals(cli: Cli, tmp_path: Path, arguments: list[str], sentence: str)
     (tmp_path / "broken.json").write_text('{"LOG_BATCH": ')
     (tmp_path / "deep.json").write_text("[" * 100_000)
     (tmp_path / "big.json").write_text('{"LOG_ACC_BUFF_SIZE": 20}')
+    preset("tiny").save(tmp_path / "good.json")
     outcome = cli("config", *arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith(f"error: {sentence}")

@@ -60,12 +60,18 @@ def test_disagreement_is_told_and_gives_exit_code_1(cli: Cli, monkeypatch: pytes
     [
         (["--images", "0"], "--images must be 1 to 360, the held-out images, not 0"),
         (["--images", "361"], "--images must be 1 to 360, the held-out images, not 361"),
+        (
+            ["-o", "vta.json", "--config", "vta.json"],
+            "--output must be a file of its own, not be 'vta.json' like --config",
+        ),
         (["--engine", "reference"], "Engine must be one of 'interp', 'llvm', 'functional', not 'reference'"),
         (["--engine", "interpreter"], "Engine must be one of 'interp', 'llvm', 'functional', not 'interpreter'; "),
     ],
 )
 def test_refusals(cli: Cli, tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    VTAConfig().save(tmp_path / "vta.json")
     outcome = cli("demo", *arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith(f"error: {sentence}")
-    assert list(tmp_path.iterdir()) == []
+    assert VTAConfig.load(tmp_path / "vta.json") == VTAConfig()
+    assert [path.name for path in tmp_path.iterdir()] == ["vta.json"]

@@ -130,7 +130,11 @@ def test_another_configuration_from_a_file(cli: Cli, tmp_path: Path) -> None:
             ["--insns", "insns.bin", "--dump", "0:0x100000001=f"],
             "--dump length must be at most 4294967296 bytes, not 4294967297",
         ),
-        (["--insns", "insns.bin", "--dump", "0:1=f", "--dump", "1:1=f"], "--dump files must differ, not be 'f' twice"),
+        (
+            ["--insns", "insns.bin", "--dump", "0:1=f", "--dump", "1:1=./f"],
+            "--dump must be a file of its own, not be 'f' like another --dump",
+        ),
+        (["--insns", "insns.bin", "--save", "/dev/null"], "/dev/null: must be a file, not a device"),
         (
             ["--insns", "insns.bin", "--segment", "0=empty.bin"],
             "empty.bin: must hold at least one byte to be a segment",
@@ -168,6 +172,41 @@ def test_refusals(cli: Cli, tmp_path: Path, arguments: list[str], sentence: str)
     assert outcome.err.startswith(f"error: {sentence}")
     assert outcome.err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        (["--dump", "0:16=insns.bin"], "--dump must be a file of its own, not be 'insns.bin' like --insns"),
+        (["--dump", "0:16=odd.bin"], "--dump must be a file of its own, not be 'odd.bin' like --segment"),
+        (["--save", "insns.bin"], "--save must be a file of its own, not be 'insns.bin' like --insns"),
+        (["--save", "sim.json"], "--save must be a file of its own, not be 'sim.json' like --config"),
+        (["--save", "link.bin"], "--save must be a file of its own, not be 'link.bin' like --segment"),
+        (
+            ["--save", "new.vta", "--dump", "0:1=new.vta"],
+            "--save must be a file of its own, not be 'new.vta' like --dump",
+        ),
+    ],
+)
+def test_inputs_are_not_written_over(cli: Cli, tmp_path: Path, output: list[str], sentence: str) -> None:
+    (tmp_path / "insns.bin").write_bytes(code(VTAConfig(), "finish\n"))
+    (tmp_path / "odd.bin").write_bytes(bytes(17))
+    (tmp_path / "link.bin").symlink_to("odd.bin")
+    VTAConfig().save(tmp_path / "sim.json")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    outcome = cli("exec", "--insns", "insns.bin", "--segment", "0=odd.bin", "--config", "sim.json", *output)
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {sentence}\n")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_program_is_not_written_over(cli: Cli, tmp_path: Path) -> None:
+    raw_program().save(tmp_path / "raw.vta")
+    before = (tmp_path / "raw.vta").read_bytes()
+    for output in (["--save", "raw.vta"], ["--dump", "0:1=raw.vta"]):
+        outcome = cli("exec", "raw.vta", *output)
+        assert outcome.code == 2
+        assert outcome.err == f"error: {output[0]} must be a file of its own, not be 'raw.vta' like PROGRAM.vta\n"
+    assert (tmp_path / "raw.vta").read_bytes() == before
 
 
 def test_a_stream_with_tokens_keeps_them_in_its_file(cli: Cli, tmp_path: Path) -> None:

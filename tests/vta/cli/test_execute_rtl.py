@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.vta.cli.conftest import Cli
-from tests.vta.streams import code, raw_program, tensors, write_parts
+from tests.vta.streams import code, large_config, raw_program, tensors, write_parts
 from vta_hw.spec.config import preset
 from vta_hw.spec.registers import REGISTERS, PointerWidth
 
@@ -81,7 +81,15 @@ def test_what_goes_wrong_leaves_the_waveform(cli: Cli, tmp_path: Path) -> None:
         (["--engine", "amaranth", "--vcd", "."], ".: must be a file, not a directory"),
         (
             ["--engine", "amaranth", "--vcd", "w", "--dump", "0:1=w"],
-            "--vcd must be a file of its own, not be 'w' like a --dump",
+            "--vcd must be a file of its own, not be 'w' like --dump",
+        ),
+        (
+            ["--engine", "amaranth", "--vcd", "./w", "--save", "w"],
+            "--save must be a file of its own, not be 'w' like --vcd",
+        ),
+        (
+            ["--engine", "amaranth", "--vcd", "raw.vta"],
+            "--vcd must be a file of its own, not be 'raw.vta' like PROGRAM.vta",
         ),
         (
             ["--engine", "amaranth", "--bases", "4,0,0,0,4"],
@@ -94,6 +102,46 @@ def test_refusals(cli: Cli, tmp_path: Path, arguments: list[str], sentence: str)
     outcome = cli("exec", "raw.vta", *arguments)
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {sentence}\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw.vta"]
+
+
+@pytest.mark.parametrize("option", ["--insns", "--segment", "--config"])
+def test_a_waveform_over_an_input_is_refused_before_it_is_opened(cli: Cli, tmp_path: Path, option: str) -> None:
+    preset("tiny").save(tmp_path / "tiny.json")
+    (tmp_path / "odd.bin").write_bytes(b"odd")
+    name = {"--insns": "insns.bin", "--segment": "odd.bin", "--config": "tiny.json"}[option]
+    arguments = [*finish(tmp_path), "--config", "tiny.json", "--segment", "0=odd.bin"]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    outcome = cli(*arguments, "--vcd", name)
+    sentence = f"--vcd must be a file of its own, not be '{name}' like {option}"
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {sentence}\n")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder in which nothing can be made, whoever asks")
+def test_a_waveform_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from vta.cli import main; main()"
+    command = [sys.executable, "-c", script, *finish(tmp_path), "--vcd", "/proc/w.vcd"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: /proc/w.vcd: No such file or directory\n"
+
+
+def test_a_machine_that_cannot_be_built_is_refused_by_its_file(tmp_path: Path) -> None:
+    """In a process of its own, whose stderr also has what Python and Amaranth warn of."""
+    large_config().save(tmp_path / "large.json")
+    (tmp_path / "insns.bin").write_bytes(code(large_config(), "finish"))
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from vta.cli import main; main()"
+    given = ["exec", "--insns", "insns.bin", "--config", "large.json"]
+    for arguments, file in (
+        ([*given, "--save", "large.vta"], None),
+        ([*given, "--engine", "amaranth", "--vcd", "w.vcd"], "large.json"),
+        (["exec", "large.vta", "--engine", "amaranth"], "large.vta"),
+    ):
+        command = [sys.executable, "-c", script, *arguments]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        refused = f"error: {file}: line of ACC must have at most 65534 bits, not 65536 (2 banks of 32768 bits)\n"
+        assert (result.returncode, result.stderr) == ((2, refused) if file else (0, ""))
+    assert not (tmp_path / "w.vcd").exists()
 
 
 def test_ctrl_c_leaves_a_whole_waveform_and_nothing_else(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from vta.cli import output
 from vta.cli.errors import CommandError
-from vta.cli.files import write_files
+from vta.cli.files import check_outputs, write_files
 from vta.cli.output import Activity, print_table
 
 
@@ -60,6 +60,48 @@ def test_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old": b"old"}
     write_files({tmp_path / "old": b"new", tmp_path / "other": memoryview(b"more")})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old": b"new", "other": b"more"}
+
+
+def test_a_file_is_known_by_whatever_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").write_bytes(b"in")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "hard").hardlink_to("in")
+    (tmp_path / "soft").symlink_to("in")
+    (tmp_path / "dangling").symlink_to("out")
+    (tmp_path / "same").symlink_to("folder")
+    for one, other in (
+        ("in", "in"),
+        ("in", str(tmp_path / "in")),
+        ("folder/../in", "in"),
+        ("hard", "in"),
+        ("soft", "in"),
+        ("soft", "hard"),
+        ("out", str(tmp_path / "out")),
+        ("dangling", "out"),
+        ("out", "dangling"),
+        ("same/out", "folder/out"),
+    ):
+        with pytest.raises(CommandError) as error:
+            check_outputs([("--save", Path(one))], [("--config", Path(other))])
+        assert str(error.value) == f"--save must be a file of its own, not be {one!r} like --config"
+        with pytest.raises(CommandError) as error:
+            check_outputs([("--dump", Path(other)), ("--dump", Path(one))], [])
+        assert str(error.value) == f"--dump must be a file of its own, not be {one!r} like another --dump"
+
+
+def test_files_that_differ_and_inputs_given_twice_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"in")
+    (tmp_path / "copy").write_bytes(b"in")
+    inputs = [("--segment", tmp_path / "in"), ("--segment", tmp_path / "in"), ("--config", None)]
+    check_outputs([("--dump", tmp_path / "copy"), ("--save", tmp_path / "new"), ("--vcd", None)], inputs)
+
+
+@pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="no device to write to")
+def test_devices_are_not_replaced_by_files() -> None:
+    with pytest.raises(CommandError, match=r"^/dev/null: must be a file, not a device$"):
+        write_files({Path("/dev/null"): b"data"})
+    assert Path("/dev/null").is_char_device()
 
 
 def test_files_get_the_usual_permissions(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.vta.cli.conftest import Cli
 from tests.vta.programs import cpu_program, vta_program
-from tests.vta.streams import raw_program
+from tests.vta.streams import large_config, raw_program
 
 X = np.arange(5 * 16, dtype=np.float32).reshape(5, 16, 1, 1)
 
@@ -21,6 +21,7 @@ def files(tmp_path: Path) -> Path:
     """Programs and inputs, good and bad."""
     cpu_program().save(tmp_path / "cpu.vta")
     vta_program().save(tmp_path / "vta.vta")
+    vta_program(large_config()).save(tmp_path / "large.vta")
     raw_program().save(tmp_path / "raw.vta")
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "bytes.npy", X.astype(np.int8))
@@ -102,12 +103,28 @@ def test_without_output_it_only_counts(cli: Cli, files: Path) -> None:
         ),
         (
             ["vta.vta", "--input", "x.npy", "--output", "a.npy", "--output", "y=a.npy"],
-            "--output must name each output and each file once, not 'y=a.npy' again",
+            "--output must be a file of its own, not be 'a.npy' like another --output",
+        ),
+        (
+            ["vta.vta", "--input", "x.npy", "--output", "a.npy", "--output", "y=b.npy"],
+            "--output must name each output once, not 'y=b.npy' again",
+        ),
+        (
+            ["vta.vta", "--input", "x=x.npy", "--output", "y=./x.npy"],
+            "--output must be a file of its own, not be 'x.npy' like --input",
+        ),
+        (
+            ["vta.vta", "--input", "x.npy", "--output", "vta.vta"],
+            "--output must be a file of its own, not be 'vta.vta' like PROGRAM.vta",
         ),
         (["vta.vta", "--input", "x.npy", "--output", "no/y.npy"], "no/y.npy: the directory must exist"),
         (
             ["vta.vta", "--input", "x.npy", "--engine", "llvm"],
             "Engine of this program must be one of 'functional', 'amaranth', not 'llvm'",
+        ),
+        (
+            ["large.vta", "--input", "x.npy", "--engine", "amaranth"],
+            "large.vta: line of ACC must have at most 65534 bits, not 65536 (2 banks of 32768 bits)",
         ),
         (
             ["vta.vta", "--input", "x.npy", "--engine", "lvm"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.vta.cli.conftest import Cli
+from tests.vta.streams import large_config
 from vta_hw.rtl import verilog
 from vta_hw.spec.config import PRESETS, VTAConfig, preset
 
@@ -51,15 +52,24 @@ def test_figures(cli: Cli, tmp_path: Path, tiny: str) -> None:
         (["--config", "tiny", "-o", "."], ".: must be a file, not a directory"),
         (["--config", "tiny", "-o", "no/where.v"], "no/where.v: the directory must exist"),
         (["--config", "bad.json"], "bad.json: INP element must be at most 4096 bytes, not 8192"),
+        (
+            ["--config", "large.json"],
+            "large.json: line of ACC must have at most 65534 bits, not 65536 (2 banks of 32768 bits)",
+        ),
+        (
+            ["--config", "large.json", "-o", "large.json"],
+            "--output must be a file of its own, not be 'large.json' like --config",
+        ),
         (["vta.v"], "Got unexpected extra argument (vta.v)"),
     ],
 )
 def test_refusals_write_nothing(cli: Cli, tmp_path: Path, arguments: list[str], sentence: str) -> None:
     (tmp_path / "bad.json").write_text(json.dumps({"LOG_BATCH": 9}))
-    before = sorted(tmp_path.iterdir())
+    large_config().save(tmp_path / "large.json")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     outcome = cli("verilog", *arguments)
     assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {sentence}\n")
-    assert sorted(tmp_path.iterdir()) == before
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_file_that_cannot_be_written_keeps_its_contents(
