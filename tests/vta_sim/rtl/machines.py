@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,21 +111,34 @@ def check(case: Case) -> Iterator[str]:
     functional = FunctionalSimulator(case.config, memory=compare.toolkit_memory(case.dram))
     rtl = simulator(case.config, case.queue_depth)
     rtl.reset(memory=compare.toolkit_memory(case.dram), timing=case.timing)
+    both = zip(execute(case, functional), execute(case, rtl, max_cycles=100_000), strict=True)
+    for number, (expected, report) in enumerate(both):
+        for difference in (*contents_differ(functional, rtl), *counters_differ(expected, report)):
+            yield f"{case.name}, launch {number}: {difference}"
+
+
+@overload
+def execute(case: Case, simulator: FunctionalSimulator) -> Iterator[Report]: ...
+
+
+@overload
+def execute(case: Case, simulator: AmaranthSimulator, *, max_cycles: int) -> Iterator[RtlReport]: ...
+
+
+def execute(
+    case: Case, simulator: FunctionalSimulator | AmaranthSimulator, **options: int
+) -> Iterator[Report | RtlReport]:
+    """Run the launches of a case one after the other, and give the report of each."""
     names = {UOP: "uop", INP: "inp", WGT: "wgt", ACC: "acc", OUT: "out"}
     bases = Bases(**{names[memory]: base for memory, base in case.bases.items()})
     tokens = compare.as_tokens(case.tokens_before)
-    for number, words in enumerate(case.launches):
-        for each in (functional, rtl):
-            compare.write_words(each.memory, case.insn_address, words)
-        expected = functional.launch(
-            case.insn_address, len(words), bases=bases, tokens=tokens, allow_leftover_tokens=True
+    for words in case.launches:
+        compare.write_words(simulator.memory, case.insn_address, words)
+        report = simulator.launch(
+            case.insn_address, len(words), bases=bases, tokens=tokens, allow_leftover_tokens=True, **options
         )
-        report = rtl.launch(
-            case.insn_address, len(words), bases=bases, tokens=tokens, allow_leftover_tokens=True, max_cycles=100_000
-        )
-        for difference in (*contents_differ(functional, rtl), *counters_differ(expected, report)):
-            yield f"{case.name}, launch {number}: {difference}"
-        tokens = expected.tokens_left
+        yield report
+        tokens = report.tokens_left
 
 
 def contents_differ(functional: FunctionalSimulator, rtl: AmaranthSimulator) -> Iterator[str]:
