@@ -18,6 +18,7 @@ from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 from runtime.device import PAGE_BYTES
 from tests.vta_hw.rtl.cocotb.bench import PATIENCE, PERIOD_NS, Bench, ModelMemory, SlaveMemory
 from tests.vta_hw.rtl.cocotb.launches import Launch, Launches
+from vta_hw.rtl.tokens import TOKEN_BITS
 from vta_hw.spec.registers import EXTENSION_ID, TOKEN_QUEUES, Access, Control, Status
 from vta_sim.memory import Memory
 
@@ -208,7 +209,7 @@ async def register_port(dut: Any) -> None:
     ):
         channel.set_pause_generator(rng.random() < 0.5 for _ in itertools.count())
     assert await changed_registers(bench) == []
-    widths = {"irq_enable": 1} | {f"tokens_{name}": 10 for name in TOKEN_QUEUES}
+    widths = {"irq_enable": 1} | {f"tokens_{name}": TOKEN_BITS for name in TOKEN_QUEUES}
     wanted = {}
     for register in bench.registers:
         if register.access is not Access.READ_WRITE or register.name == "control":
