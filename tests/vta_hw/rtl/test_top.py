@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """The top level: what it refuses, and the ports a block design sees."""
 
 from __future__ import annotations
