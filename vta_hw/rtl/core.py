@@ -21,7 +21,7 @@ from vta_hw.rtl.memory_engine import MemoryEngine
 from vta_hw.rtl.overlap import OverlappedComputeUnit
 from vta_hw.rtl.registers import event_layout
 from vta_hw.rtl.scratchpad import Geometry, Scratchpad
-from vta_hw.rtl.store import Store
+from vta_hw.rtl.store import StoreUnit
 from vta_hw.rtl.tokens import TOKEN_BITS, TokenQueue
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.instructions import MemoryType
@@ -80,7 +80,7 @@ class Core(wiring.Component):
         clear_units = Signal()
         clear_tokens = Signal()
         fetch = self._fetch
-        load, compute, store = LoadUnit(self._config), _make_compute(self._config), Store(self._config)
+        load, compute, store = LoadUnit(self._config), _make_compute(self._config), StoreUnit(self._config)
         for name, unit in {"fetch": fetch, "load": load, "compute": compute, "store": store}.items():
             m.submodules[name] = ResetInserter(clear_units)(unit)
         m.submodules.memory_engine = engine = MemoryEngine(self._config)
@@ -94,7 +94,7 @@ class Core(wiring.Component):
         return m
 
     def _connect_memory(
-        self, m: Module, engine: MemoryEngine, fetch: Fetch, load: LoadUnit, compute: AnyComputeUnit, store: Store
+        self, m: Module, engine: MemoryEngine, fetch: Fetch, load: LoadUnit, compute: AnyComputeUnit, store: StoreUnit
     ) -> None:
         connect(m, fetch.port, engine.fetch)
         connect(m, load.port, engine.load)
@@ -116,7 +116,9 @@ class Core(wiring.Component):
             *(unit.halt.eq(self.soft_reset) for unit in (fetch, load, compute, store)),
         ]
 
-    def _connect_tokens(self, m: Module, clear: Value, load: LoadUnit, compute: AnyComputeUnit, store: Store) -> None:
+    def _connect_tokens(
+        self, m: Module, clear: Value, load: LoadUnit, compute: AnyComputeUnit, store: StoreUnit
+    ) -> None:
         ends = {
             "l2g": (load.push, compute.pop_load),
             "g2l": (compute.push_load, load.pop),
@@ -135,7 +137,7 @@ class Core(wiring.Component):
                 self.token_count[number].eq(queue.count),
             ]
 
-    def _connect_scratchpads(self, m: Module, load: LoadUnit, compute: AnyComputeUnit, store: Store) -> None:
+    def _connect_scratchpads(self, m: Module, load: LoadUnit, compute: AnyComputeUnit, store: StoreUnit) -> None:
         pads = self.scratchpads
         connect(m, load.inp_write, pads[MemoryType.INP].write)
         connect(m, load.wgt_write, pads[MemoryType.WGT].write)
@@ -160,11 +162,11 @@ class Core(wiring.Component):
         connect(m, store.read, pads[MemoryType.OUT].wide)
 
     def _count(
-        self, m: Module, engine: MemoryEngine, fetch: Fetch, load: LoadUnit, compute: AnyComputeUnit, store: Store
+        self, m: Module, engine: MemoryEngine, fetch: Fetch, load: LoadUnit, compute: AnyComputeUnit, store: StoreUnit
     ) -> None:
         """Tell the counters."""
         m.d.comb += [self.events[name].eq(compute.events[name]) for name, _ in compute.events.shape()]
-        outer: tuple[tuple[str, LoadUnit | Store], ...] = (("load", load), ("store", store))
+        outer: tuple[tuple[str, LoadUnit | StoreUnit], ...] = (("load", load), ("store", store))
         for name, unit in outer:
             m.d.comb += [
                 self.events[f"insn_{name}"].eq(unit.retired),
@@ -187,7 +189,7 @@ class Core(wiring.Component):
         m: Module,
         engine: MemoryEngine,
         fetch: Fetch,
-        units: tuple[LoadUnit, AnyComputeUnit, Store],
+        units: tuple[LoadUnit, AnyComputeUnit, StoreUnit],
         clear_units: Signal,
         clear_tokens: Signal,
     ) -> None:

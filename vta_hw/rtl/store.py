@@ -149,7 +149,7 @@ class BeatReader(wiring.Component):
             m.d.comb += self.bytes.eq(count << log2(unit_bytes))
 
 
-class Store(wiring.Component):
+class StoreUnit(wiring.Component):
     """Executes the instructions of the store queue in order: STOREs of OUT, and of nothing else.
 
     i: from the queue. An instruction begins when the token it waits for is there, which is taken in that cycle, and

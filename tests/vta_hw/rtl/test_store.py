@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from vta_hw.rtl.axi import MAX_BURST_BEATS
 from vta_hw.rtl.scratchpad import Geometry
-from vta_hw.rtl.store import MAX_BURSTS
-from vta_hw.rtl.store import Store as StoreUnit
+from vta_hw.rtl.store import MAX_BURSTS, StoreUnit
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.instructions import MemoryType, Store
 from vta_hw.spec.isa import ISA
