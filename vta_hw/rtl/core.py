@@ -30,7 +30,10 @@ from vta_hw.spec.registers import TOKEN_QUEUES, Status
 BASES: Final = ("insn", "uop", "inp", "wgt", "acc", "out")
 
 QUIET_CYCLES: Final = 16
-"""Cycles without any possible progress after which a launch is given up: more than any queue takes to show its head."""
+"""Cycles without any possible progress after which a launch is given up: more than any queue takes to show its head.
+
+They count from when fetch has nothing more to hand out, or cannot.
+"""
 
 
 AnyComputeUnit = ComputeUnit | OverlappedComputeUnit
@@ -201,8 +204,9 @@ class Core(wiring.Component):
         quiet = Signal(range(QUIET_CYCLES + 1))
         retired = self.events.insn_load + self.events.insn_compute + self.events.insn_store
         stopped = [unit.idle & (unit.waiting | ~unit.i.valid) for unit in units]
-        at_rest = engine.idle & fetch.idle & (self.soft_reset | reduce(and_, stopped))
-        stuck = running & (quiet == QUIET_CYCLES) & (fetch.done | fetch.failed | fetch.blocked)
+        handed_out = fetch.done | fetch.failed | fetch.blocked
+        at_rest = engine.idle & fetch.idle & (self.soft_reset | (handed_out & reduce(and_, stopped)))
+        stuck = running & (quiet == QUIET_CYCLES)
         done = running & (complete == self.count) & engine.idle & fetch.idle
         fault = earliest(unit.fault for unit in (fetch, *units))
         found = fault.status | Mux(self.finish & ~(done & finished) & ~fetch.failed, Status.DEADLOCK, 0)
