@@ -72,6 +72,8 @@ def check_target(path: Path) -> None:
         raise CommandError(f"{path}: must be a file, not a directory")
     if path.is_char_device() or path.is_block_device():
         raise CommandError(f"{path}: must be a file, not a device")
+    if path.exists() and not path.is_file():
+        raise CommandError(f"{path}: must be a file, not a pipe or socket")
     if not path.parent.is_dir():
         raise CommandError(f"{path}: the directory must exist")
 

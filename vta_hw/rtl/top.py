@@ -45,7 +45,12 @@ _ATTRIBUTES: Final = {"size": 3, "burst": 2, "lock": 1, "cache": 4, "prot": 3, "
 
 
 def check_buildable(config: VTAConfig) -> None:
-    """Refuse, with `ConfigError`, what no tool can build; before a `Top`, of whose loss Amaranth would warn."""
+    """Refuse, with `ConfigError`, what no tool can build; before a `Top`, of whose loss Amaranth would warn.
+
+    TypeError for what is no configuration.
+    """
+    if not isinstance(config, VTAConfig):
+        raise TypeError(f"config must be a VTAConfig, not {config!r}")
     for memory in SCRATCHPADS:
         Geometry.of(config, memory)
 
@@ -65,10 +70,8 @@ class Top(wiring.Component):
     """
 
     def __init__(self, config: VTAConfig, *, queue_depth: int = 512) -> None:
-        if not isinstance(config, VTAConfig):
-            raise TypeError(f"config must be a VTAConfig, not {config!r}")
-        self.config = config
         check_buildable(config)
+        self.config = config
         self.core = Core(config, queue_depth=queue_depth)
         self.registers = ControlRegisters(config)
         members = {"irq": Out(1)}

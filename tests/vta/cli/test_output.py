@@ -97,6 +97,14 @@ def test_files_that_differ_and_inputs_given_twice_are_fine(tmp_path: Path) -> No
     check_outputs([("--dump", tmp_path / "copy"), ("--save", tmp_path / "new"), ("--vcd", None)], inputs)
 
 
+def test_pipes_are_not_replaced_by_files(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(CommandError, match=rf"^{pipe}: must be a file, not a pipe or socket$"):
+        write_files({pipe: b"new"})
+    assert pipe.is_fifo()
+
+
 @pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="no device to write to")
 def test_devices_are_not_replaced_by_files() -> None:
     with pytest.raises(CommandError, match=r"^/dev/null: must be a file, not a device$"):
