@@ -1,6 +1,6 @@
 """What the accelerator takes of two FPGAs, by Yosys: the default configuration, its options, and those that fit.
 
-A synthesis takes minutes, the whole table more than an hour. Reports are kept in a folder as they come, so that a run
+A synthesis takes minutes, the whole table about an hour. Reports are kept in a folder as they come, so that a run
 that is interrupted goes on where it was, and only what changed is synthesised again. Without `--all` or `--design` only
 what fits is measured.
 
