@@ -7,10 +7,13 @@ more than its own size.
 from __future__ import annotations
 
 import io
+import os
+import secrets
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 _VERSION: Final = 20  # of the zip format
@@ -70,6 +73,19 @@ def read_container(data: bytes, names: Sequence[str]) -> dict[str, bytes]:
         raise
     except _DAMAGE as error:
         raise ContainerError(f"archive must be an intact zip file: {str(error) or type(error).__name__}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file in one step: `path` holds the old contents or the new, never a part. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _check_entries(entries: Sequence[zipfile.ZipInfo], names: Sequence[str], limit: int) -> None:

@@ -5,8 +5,6 @@ A file is read as data from a stranger: nothing in it is executed, and whatever 
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.container import ContainerError, read_container, write_container
+from vta_hw.spec.container import ContainerError, read_container, write_container, write_whole
 from vta_hw.spec.isa import MemoryType
 from vta_hw.spec.manifest import BINARIES, MANIFEST, digest_of, members_of, read_members
 from vta_hw.spec.placement import Interval, place_instructions
@@ -201,17 +199,7 @@ class Program:
 
     def save(self, path: str | Path) -> None:
         """Write the file in one step: `path` holds the old contents or the new, never a part."""
-        target = Path(path)
-        data = self.to_bytes()
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-        try:
-            with temporary.open("xb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(Path(path), self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> Program:
