@@ -1,0 +1,369 @@
+"""The memory behind the accelerator's AXI port, as compiled code: when each channel moves, but not the data.
+
+The same memory as `vta_sim.rtl.dram.Dram`, cycle by cycle, for every timing but an interleaved one; and as
+`vta_sim.rtl.axi_memory.AxiMemory` where neither stalls. A cycle is two calls:
+
+    answer = look(dram)                 what the memory shows in this cycle
+    clock(dram, answer, ar_valid, ...)  what the master shows in it; then the clock ticks
+
+`look` depends on nothing that the master shows in the same cycle, as the outputs of a block that come from registers,
+and changes nothing. An offer must be kept until it is taken, as AXI says. Truth values are 0 and 1; everything is
+int64, addresses are byte addresses modulo 2**64, of full bus words.
+
+An engine that steps over events need not call them for each cycle:
+
+    cycles = steady(dram, answer, w_valid)  for how many cycles, this one included, each is like this one
+    skip(dram, answer, w_valid, cycles)     the same as that many times `clock`, or fewer
+
+Both speak of cycles in which the master takes what is shown (``r_ready`` and ``b_ready``), no address moves (none is
+offered, or its channel is not ready, which then stays so), and W offers a word in each cycle, which is not the last of
+its burst, or in none. While `steady` lasts, `look` gives the same answer: where it shows a read word, the next words of
+the same burst follow, one in each cycle, up to the one before the last. `steady` is 0 where this cycle must go through
+`clock`: if it moves the last word of a burst or a response, if words have gaps or take turns on a shared bus, in the
+first cycle, in one that shows a word which the master has not taken before, and whenever the timing has stalls. It may
+be less than the cycles that really pass so, never more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vta_sim._jit import inner
+from vta_sim.timing import MemoryTiming, error_words
+
+QUEUE_DEPTH: Final = 256
+"""Bursts of a direction that can be at work, whatever the timing allows: more than the accelerator ever has."""
+
+FOREVER: Final = 1 << 62
+"""What `steady` says where nothing will change by itself."""
+
+_SLOTS: Final = QUEUE_DEPTH - 1
+
+# Registers of the memory, by the name of the one in `vta_sim.rtl.dram` where there is one.
+(
+    _LATENCY,
+    _OUTSTANDING,
+    _READ_GAP,
+    _WRITE_GAP,
+    _SHARED_BUS,
+    _STALL_THRESHOLD,
+    _WORD_SHIFT,
+    _NOW,
+    # Read bursts that were accepted and are not answered to the end; ends of their queue; words shown of the first.
+    _UNFINISHED,
+    _READ_HEAD,
+    _READ_TAIL,
+    _READ_BEAT,
+    _R_HELD,
+    # Write addresses, and bursts of words, that were accepted and are not answered.
+    _ADDRESSED,
+    _FILLED,
+    _WRITE_HEAD,
+    _WRITE_TAIL,
+    # Words that were accepted and not yet written; words written of the first burst of the queue, the worst response.
+    _WORDS,
+    _WRITE_BEAT,
+    _WORST,
+    _B_HEAD,
+    _B_TAIL,
+    _B_HELD,
+    # Cycles from which on a direction may move a word.
+    _READ_FREE,
+    _WRITE_FREE,
+    _READ_WAS_LAST,
+    _W_WAITS,
+    _REGISTERS,
+) = range(28)
+
+_ADDRESS, _LEN, _ID, _DUE = range(4)
+_RESPONSE = 1
+_AR, _R, _AW, _W, _B = (8 * byte for byte in range(5))
+"""Which byte of the random state makes a channel pause."""
+
+
+class Dram(NamedTuple):
+    """State of a memory.
+
+    registers: int64 [28]. random: uint64 [1]. reads, writes, responses: int64 [256][4], queues of bursts, with address,
+    words minus one and ID (of responses: none, response, ID), and the first cycle in which an answer may be shown.
+    errors: int64 [N][3], see `error_words`.
+    """
+
+    registers: NDArray[np.int64]
+    random: NDArray[np.uint64]
+    reads: NDArray[np.int64]
+    writes: NDArray[np.int64]
+    responses: NDArray[np.int64]
+    errors: NDArray[np.int64]
+
+
+class Answer(NamedTuple):
+    """What the memory shows in a cycle; what belongs to R or B counts only while it is valid."""
+
+    ar_ready: int
+    aw_ready: int
+    w_ready: int
+    r_valid: int
+    r_id: int
+    r_last: int
+    r_resp: int
+    b_valid: int
+    b_id: int
+    b_resp: int
+
+
+def new_dram(timing: MemoryTiming, bus_bytes: int, errors: Mapping[range, int] | None = None) -> Dram:
+    """A memory at reset. Raises ValueError for a timing that it cannot have (see `MemoryTiming.settings`)."""
+    settings = timing.settings(bus_bytes)
+    registers = np.zeros(_REGISTERS, np.int64)
+    registers[_LATENCY] = settings.latency
+    registers[_OUTSTANDING] = min(settings.outstanding, QUEUE_DEPTH)
+    registers[_READ_GAP] = settings.read_gap
+    registers[_WRITE_GAP] = settings.write_gap
+    registers[_SHARED_BUS] = settings.shared_bus
+    registers[_STALL_THRESHOLD] = settings.stall_threshold
+    registers[_WORD_SHIFT] = bus_bytes.bit_length() - 1
+    return Dram(
+        registers=registers,
+        random=np.array([settings.random_state], np.uint64),
+        reads=np.zeros((QUEUE_DEPTH, 4), np.int64),
+        writes=np.zeros((QUEUE_DEPTH, 4), np.int64),
+        responses=np.zeros((QUEUE_DEPTH, 4), np.int64),
+        errors=np.array(error_words(errors or {}, bus_bytes), np.int64).reshape(-1, 3),
+    )
+
+
+@inner
+def look(dram: Dram) -> Answer:
+    """What the memory shows in this cycle."""
+    state = dram.registers
+    now = state[_NOW]
+    # No channel is ready in the first cycle.
+    takes = int(now > 0)
+    ar_ready = int(takes and state[_UNFINISHED] < state[_OUTSTANDING] and not _pauses(dram, _AR))
+    aw_ready = int(takes and state[_ADDRESSED] < state[_OUTSTANDING] and not _pauses(dram, _AW))
+    reads = int(_next_read(dram) <= now and not _pauses(dram, _R))
+    writes = int(takes and state[_FILLED] < state[_OUTSTANDING] and state[_WRITE_FREE] <= now and not _pauses(dram, _W))
+    if state[_SHARED_BUS]:
+        if writes and state[_W_WAITS] and state[_READ_WAS_LAST]:
+            reads = 0
+        writes &= 1 - reads
+    r_valid = state[_R_HELD] | reads
+    r_id, r_last, r_resp = 0, 0, 0
+    if r_valid:
+        first = dram.reads[state[_READ_HEAD] & _SLOTS]
+        r_id = first[_ID]
+        r_last = int(state[_READ_BEAT] == first[_LEN])
+        r_resp = _response(dram, first[_ADDRESS], state[_READ_BEAT])
+    response = dram.responses[state[_B_HEAD] & _SLOTS]
+    b_valid = state[_B_HELD]
+    if not b_valid and state[_B_HEAD] != state[_B_TAIL]:
+        b_valid = int(response[_DUE] <= now and not _pauses(dram, _B))
+    return Answer(
+        ar_ready, aw_ready, writes, r_valid, r_id, r_last, r_resp, b_valid, response[_ID], response[_RESPONSE]
+    )
+
+
+@inner
+def clock(
+    dram: Dram,
+    answer: Answer,
+    ar_valid: int,
+    ar_address: int,
+    ar_len: int,
+    ar_id: int,
+    aw_valid: int,
+    aw_address: int,
+    aw_len: int,
+    aw_id: int,
+    w_valid: int,
+    w_last: int,
+    r_ready: int,
+    b_ready: int,
+) -> None:
+    """End this cycle, of which `answer` is what the memory showed; the rest is what the master did."""
+    state = dram.registers
+    now = state[_NOW]
+    w_taken = w_valid & answer.w_ready
+    _move_read(dram, answer, r_ready)
+    if answer.b_valid:
+        state[_B_HELD] = 1 - b_ready
+        state[_B_HEAD] += b_ready
+        state[_ADDRESSED] -= b_ready
+        state[_FILLED] -= b_ready
+    if ar_valid & answer.ar_ready:
+        _push(dram.reads, state[_READ_TAIL], ar_address, ar_len, ar_id, now + 1 + state[_LATENCY])
+        state[_READ_TAIL] += 1
+        state[_UNFINISHED] += 1
+    if aw_valid & answer.aw_ready:
+        _push(dram.writes, state[_WRITE_TAIL], aw_address, aw_len, aw_id, 0)
+        state[_WRITE_TAIL] += 1
+        state[_ADDRESSED] += 1
+    if w_taken:
+        state[_WORDS] += 1
+        state[_FILLED] += w_last
+        _occupy_write(state, now)
+    state[_W_WAITS] = w_valid - w_taken
+    if state[_WORDS] and state[_WRITE_HEAD] != state[_WRITE_TAIL]:
+        _write_word(dram)
+    state[_NOW] = now + 1
+    if state[_STALL_THRESHOLD]:
+        dram.random[0] = _next_random(dram.random[0])
+
+
+@inner
+def steady(dram: Dram, answer: Answer, w_valid: int) -> int:
+    """For how many cycles each is like this one, in the sense of this file; `FOREVER` if nothing changes by itself."""
+    state = dram.registers
+    now = state[_NOW]
+    if now == 0 or state[_STALL_THRESHOLD] or state[_R_HELD] or answer.b_valid:
+        return 0
+    w_taken = w_valid & answer.w_ready
+    cycles = FOREVER
+    if answer.r_valid:
+        if state[_READ_GAP] or (state[_SHARED_BUS] and w_valid):
+            return 0
+        cycles = dram.reads[state[_READ_HEAD] & _SLOTS, _LEN] - state[_READ_BEAT]
+    else:
+        # A word that is due and not shown has lost the bus to a write, for this cycle.
+        cycles = _next_read(dram) - now
+    if state[_B_HEAD] != state[_B_TAIL]:
+        cycles = min(cycles, dram.responses[state[_B_HEAD] & _SLOTS, _DUE] - now)
+    if w_taken:
+        if state[_WRITE_GAP]:
+            return 0
+    elif state[_WRITE_FREE] > now:
+        cycles = min(cycles, state[_WRITE_FREE] - now)
+    if (state[_WORDS] or w_taken) and state[_WRITE_HEAD] != state[_WRITE_TAIL]:
+        cycles = min(cycles, dram.writes[state[_WRITE_HEAD] & _SLOTS, _LEN] - state[_WRITE_BEAT])
+    return int(max(cycles, 0))
+
+
+@inner
+def skip(dram: Dram, answer: Answer, w_valid: int, cycles: int) -> None:
+    """Pass 1 to `steady` cycles at once; `answer` and `w_valid` as there."""
+    state = dram.registers
+    last = state[_NOW] + cycles - 1
+    w_taken = w_valid & answer.w_ready
+    if answer.r_valid:
+        state[_READ_BEAT] += cycles
+        _occupy_read(state, last)
+    if w_taken:
+        state[_WORDS] += cycles
+        _occupy_write(state, last)
+    state[_W_WAITS] = w_valid - w_taken
+    if state[_WRITE_HEAD] != state[_WRITE_TAIL]:
+        written = min(cycles, state[_WORDS])
+        state[_WORDS] -= written
+        for _ in range(written if dram.errors.shape[0] else 0):
+            _meet_error(dram)
+            state[_WRITE_BEAT] += 1
+        if not dram.errors.shape[0]:
+            state[_WRITE_BEAT] += written
+    state[_NOW] = last + 1
+
+
+@inner
+def _next_read(dram: Dram) -> int:
+    """The first cycle in which a new read word may be shown, if nothing more is accepted or taken."""
+    state = dram.registers
+    if state[_R_HELD] or state[_READ_HEAD] == state[_READ_TAIL]:
+        return FOREVER
+    return int(max(dram.reads[state[_READ_HEAD] & _SLOTS, _DUE], state[_READ_FREE]))
+
+
+@inner
+def _move_read(dram: Dram, answer: Answer, r_ready: int) -> None:
+    state = dram.registers
+    if not answer.r_valid:
+        return
+    if not state[_R_HELD]:
+        _occupy_read(state, state[_NOW])
+    state[_R_HELD] = 1 - r_ready
+    if r_ready:
+        state[_READ_BEAT] = 0 if answer.r_last else state[_READ_BEAT] + 1
+        state[_READ_HEAD] += answer.r_last
+        state[_UNFINISHED] -= answer.r_last
+
+
+@inner
+def _occupy_read(state: NDArray[np.int64], now: int) -> None:
+    state[_READ_FREE] = now + 1 + state[_READ_GAP]
+    if state[_SHARED_BUS]:
+        state[_WRITE_FREE] = state[_READ_FREE]
+    state[_READ_WAS_LAST] = 1
+
+
+@inner
+def _occupy_write(state: NDArray[np.int64], now: int) -> None:
+    state[_WRITE_FREE] = now + 1 + state[_WRITE_GAP]
+    if state[_SHARED_BUS]:
+        state[_READ_FREE] = state[_WRITE_FREE]
+    state[_READ_WAS_LAST] = 0
+
+
+@inner
+def _write_word(dram: Dram) -> None:
+    """Write the oldest word, which in `vta_sim.rtl.dram` happens in the next cycle."""
+    state = dram.registers
+    burst = dram.writes[state[_WRITE_HEAD] & _SLOTS]
+    _meet_error(dram)
+    state[_WORDS] -= 1
+    state[_WRITE_BEAT] += 1
+    if state[_WRITE_BEAT] > burst[_LEN]:
+        due = state[_NOW] + 1 + state[_LATENCY]
+        _push(dram.responses, state[_B_TAIL], 0, state[_WORST], burst[_ID], due)
+        state[_B_TAIL] += 1
+        state[_WRITE_HEAD] += 1
+        state[_WRITE_BEAT] = 0
+        state[_WORST] = 0
+
+
+@inner
+def _meet_error(dram: Dram) -> None:
+    state = dram.registers
+    address = dram.writes[state[_WRITE_HEAD] & _SLOTS, _ADDRESS]
+    state[_WORST] = max(state[_WORST], _response(dram, address, state[_WRITE_BEAT]))
+
+
+@inner
+def _response(dram: Dram, address: int, beat: int) -> int:
+    """The response of a word of a burst."""
+    response = 0
+    if dram.errors.shape[0]:
+        shift = dram.registers[_WORD_SHIFT]
+        word = (address >> shift & (1 << (64 - shift)) - 1) + beat
+        for number in range(dram.errors.shape[0]):
+            if dram.errors[number, 0] <= word < dram.errors[number, 1]:
+                response = dram.errors[number, 2]
+    return response
+
+
+@inner
+def _push(queue: NDArray[np.int64], tail: int, first: int, second: int, ident: int, due: int) -> None:
+    slot = tail & _SLOTS
+    queue[slot, 0] = first
+    queue[slot, 1] = second
+    queue[slot, 2] = ident
+    queue[slot, 3] = due
+
+
+@inner
+def _pauses(dram: Dram, channel: int) -> bool:
+    threshold = dram.registers[_STALL_THRESHOLD]
+    if threshold == 0:
+        return False
+    byte = dram.random[0] >> np.uint64(channel) & np.uint64(255)
+    return bool(int(byte) < threshold)
+
+
+@inner
+def _next_random(state: np.uint64) -> np.uint64:
+    """Xorshift with the shifts 13, 7 and 17, which goes through all numbers of 64 bits but zero."""
+    state ^= state << np.uint64(13)
+    state ^= state >> np.uint64(7)
+    return state ^ state << np.uint64(17)
