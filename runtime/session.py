@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from runtime.device import Bases, Device, LaunchReport
 from runtime.errors import SessionError
 from vta_hw.spec.program import DTYPE_BITS, Buffer, Host, Launch, Layer, Program, Role
+from vta_sim.errors import Deadlock
 
 HostFunction = Callable[..., None]
 # From the serialised tensor IR of a host step to a function that works in place on its arrays, in parameter order.
@@ -155,7 +156,10 @@ class Session:
     def _launch(self, arena: int, step: Launch) -> LaunchReport:
         address = arena + self._program.insn_address + step.insn_begin * self._program.config.insn_bytes
         self._device.launch(address, step.insn_count, bases=Bases.at(arena))
-        return self._device.wait(self.timeout)
+        try:
+            return self._device.wait(self.timeout)
+        except Deadlock as deadlock:
+            raise deadlock.in_layers(self._program.layers, step.insn_begin) from None
 
     def _call(self, arena: int, step: Host, function: HostFunction) -> None:
         buffers = [self._buffers[name] for name in step.buffers]

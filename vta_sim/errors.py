@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vta_hw.spec.program import Layer
+    from vta_sim.deadlock import Wait
+
 
 class SimulationError(Exception):
     """A launch cannot go on, or has not ended as it must.
@@ -26,7 +34,32 @@ class UnknownOpcode(SimulationError):
 
 
 class Deadlock(SimulationError):
-    """Instructions are left, and each of them waits for a token that cannot come."""
+    """Instructions are left, and each of them waits for a token that cannot come.
+
+    `waits` says of each unit with an instruction left for which tokens it waits, in program order; `insn` is the first.
+    """
+
+    def __init__(self, waits: Iterable[Wait]) -> None:
+        self.waits = tuple(waits)
+        listed = ", ".join(map(str, self.waits)) or "nothing goes on"
+        first = self.waits[0] if self.waits else None
+        super().__init__(
+            f"every token that is waited for must come, but {listed}",
+            insn=None if first is None else first.insn,
+            disassembly=None if first is None else first.disassembly,
+        )
+
+    def in_layers(self, layers: Iterable[Layer], insn_begin: int) -> Deadlock:
+        """The same of a program with `layers`, in which the launch begins at instruction `insn_begin`."""
+        known = tuple(layers)
+        return Deadlock(
+            replace(wait, layer=layer.name) if (layer := _layer_of(known, insn_begin + wait.insn)) is not None else wait
+            for wait in self.waits
+        )
+
+
+def _layer_of(layers: Iterable[Layer], insn: int) -> Layer | None:
+    return next((layer for layer in layers if layer.insn_begin <= insn < layer.insn_end), None)
 
 
 class MissingFinish(SimulationError):

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.asm import disassemble
-from vta_hw.spec.isa import ISA, Alu, AluOp, Insn, MemoryType, Module, Opcode, codes_of, module_of
+from vta_hw.spec.isa import ISA, Alu, AluOp, Insn, MemoryType, Module, Opcode, codes_of
+from vta_hw.spec.program import Tokens
+from vta_sim.deadlock import find_waits
 from vta_sim.errors import Deadlock, OutOfRange, SimulationError, UnknownOpcode
 from vta_sim.functional.columns import (
     FAULT_INSN,
@@ -69,23 +71,9 @@ def failure(isa: ISA, words: NDArray[np.uint64], code: Code, fault: NDArray[np.i
     return kind(rule, insn=index, disassembly=disassemble(insn))
 
 
-def _missing(insn: Insn, tokens: NDArray[np.int64]) -> str:
-    """Name the empty queues that `insn` pops, for instance "l2g and s2g"."""
-    pops = {
-        Module.LOAD: [(insn.pop_next, G2L, "g2l")],
-        Module.COMPUTE: [(insn.pop_prev, L2G, "l2g"), (insn.pop_next, S2G, "s2g")],
-        Module.STORE: [(insn.pop_prev, G2S, "g2s")],
-    }
-    return " and ".join(name for popped, queue, name in pops[module_of(insn)] if popped and tokens[queue] == 0)
-
-
 def deadlock(isa: ISA, words: NDArray[np.uint64], queues: Queues) -> Deadlock:
     """Return the exception for a launch in which every queue waits; it is reported at the earliest instruction."""
-    heads = sorted(int(index) for index in queues.next_insn if index < len(words))
-    insns = [_decode(isa, words, index) for index in heads]
-    waits = [
-        f"instruction {index} ({disassemble(insn)}) waits for a token of {_missing(insn, queues.tokens)}"
-        for index, insn in zip(heads, insns, strict=True)
-    ]
-    rule = "every token that is waited for must come, but " + ", ".join(waits)
-    return Deadlock(rule, insn=heads[0], disassembly=disassemble(insns[0]))
+    heads = {module: int(queues.next_insn[module.value]) for module in Module}
+    tokens = Tokens(l2g=queues.tokens[L2G], g2l=queues.tokens[G2L], g2s=queues.tokens[G2S], s2g=queues.tokens[S2G])
+    left = {module: index for module, index in heads.items() if index < len(words)}
+    return Deadlock(find_waits(isa.config, words, left, tokens))

@@ -28,6 +28,7 @@ from vta_sim.rtl.driver import CLOCK_PERIOD, INSN_ALIGNMENT, Driver, Outcome, pa
 from vta_sim.rtl.memory_port import MemoryPort
 from vta_sim.rtl.register_port import RegisterPort
 from vta_sim.rtl.report import RtlReport
+from vta_sim.rtl.waiting import WaitWatch
 from vta_sim.timing import MemoryTiming
 
 MAX_CYCLES: Final = 10_000_000
@@ -84,6 +85,7 @@ class AmaranthSimulator:
         self._driver = Driver(registers, RegisterPort(self._top, registers), self._top.irq)
         self._connect(memory, timing, errors)
         port = MemoryPort(self._top, lambda: self._axi)
+        self._watch = WaitWatch(self._top)
         self._job: Job | None = None
         self._result: Any = None
         self._broken = False
@@ -96,6 +98,7 @@ class AmaranthSimulator:
             # A file that cannot be opened has been refused before there are coroutines, which must not go unused.
             self._simulator.add_clock(CLOCK_PERIOD)
             self._simulator.add_process(port.process)
+            self._simulator.add_process(self._watch.process)
             self._simulator.add_testbench(self._serve)
             if file is not None:
                 files.enter_context(self._simulator.write_vcd(file))
@@ -192,6 +195,7 @@ class AmaranthSimulator:
             status=outcome.status,
             fault_insn=outcome.fault_insn,
             tokens_left=outcome.tokens_left,
+            waiting_since=self._watch.since,
         )
 
     def scratchpad(self, memory_type: MemoryType) -> NDArray[np.generic]:

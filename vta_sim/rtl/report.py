@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from vta_hw.spec.asm import disassemble
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import ISA, Insn, Module, Opcode, module_codes
+from vta_hw.spec.isa import ISA, Module, Opcode, module_codes
 from vta_hw.spec.program import Tokens
 from vta_hw.spec.registers import FAULTS, TOKEN_QUEUES, Status
+from vta_sim.deadlock import find_waits
 from vta_sim.errors import BusError, Deadlock, LeftoverTokens, MissingFinish, OutOfRange, SimulationError, UnknownOpcode
+from vta_sim.trace import Trace
 
 _UNKNOWN: Final = Status.UNKNOWN_OPCODE | Status.UNKNOWN_MEMORY_TYPE | Status.UNKNOWN_ALU_OPCODE
 _INDICES: Final = Status.UOP_INDEX | Status.INP_INDEX | Status.WGT_INDEX | Status.ACC_INDEX | Status.OUT_INDEX
@@ -27,12 +29,6 @@ _RULES: Final[tuple[tuple[Status, type[SimulationError], str], ...]] = (
     (_BUS, BusError, "memory must answer without errors"),
 )
 
-_POPS: Final = (
-    (Module.LOAD, "pop_next", "g2l"),
-    (Module.COMPUTE, "pop_prev", "l2g"),
-    (Module.COMPUTE, "pop_next", "s2g"),
-    (Module.STORE, "pop_prev", "g2s"),
-)
 _COMPLETED: Final = {Module.LOAD: "insn_load", Module.COMPUTE: "insn_compute", Module.STORE: "insn_store"}
 
 
@@ -42,6 +38,9 @@ class RtlReport:
 
     words: its instructions, uint64 [N][2]. counters: every counter of the register map, by name. status: what was found
     wrong, and `fault_insn` the instruction that was the first to be at fault, None if none was or if all waited.
+    waiting_since: the cycle of the launch, from 0, from which on a unit did nothing but wait for tokens until the end,
+    for the units that did.
+    trace: where the cycles went, if the simulator traces.
     """
 
     config: VTAConfig
@@ -50,6 +49,8 @@ class RtlReport:
     status: Status
     fault_insn: int | None
     tokens_left: Tokens
+    waiting_since: Mapping[Module, int] = field(default_factory=dict)
+    trace: Trace | None = None
 
     @property
     def cycles(self) -> int:
@@ -72,44 +73,27 @@ class RtlReport:
     def _at(self, kind: type[SimulationError], rule: str, index: int | None) -> SimulationError:
         if index is None or index >= len(self.words):
             return kind(rule)
-        return kind(rule, insn=index, disassembly=disassemble(self._insn(index)))
-
-    def _insn(self, index: int) -> Insn:
         low, high = (int(word) for word in self.words[index])
-        return ISA(self.config).decode(low | high << 64)
+        return kind(rule, insn=index, disassembly=disassemble(ISA(self.config).decode(low | high << 64)))
 
     def _deadlock(self) -> SimulationError:
-        """Every unit's next instruction, as far as the counters tell, and the tokens that it lacks."""
+        """What every unit waits for, as far as the counters tell."""
         heads = self._heads()
         if not heads and not np.any(self.words[:, 0] & np.uint64(7) == Opcode.FINISH):
             count = len(self.words)
             return MissingFinish(f"Launch must execute FINISH, but none of its {count} instructions is one")
-        waits = {index: names for index, module in heads if (names := self._missing(index, module))}
-        described = [
-            f"instruction {index} ({disassemble(self._insn(index))}) waits for a token of {' and '.join(names)}"
-            for index, names in waits.items()
-        ]
-        rule = "every token that is waited for must come, but " + ", ".join(described or ["nothing goes on"])
-        return self._at(Deadlock, rule, min(waits, default=min((index for index, _ in heads), default=None)))
+        return Deadlock(find_waits(self.config, self.words, heads, self.tokens_left, self.waiting_since))
 
-    def _heads(self) -> list[tuple[int, Module]]:
-        """Index and unit of the first instruction that each unit has not completed, ascending."""
+    def _heads(self) -> dict[Module, int]:
+        """Index of the first instruction that each unit has not completed, for those that have one left."""
         modules = module_codes(ISA(self.config).decode_fields(self.words))
-        heads = []
+        heads = {}
         for module, counter in _COMPLETED.items():
             own = np.flatnonzero(modules == module.value)
             done = self.counters[counter]
             if done < len(own):
-                heads.append((int(own[done]), module))
-        return sorted(heads, key=lambda head: head[0])
-
-    def _missing(self, index: int, module: Module) -> list[str]:
-        insn = self._insn(index)
-        return [
-            queue
-            for owner, flag, queue in _POPS
-            if owner is module and getattr(insn, flag) and not getattr(self.tokens_left, queue)
-        ]
+                heads[module] = int(own[done])
+        return heads
 
 
 def _named(status: Status) -> str:

@@ -156,14 +156,14 @@ REFUSALS: list[tuple[str, type[SimulationError], str]] = [
     (
         "load.inp push_next\nload.uop pop_prev pop_next\nfinish",
         Deadlock,
-        f"{WAITS} instruction 1 (load.uop pop_prev pop_next) waits for a token of s2g",
+        f"{WAITS} instruction 1 (load.uop pop_prev pop_next) waits since cycle 11 for a token of s2g",
     ),
     (
         "store.out pop_prev\nload.uop pop_prev pop_next\nfinish",
         Deadlock,
         (
-            f"{WAITS} instruction 0 (store.out pop_prev) waits for a token of g2s, "
-            f"instruction 1 (load.uop pop_prev pop_next) waits for a token of l2g and s2g"
+            f"{WAITS} instruction 0 (store.out pop_prev) waits since cycle 9 for a token of g2s, "
+            f"instruction 1 (load.uop pop_prev pop_next) waits since cycle 11 for a token of l2g and s2g"
         ),
     ),
     ("load.uop\nload.uop", MissingFinish, "Launch must execute FINISH, but none of its 2 instructions is one"),
