@@ -44,6 +44,11 @@ def unit_event_layout(config: VTAConfig) -> data.StructLayout:
     return data.StructLayout({name: every[name].shape for name in _COUNTERS})
 
 
+STROBES: Final = data.StructLayout({"next_gemm": 1, "next_alu": 1, "loaded": 1})
+"""What the unit does in a cycle, for who traces a launch: the micro-ops of the next GEMM or ALU instruction that has
+any trips step from the next cycle on; the data of the oldest LOAD is there."""
+
+
 class Decoder(wiring.Component):
     """From an instruction to the command it is for the nest, or the fact that it is a load; combinational.
 
@@ -160,6 +165,7 @@ class ComputeUnit(wiring.Component):
                 "finished": Out(1),
                 "fault": Out(FAULT),
                 "events": Out(unit_event_layout(config)),
+                "strobes": Out(STROBES),
             }
         )
 
@@ -244,6 +250,12 @@ class ComputeUnit(wiring.Component):
         ]
         decoded = FAULT(Cat(Mux(begin, decoder.fault.status, 0), decoder.fault.index))
         m.d.comb += self.fault.eq(earliest((loader.fault, pipeline.fault, decoded)))
+        steps = nest.i.valid & (decoder.command.iter_out != 0) & (decoder.command.iter_in != 0)
+        m.d.comb += [
+            self.strobes.next_gemm.eq(steps & decoder.command.operation.gemm),
+            self.strobes.next_alu.eq(steps & decoder.command.operation.alu),
+            self.strobes.loaded.eq(loader.done),
+        ]
 
     def _stopped(self, reason: Value) -> Value:
         return reason & self.idle

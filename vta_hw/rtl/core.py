@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vta_hw.rtl.accumulators import SharedAccumulators
 from vta_hw.rtl.axi import AXI4
+from vta_hw.rtl.compute import STROBES as COMPUTE_STROBES
 from vta_hw.rtl.compute import ComputeUnit
 from vta_hw.rtl.fetch import Fetch
 from vta_hw.rtl.instruction import STATUS_BITS, earliest
@@ -36,6 +37,16 @@ They count from when fetch has nothing more to hand out, or cannot.
 """
 
 
+STROBES: Final = data.StructLayout(
+    {
+        "dispatch": 1,
+        **{f"{what}_{unit}": 1 for what in ("begin", "end") for unit in ("load", "compute", "store")},
+        **COMPUTE_STROBES.members,
+    }
+)
+"""What happens in a cycle, for who traces a launch: fetch hands an instruction to its queue, a unit begins one or
+completes one, and what `vta_hw.rtl.compute.STROBES` says."""
+
 AnyComputeUnit = ComputeUnit | OverlappedComputeUnit
 AnyScratchpad = Scratchpad | SharedAccumulators
 
@@ -52,6 +63,7 @@ class Core(wiring.Component):
     the cycle of `reset_done`. Until then there is neither `finish` nor `status`. Scratchpads keep their contents.
 
     status, fault_index: bits to set, and the instruction they are due to. events: see `registers.event_layout`.
+    strobes: see `STROBES`; nothing in the accelerator depends on them.
     token_load, token_value, token_count: of the token queues, in the order of `TOKEN_QUEUES`.
     queue_depth: instructions that each of the three queues holds.
     """
@@ -72,6 +84,7 @@ class Core(wiring.Component):
                 "status": Out(STATUS_BITS),
                 "fault_index": Out(32),
                 "events": Out(event_layout(config)),
+                "strobes": Out(STROBES),
                 "token_load": In(len(TOKEN_QUEUES)),
                 "token_value": In(TOKEN_BITS),
                 "token_count": Out(data.ArrayLayout(TOKEN_BITS, len(TOKEN_QUEUES))),
@@ -185,7 +198,14 @@ class Core(wiring.Component):
             self.events.fetch_wait_queue.eq(fetch.blocked),
             self.events.read_wait.eq(engine.read_wait),
             self.events.write_wait.eq(engine.write_wait),
+            self.strobes.dispatch.eq(fetch.dispatched),
+            *(self.strobes[name].eq(compute.strobes[name]) for name, _ in COMPUTE_STROBES),
         ]
+        for name, unit in {"load": load, "compute": compute, "store": store}.items():
+            m.d.comb += [
+                self.strobes[f"begin_{name}"].eq(unit.i.valid & unit.i.ready),
+                self.strobes[f"end_{name}"].eq(self.events[f"insn_{name}"]),
+            ]
 
     def _control(
         self,

@@ -111,6 +111,7 @@ class Fetch(wiring.Component):
         in one cycle, and neither it nor any behind it is dispatched. Until the next `start` or reset.
     idle: nothing is outstanding on `port`.
     blocked: in this cycle an instruction waits for room in its queue.
+    dispatched: in this cycle an instruction goes to its queue.
     bytes: of instructions that arrive in this cycle.
     halt: while high no new burst is made.
 
@@ -141,6 +142,7 @@ class Fetch(wiring.Component):
                 "failed": Out(1),
                 "idle": Out(1),
                 "blocked": Out(1),
+                "dispatched": Out(1),
                 "bytes": Out(range(config.bus_bits // 8 + 1)),
                 "halt": In(1),
             }
@@ -225,6 +227,7 @@ class Fetch(wiring.Component):
             ready.eq(insn.valid & ~self.failed & (index != end)),
             insn.ready.eq(ready & ~error & self._enqueue(m, insn.payload, index, ready & ~error)),
             self.blocked.eq(ready & ~error & ~insn.ready),
+            self.dispatched.eq(insn.ready),
             self.fault.index.eq(index),
         ]
         with m.If(ready & error):

@@ -15,7 +15,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vta_hw.rtl.axi import ReadPort
-from vta_hw.rtl.compute import Decoder, unit_event_layout
+from vta_hw.rtl.compute import STROBES, Decoder, unit_event_layout
 from vta_hw.rtl.instruction import FAULT, QUEUED, earliest, view_layout
 from vta_hw.rtl.load import LoadEngine
 from vta_hw.rtl.nest import SLOT_BITS, Nest, command_layout, step_layout
@@ -35,7 +35,8 @@ class ArithmeticLane(wiring.Component):
     """A queue, a nest and a pipeline for GEMM or for the ALU.
 
     i: commands, of which each waits for the bit of its slot in `runnable`. pipeline: for the unit around it to connect.
-    step: what the nest shows in this cycle, if `active`. dry: there is no command behind that step.
+    step: what the nest shows in this cycle, if `active`. dry: there is no command behind that step. begins: the nest
+    takes a command, whose steps it shows from the next cycle on.
     """
 
     def __init__(self, config: VTAConfig, units: Units) -> None:
@@ -48,6 +49,7 @@ class ArithmeticLane(wiring.Component):
                 "step": Out(step_layout(config)),
                 "active": Out(1),
                 "dry": Out(1),
+                "begins": Out(1),
             }
         )
 
@@ -75,6 +77,7 @@ class ArithmeticLane(wiring.Component):
             queue.r_en.eq(run & nest.i.ready),
             self.step.eq(nest.o.p),
             self.active.eq(nest.o.valid),
+            self.begins.eq(run & nest.i.ready),
             self.dry.eq(~queue.r_rdy & (~nest.o.valid | nest.o.p.last)),
         ]
         return m
@@ -164,6 +167,7 @@ class OverlappedComputeUnit(wiring.Component):
                 "finished": Out(1),
                 "fault": Out(FAULT),
                 "events": Out(unit_event_layout(config)),
+                "strobes": Out(STROBES),
             }
         )
 
@@ -333,6 +337,9 @@ class OverlappedComputeUnit(wiring.Component):
             self.events.gemm_busy.eq(gemm.active & gemm.step.work),
             self.events.alu_busy.eq(alu.active & alu.step.work),
             self.events.compute_load_busy.eq(load.busy),
+            self.strobes.next_gemm.eq(gemm.begins),
+            self.strobes.next_alu.eq(alu.begins),
+            self.strobes.loaded.eq(load.done),
             self.events.uop_bytes.eq(load.engine.uop_bytes),
             self.events.acc_bytes.eq(load.engine.acc_bytes),
         ]

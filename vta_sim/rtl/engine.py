@@ -26,6 +26,7 @@ from vta_sim.rtl.axi_memory import AxiMemory, Errors
 from vta_sim.rtl.contents import contents, fill_with_pattern
 from vta_sim.rtl.driver import CLOCK_PERIOD, INSN_ALIGNMENT, Driver, Outcome, parameters
 from vta_sim.rtl.memory_port import MemoryPort
+from vta_sim.rtl.recorder import Recorder
 from vta_sim.rtl.register_port import RegisterPort
 from vta_sim.rtl.report import RtlReport
 from vta_sim.rtl.waiting import WaitWatch
@@ -58,7 +59,7 @@ class AmaranthSimulator:
     Scratchpads are zero at first, or filled with a pattern if `poison` is true, and keep their contents from launch to
     launch, as registers do. Launches go through the control registers. errors: byte ranges of memory that answer with
     an error (`axi_memory.SLVERR`). vcd: where to write the waveform of everything; the file is complete after `close`,
-    or at the end of a ``with`` block. options: of `Top`.
+    or at the end of a ``with`` block. trace: whether reports have one. options: of `Top`.
 
     An exception out of the simulation, such as KeyboardInterrupt or AxiError, leaves a simulator that must be `reset`
     or closed. Not safe for use by several threads at once.
@@ -73,6 +74,7 @@ class AmaranthSimulator:
         errors: Errors | None = None,
         poison: bool = False,
         vcd: Path | None = None,
+        trace: bool = False,
         **options: int,
     ) -> None:
         self.config = config
@@ -85,6 +87,7 @@ class AmaranthSimulator:
         self._driver = Driver(registers, RegisterPort(self._top, registers), self._top.irq)
         self._connect(memory, timing, errors)
         port = MemoryPort(self._top, lambda: self._axi)
+        self._recorder = Recorder(self._top) if trace else None
         self._watch = WaitWatch(self._top)
         self._job: Job | None = None
         self._result: Any = None
@@ -98,6 +101,8 @@ class AmaranthSimulator:
             # A file that cannot be opened has been refused before there are coroutines, which must not go unused.
             self._simulator.add_clock(CLOCK_PERIOD)
             self._simulator.add_process(port.process)
+            if self._recorder is not None:
+                self._simulator.add_process(self._recorder.process)
             self._simulator.add_process(self._watch.process)
             self._simulator.add_testbench(self._serve)
             if file is not None:
@@ -195,6 +200,7 @@ class AmaranthSimulator:
             status=outcome.status,
             fault_insn=outcome.fault_insn,
             tokens_left=outcome.tokens_left,
+            trace=None if self._recorder is None else self._recorder.trace(self.config, words, outcome.counters),
             waiting_since=self._watch.since,
         )
 
