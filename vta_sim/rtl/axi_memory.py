@@ -142,31 +142,81 @@ class _ReadBurst:
     words: list[ReadWord]
 
 
+class _Bus:
+    """From which cycle on each direction may move a word of data."""
+
+    def __init__(self, timing: MemoryTiming, bus_bytes: int) -> None:
+        self._read_gap, self._write_gap = timing.gaps(bus_bytes)
+        self._shared = timing.shared_bus
+        self.read_free = self.write_free = 0
+        self._read_was_last = False
+
+    def grants_read(self, *, wanted: bool, write_waits: bool) -> bool:
+        """Whether a read word that `wanted` to move may do so, in spite of one that waits to be written."""
+        return wanted and not (self._shared and write_waits and self._read_was_last)
+
+    def grants_write(self, *, reads: bool) -> bool:
+        """Whether a word to be written may be taken, if a read word moves or not."""
+        return not (self._shared and reads)
+
+    def move_read(self, cycle: int) -> None:
+        """A read word is first shown in a cycle."""
+        self.read_free = cycle + 1 + self._read_gap
+        self._read_was_last = True
+        if self._shared:
+            self.write_free = self.read_free
+
+    def move_write(self, cycle: int) -> None:
+        """A word to be written is taken in a cycle."""
+        self.write_free = cycle + 1 + self._write_gap
+        self._read_was_last = False
+        if self._shared:
+            self.read_free = self.write_free
+
+
 class _Reads:
     """The channels AR and R."""
 
-    def __init__(self, port: _Port) -> None:
+    def __init__(self, port: _Port, bus: _Bus) -> None:
         self._port = port
+        self._bus = bus
         self._bursts: list[_ReadBurst] = []
         self._held: Address | None = None
         self._ready = False
         self._word: ReadWord | None = None
         self.unfinished = 0
 
-    def step(self, cycle: int, ar: Address | None, r_ready: bool) -> tuple[bool, ReadWord | None]:
+    def accept(self, cycle: int, ar: Address | None, r_ready: bool) -> None:
+        """What the master did in a cycle."""
         _check_kept("AR", self._held, ar)
         self._held = None if self._ready else ar
         if self._word is not None and r_ready:
             self.unfinished -= self._word.last
             self._word = None
         if ar is not None and self._ready:
-            self._accept(cycle, ar)
-        self._ready = self.unfinished < self._port.timing.outstanding and not self._port.pauses()
-        if self._word is None and self._bursts and not self._port.pauses():
-            self._word = self._next(cycle)
-        return self._ready, self._word
+            self._accept_address(cycle, ar)
 
-    def _accept(self, cycle: int, address: Address) -> None:
+    def ready(self) -> bool:
+        """Whether AR is ready in the next cycle; to be asked once."""
+        self._ready = self.unfinished < self._port.timing.outstanding and not self._port.pauses()
+        return self._ready
+
+    def choose(self, cycle: int) -> _ReadBurst | None:
+        """The burst whose next word could be shown in the next cycle, if there is one."""
+        if self._word is not None or not self._bursts or self._port.pauses() or self._bus.read_free > cycle + 1:
+            return None
+        return self._next(cycle)
+
+    def show(self, cycle: int, burst: _ReadBurst | None) -> ReadWord | None:
+        """What R shows in the next cycle: the word that the master has not taken yet, or the next one of `burst`."""
+        if burst is not None:
+            self._word = burst.words.pop()
+            self._bus.move_read(cycle + 1)
+            if self._word.last:
+                self._bursts.remove(burst)
+        return self._word
+
+    def _accept_address(self, cycle: int, address: Address) -> None:
         port = self._port
         port.check("AR", address)
         beats, size = address.len + 1, port.bus_bytes
@@ -179,42 +229,41 @@ class _Reads:
         self._bursts.append(_ReadBurst(cycle + port.timing.latency, words))
         self.unfinished += 1
 
-    def _next(self, cycle: int) -> ReadWord | None:
-        """The next word of the first burst, or of the first of any ID."""
+    def _next(self, cycle: int) -> _ReadBurst | None:
+        """The first burst, or the first of any ID, if it is due."""
         chosen = self._bursts[0]
         if self._port.timing.interleave:
             first = {burst.words[-1].id: burst for burst in reversed(self._bursts)}
             chosen = self._port.random.choice([burst for burst in first.values() if burst.due <= cycle] or [chosen])
-        if chosen.due > cycle:
-            return None
-        word = chosen.words.pop()
-        if word.last:
-            self._bursts.remove(chosen)
-        return word
+        return chosen if chosen.due <= cycle else None
 
 
 @dataclass
 class _WriteBurst:
     """What is known of a write burst: address, words, and the cycle after which the response may be shown.
 
-    A memory that pauses may want the address before it takes words, or a word before it takes the address.
+    placed: how many of the words have met their address. A memory that pauses may want the address before it takes
+    words, or a word before it takes the address.
     """
 
     address_first: bool
     word_first: bool
     address: Address | None = None
     words: list[WriteWord] = field(default_factory=list)
+    placed: int = 0
     due: int = -1
 
 
 class _Writes:
     """The channels AW, W and B."""
 
-    def __init__(self, port: _Port) -> None:
+    def __init__(self, port: _Port, bus: _Bus) -> None:
         self._port = port
-        # In order: the address is known of the first `_addressed`, all words of the first `_filled`.
+        self._bus = bus
+        # In order: the address is known of the first `_addressed`, all words of the first `_filled`; those of the first
+        # `_placed` have met their address.
         self._bursts: deque[_WriteBurst] = deque()
-        self._addressed = self._filled = 0
+        self._addressed = self._filled = self._placed = 0
         self._held: tuple[Address | None, WriteWord | None] = (None, None)
         self._ready = (False, False)
         self._response: Response | None = None
@@ -223,9 +272,13 @@ class _Writes:
     def idle(self) -> bool:
         return not (self._addressed or self._filled or self._burst(0).words)
 
-    def step(
-        self, cycle: int, aw: Address | None, w: WriteWord | None, b_ready: bool
-    ) -> tuple[bool, bool, Response | None]:
+    @property
+    def word_waits(self) -> bool:
+        """Whether the master offers a word that was not taken."""
+        return self._held[1] is not None
+
+    def accept(self, cycle: int, aw: Address | None, w: WriteWord | None, b_ready: bool) -> None:
+        """What the master did in a cycle."""
         _check_kept("AW", self._held[0], aw)
         _check_kept("W", self._held[1], w)
         aw_ready, w_ready = self._ready
@@ -234,18 +287,29 @@ class _Writes:
             self._bursts.popleft()
             self._addressed -= 1
             self._filled -= 1
+            self._placed -= 1
             self._response = None
         if aw is not None and aw_ready:
-            self._accept_address(cycle, aw)
+            self._accept_address(aw)
         if w is not None and w_ready:
-            self._accept_word(cycle, w)
-        self._ready = (
-            self._takes_address() and not self._port.pauses(),
-            self._takes_word() and not self._port.pauses(),
-        )
+            self._bus.move_write(cycle)
+            self._accept_word(w)
+        self._place_word(cycle)
+
+    def able(self, cycle: int) -> tuple[bool, bool]:
+        """Whether AW can be ready in the next cycle, and W but for the bus; to be asked once."""
+        aw_ready = self._takes_address() and not self._port.pauses()
+        return aw_ready, self._takes_word() and not self._port.pauses() and self._bus.write_free <= cycle + 1
+
+    def ready(self, aw_ready: bool, w_ready: bool) -> None:
+        """Note what is ready in the next cycle."""
+        self._ready = aw_ready, w_ready
+
+    def respond(self, cycle: int) -> Response | None:
+        """What B shows in the next cycle; to be asked once."""
         if self._response is None and self._answers(cycle) and not self._port.pauses():
             self._response = self._commit(self._bursts[0])
-        return *self._ready, self._response
+        return self._response
 
     def _burst(self, number: int) -> _WriteBurst:
         while len(self._bursts) <= number:
@@ -261,32 +325,27 @@ class _Writes:
         burst = self._burst(self._filled)
         return self._filled < self._port.timing.outstanding and bool(burst.address or not burst.address_first)
 
-    def _accept_address(self, cycle: int, address: Address) -> None:
+    def _accept_address(self, address: Address) -> None:
         self._port.check("AW", address)
         burst = self._burst(self._addressed)
         burst.address = address
         self._addressed += 1
-        self._check_words(cycle, burst)
+        _check_words(burst)
 
-    def _accept_word(self, cycle: int, word: WriteWord) -> None:
+    def _accept_word(self, word: WriteWord) -> None:
         burst = self._burst(self._filled)
         burst.words.append(word)
         self._filled += word.last
-        self._check_words(cycle, burst)
+        _check_words(burst)
 
-    def _check_words(self, cycle: int, burst: _WriteBurst) -> None:
-        """Raises AxiError if the words cannot be those of the address; sets `due` if all is there."""
-        if burst.address is None or not burst.words:
-            return
-        beats = burst.address.len + 1
-        last = bool(burst.words[-1].last)
-        if len(burst.words) > beats or last != (len(burst.words) == beats):
-            raise AxiError(
-                f"WLAST must be in word {beats} of the burst at {burst.address.addr:#x}, "
-                f"not {'' if last else 'missing '}in word {len(burst.words)}"
-            )
-        if last:
-            burst.due = cycle + self._port.timing.latency
+    def _place_word(self, cycle: int) -> None:
+        """Let the oldest word that has not met its address meet it: one in a cycle."""
+        burst = self._burst(self._placed)
+        if burst.address is not None and burst.placed < len(burst.words):
+            burst.placed += 1
+            if burst.words[burst.placed - 1].last:
+                burst.due = cycle + self._port.timing.latency
+                self._placed += 1
 
     def _answers(self, cycle: int) -> bool:
         return 0 <= self._burst(0).due <= cycle
@@ -306,6 +365,19 @@ class _Writes:
         return Response(worst, burst.address.id)
 
 
+def _check_words(burst: _WriteBurst) -> None:
+    """Raises AxiError if the words cannot be those of the address."""
+    if burst.address is None or not burst.words:
+        return
+    beats = burst.address.len + 1
+    last = bool(burst.words[-1].last)
+    if len(burst.words) > beats or last != (len(burst.words) == beats):
+        raise AxiError(
+            f"WLAST must be in word {beats} of the burst at {burst.address.addr:#x}, "
+            f"not {'' if last else 'missing '}in word {len(burst.words)}"
+        )
+
+
 def _runs(strobes: int, count: int) -> Iterator[tuple[int, int]]:
     """(first, behind the last) of each run of ones in the low `count` bits."""
     if strobes == (1 << count) - 1:
@@ -320,7 +392,8 @@ class AxiMemory:
     """`memory` behind an AXI4 port of `bus_bytes` bytes; see `MemoryTiming` for when it answers.
 
     It takes INCR bursts of up to `max_beats` full bus words. errors: addresses that answer with an error. While
-    `resting`, a cycle in which the master shows nothing changes nothing, and its step may be left out.
+    `resting`, a cycle in which the master shows nothing changes nothing, and its step may be left out. Raises
+    ValueError for a timing that is wider than the bus.
     """
 
     def __init__(
@@ -341,7 +414,8 @@ class AxiMemory:
             random=random.Random(timing.seed),
         )
         self._cycle = 0
-        self._reads, self._writes = _Reads(port), _Writes(port)
+        self._bus = _Bus(timing, bus_bytes)
+        self._reads, self._writes = _Reads(port, self._bus), _Writes(port, self._bus)
         self._steady = timing.stalls == 0
         self.resting = False
 
@@ -356,7 +430,16 @@ class AxiMemory:
         Raises AxiError.
         """
         self._cycle += 1
-        ar_ready, r = self._reads.step(self._cycle, shown.ar, shown.r_ready)
-        aw_ready, w_ready, b = self._writes.step(self._cycle, shown.aw, shown.w, shown.b_ready)
-        self.resting = self._steady and self.idle and ar_ready and aw_ready and w_ready
+        cycle, bus, reads, writes = self._cycle, self._bus, self._reads, self._writes
+        reads.accept(cycle, shown.ar, shown.r_ready)
+        writes.accept(cycle, shown.aw, shown.w, shown.b_ready)
+        ar_ready, burst = reads.ready(), reads.choose(cycle)
+        aw_ready, w_able = writes.able(cycle)
+        if not bus.grants_read(wanted=burst is not None, write_waits=w_able and writes.word_waits):
+            burst = None
+        w_ready = w_able and bus.grants_write(reads=burst is not None)
+        writes.ready(aw_ready, w_ready)
+        r, b = reads.show(cycle, burst), writes.respond(cycle)
+        quiet = self._steady and self.idle and bus.read_free <= cycle + 1
+        self.resting = quiet and ar_ready and aw_ready and w_ready
         return Answer(ar_ready, aw_ready, w_ready, r, b)
