@@ -1,0 +1,96 @@
+"""What a simulator knows of a compiled design: where everything is, and how it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vta_sim.rtl.netlist.assemble import Assembly
+from vta_sim.rtl.netlist.logic import Field, Logic, Memory
+from vta_sim.rtl.netlist.words import Place
+
+Fields = tuple[Field | tuple[int, int], ...]
+"""Of a value: fields, and constants as (lowest bit, value)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """inputs and names: fields in the state; outputs: in the temporary store; init: (place, value) of registers that
+    do not begin as 0. The registers are the bytes of the state from `input_bytes` on."""
+
+    state_bytes: int
+    input_bytes: int
+    temporary_bytes: int
+    inputs: Mapping[str, tuple[Field, ...]]
+    outputs: Mapping[str, tuple[Field, ...]]
+    names: Mapping[str, Fields]
+    init: tuple[tuple[Place, int], ...]
+    memories: tuple[Memory, ...]
+
+    @staticmethod
+    def of(logic: Logic, assembly: Assembly) -> Layout:
+        return Layout(
+            state_bytes=logic.state_bytes,
+            input_bytes=logic.input_bytes,
+            temporary_bytes=assembly.temporary_bytes,
+            inputs=logic.inputs,
+            outputs=assembly.outputs,
+            names=logic.names,
+            init=tuple((register.place, register.init) for register in logic.registers if register.init),
+            memories=tuple(logic.memories),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A description that `from_json` reads."""
+
+        def fields(table: Mapping[str, Fields]) -> dict[str, list[list[int]]]:
+            return {
+                name: [
+                    list(each) if isinstance(each, tuple) else [each.low, each.place.offset, each.place.width]
+                    for each in value
+                ]
+                for name, value in table.items()
+            }
+
+        return {
+            "state_bytes": self.state_bytes,
+            "input_bytes": self.input_bytes,
+            "temporary_bytes": self.temporary_bytes,
+            "inputs": fields(self.inputs),
+            "outputs": fields(self.outputs),
+            "names": fields(self.names),
+            "init": [[place.offset, place.width, value] for place, value in self.init],
+            "memories": [
+                {**asdict(each), "fields": fields({"": each.fields})[""], "init": list(each.init.items())}
+                for each in self.memories
+            ],
+        }
+
+    @staticmethod
+    def from_json(source: Mapping[str, Any]) -> Layout:
+        def field(numbers: list[int]) -> Field:
+            low, offset, width = numbers
+            return Field(low, Place(offset, width))
+
+        def placed(table: Mapping[str, list[list[int]]]) -> dict[str, tuple[Field, ...]]:
+            return {name: tuple(map(field, value)) for name, value in table.items()}
+
+        names: dict[str, Fields] = {
+            name: tuple(field(each) if len(each) == 3 else (each[0], each[1]) for each in value)
+            for name, value in source["names"].items()
+        }
+        memories = tuple(
+            Memory(**{**each, "fields": tuple(map(field, each["fields"])), "init": dict(each["init"])})
+            for each in source["memories"]
+        )
+        return Layout(
+            state_bytes=source["state_bytes"],
+            input_bytes=source["input_bytes"],
+            temporary_bytes=source["temporary_bytes"],
+            inputs=placed(source["inputs"]),
+            outputs=placed(source["outputs"]),
+            names=names,
+            init=tuple((Place(offset, width), value) for offset, width, value in source["init"]),
+            memories=memories,
+        )

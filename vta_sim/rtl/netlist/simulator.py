@@ -1,0 +1,201 @@
+"""A compiled design that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vta_sim.rtl.netlist.layout import Fields, Layout
+from vta_sim.rtl.netlist.logic import Field, Memory
+from vta_sim.rtl.netlist.native import Native
+
+_ALIGNMENT: Final = 64
+_CHUNK: Final = 1 << 20
+"""Cycles after which Python looks whether it was interrupted."""
+
+
+class Code:
+    """Machine code of a design for a reset that rests, and for one that may not, made when it is first needed."""
+
+    def __init__(self, layout: Layout, code: bytes, with_reset: Callable[[], bytes] | None) -> None:
+        self.layout = layout
+        self.native = Native(code)
+        self._with_reset = with_reset
+        self._resetting: Native | None = None
+
+    @property
+    def resetting(self) -> Native:
+        if self._with_reset is None:
+            return self.native
+        if self._resetting is None:
+            self._resetting = Native(self._with_reset())
+        return self._resetting
+
+
+class Rows:
+    """The rows of a memory as numbers."""
+
+    def __init__(self, memory: Memory, data: NDArray[np.uint8]) -> None:
+        self._memory = memory
+        self._data = data
+
+    def __len__(self) -> int:
+        return self._memory.depth
+
+    def __getitem__(self, row: int) -> int:
+        return _gather(self._memory.fields, self._row(row))
+
+    def __setitem__(self, row: int, value: int) -> None:
+        if not 0 <= value < 1 << self._memory.width:
+            raise ValueError(f"Row of {self._memory.name} must fit {self._memory.width} bits, not {value!r}")
+        _scatter(self._memory.fields, self._row(row), value)
+
+    def _row(self, row: int) -> NDArray[np.uint8]:
+        if not 0 <= row < self._memory.depth:
+            raise IndexError(f"Row of {self._memory.name} must be 0 to {self._memory.depth - 1}, not {row!r}")
+        begin = row * self._memory.row_bytes
+        return self._data[begin : begin + self._memory.row_bytes]
+
+
+class Simulator:
+    """One instance of a design: its registers and memories.
+
+    Signals are told by name: inputs, outputs, registers ("unit.queue.level") and what was observed at compilation.
+    Values are unsigned numbers. A signal is seen as it is in this cycle, after inputs have settled. Not safe for use
+    by several threads at once.
+    """
+
+    def __init__(self, code: Code) -> None:
+        self._code = code
+        layout = code.layout
+        self._state = _buffer(layout.state_bytes)
+        self._next = _buffer(layout.state_bytes)
+        self._temporary = _buffer(layout.temporary_bytes)
+        self._memories = [_buffer(memory.depth * memory.row_bytes) for memory in layout.memories]
+        self._pointers = np.array([memory.ctypes.data for memory in self._memories], np.int64)
+        self._arguments = tuple(
+            array.ctypes.data for array in (self._state, self._next, self._temporary, self._pointers)
+        )
+        self._hook: tuple[int, int] = (0, 0)
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the state after power-on."""
+        self._state[:] = 0
+        for place, value in self._code.layout.init:
+            _scatter((Field(0, place),), self._state, value)
+        self._next[:] = self._state
+        for memory, data in zip(self._code.layout.memories, self._memories, strict=True):
+            data[:] = 0
+            rows = Rows(memory, data)
+            for row, value in memory.init.items():
+                rows[row] = value
+        self._settled = False
+
+    def poke(self, name: str, value: int) -> None:
+        """Set an input. ValueError for what is none, and for a value that does not fit."""
+        fields = self._code.layout.inputs.get(name)
+        if fields is None:
+            raise ValueError(f"Input must be one of the design's, not {name!r}")
+        width = _width(fields)
+        if not 0 <= value < 1 << width:
+            raise ValueError(f"Value of {name} must fit {width} bits, not {value!r}")
+        _scatter(fields, self._state, value)
+        self._settled = False
+
+    def peek(self, name: str) -> int:
+        """The value of a signal. ValueError for one that is neither port nor register and was not observed."""
+        layout = self._code.layout
+        if name in layout.outputs:
+            if not self._settled:
+                self._native().settle(*self._arguments)
+                self._settled = True
+            return _gather(layout.outputs[name], self._temporary)
+        fields = layout.inputs.get(name) or layout.names.get(name)
+        if fields is None:
+            raise ValueError(f"Signal must be a port, a register or observed, not {name!r}")
+        return _gather(fields, self._state)
+
+    def run(self, cycles: int, *, until: str | None = None) -> int:
+        """Let the clock tick `cycles` times, and return how often it did.
+
+        until: a port or observed signal of one bit; in a cycle in which it is 1 the clock does not tick any more.
+        """
+        where = -1 if until is None else self._watched(until)
+        native, done = self._native(), 0
+        while done < cycles:
+            wanted = min(_CHUNK, cycles - done)
+            ticked = native.run(*self._arguments, wanted, where, *self._hook)
+            done += ticked
+            if ticked < wanted:
+                break
+        self._settled = False
+        return done
+
+    def memory(self, name: str) -> Rows:
+        """The rows of a memory ("unit.queue.storage"). ValueError for what is none."""
+        for memory, data in zip(self._code.layout.memories, self._memories, strict=True):
+            if memory.name == name:
+                return Rows(memory, data)
+        raise ValueError(f"Memory must be one of the design's, not {name!r}")
+
+    def on_edge(self, function: int, context: int) -> None:
+        """Let every tick of the clock call a C function at address `function`, or none if that is 0.
+
+        It gets the addresses of the state, of the outputs as they were before the edge, and of `context`; it may set
+        inputs. See `place_of`.
+        """
+        self._hook = (function, context)
+
+    def place_of(self, name: str) -> tuple[Field, ...]:
+        """Where an input lies in the state, or an output in the temporary store."""
+        layout = self._code.layout
+        fields = layout.inputs.get(name) or layout.outputs.get(name)
+        if fields is None:
+            raise ValueError(f"Port must be one of the design's, not {name!r}")
+        return fields
+
+    def _native(self) -> Native:
+        fields = self._code.layout.inputs.get("rst")
+        return self._code.resetting if fields and _gather(fields, self._state) else self._code.native
+
+    def _watched(self, name: str) -> int:
+        fields = self._code.layout.outputs.get(name)
+        if fields is None or _width(fields) != 1:
+            raise ValueError(f"Signal to wait for must be an output or observed, of one bit, not {name!r}")
+        return fields[0].place.offset
+
+
+def _buffer(nbytes: int) -> NDArray[np.uint8]:
+    """Zeros at a multiple of the widest vector."""
+    whole = np.zeros(nbytes + _ALIGNMENT, np.uint8)
+    begin = -whole.ctypes.data % _ALIGNMENT
+    return whole[begin : begin + nbytes]
+
+
+def _width(fields: Sequence[Field]) -> int:
+    return sum(field.place.width for field in fields)
+
+
+def _gather(fields: Fields, source: NDArray[np.uint8]) -> int:
+    value = 0
+    for field in fields:
+        if isinstance(field, tuple):
+            low, part = field
+        else:
+            low, place = field.low, field.place
+            part = int.from_bytes(source[place.offset : place.offset + place.nbytes].tobytes(), "little")
+        value |= part << low
+    return value
+
+
+def _scatter(fields: Sequence[Field], target: NDArray[np.uint8], value: int) -> None:
+    for field in fields:
+        place = field.place
+        part = value >> field.low & (1 << place.width) - 1
+        target[place.offset : place.offset + place.nbytes] = np.frombuffer(
+            part.to_bytes(place.nbytes, "little"), np.uint8
+        )
