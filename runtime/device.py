@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.isa import MemoryType
 from vta_hw.spec.program import Tokens
+from vta_sim.trace import Trace
 
 PAGE_BYTES = 4096
 
@@ -49,11 +50,13 @@ class LaunchReport:
 
     counters: name -> total. tokens_left: tokens in the four queues after the last instruction. counters_of: the share
     of instructions ``begin..end-1`` of the launch, by name; empty where the device cannot tell instructions apart.
+    trace: where the cycles went, if the device has a clock and was asked to watch it.
     """
 
     counters: Mapping[str, int]
     tokens_left: Tokens
     counters_of: Callable[[int, int], Mapping[str, int]] = lambda begin, end: {}
+    trace: Trace | None = None
 
 
 class Device(abc.ABC):
@@ -114,3 +117,6 @@ class Device(abc.ABC):
     @abc.abstractmethod
     def counters(self) -> dict[str, int]:
         """Totals over all launches since the device was made."""
+
+    def close(self) -> None:  # noqa: B027 - most devices have nothing to do
+        """Complete the files that the device writes, if any; it is not used any more."""

@@ -30,7 +30,7 @@ def replay(
     dumps: Sequence[Range] = (),
     timeout: float | None = None,
 ) -> tuple[LaunchReport, list[NDArray[np.uint8]]]:
-    """Report of the launches' last, with summed counters, and the memory in `dumps` afterwards.
+    """Report of the launches' last, with its trace and with summed counters, and the memory in `dumps` afterwards.
 
     Tokens left over by one launch are in the queues at the start of the next, as on hardware. Memory that no segment
     covers reads as zero if the device's does. Raises SessionError for a compiled program or another configuration.
@@ -41,16 +41,16 @@ def replay(
     for segment in program.segments:
         device.write(segment.address, np.frombuffer(segment.data, np.uint8))
     device.write(program.insn_address, np.frombuffer(program.insns, np.uint8))
-    tokens, counters = program.tokens_before, dict[str, int]()
+    tokens, counters, trace = program.tokens_before, dict[str, int](), None
     for step in program.steps:
         if not isinstance(step, Launch):
             raise SessionError(f"Step of a raw program must be a launch, not {step!r}")
         address = program.insn_address + step.insn_begin * program.config.insn_bytes
         device.launch(address, step.insn_count, bases=bases, tokens=tokens, allow_leftover_tokens=True)
         report = device.wait(timeout)
-        tokens = report.tokens_left
+        tokens, trace = report.tokens_left, report.trace
         counters = {name: counters.get(name, 0) + value for name, value in report.counters.items()}
     return (
-        LaunchReport(counters=counters, tokens_left=tokens),
+        LaunchReport(counters=counters, tokens_left=tokens, trace=trace),
         [device.read(dump.address, dump.nbytes) for dump in dumps],
     )

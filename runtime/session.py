@@ -15,6 +15,7 @@ from runtime.device import Bases, Device, LaunchReport
 from runtime.errors import SessionError
 from vta_hw.spec.program import DTYPE_BITS, Buffer, Host, Launch, Layer, Program, Role
 from vta_sim.errors import Deadlock
+from vta_sim.trace import Trace
 
 HostFunction = Callable[..., None]
 # From the serialised tensor IR of a host step to a function that works in place on its arrays, in parameter order.
@@ -32,14 +33,18 @@ class LayerStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatistics:
-    """One run of a program: totals of its launches, and the share of each layer, in program order."""
+    """One run of a program: totals of its launches, and the share of each layer, in program order.
+
+    traces: one of each launch in the order of the steps, if the device gives traces.
+    """
 
     counters: Mapping[str, int]
     layers: tuple[LayerStatistics, ...]
+    traces: tuple[Trace, ...] = ()
 
     @staticmethod
     def total(runs: Sequence[RunStatistics]) -> RunStatistics:
-        """Sum of one or more runs of the same program; the layers' MACs add up too."""
+        """Sum of one or more runs of the same program; the layers' MACs add up too, and traces follow each other."""
         layers = [
             LayerStatistics(
                 name=parts[0].name,
@@ -48,7 +53,11 @@ class RunStatistics:
             )
             for parts in zip(*(run.layers for run in runs), strict=True)
         ]
-        return RunStatistics(counters=added(run.counters for run in runs), layers=tuple(layers))
+        return RunStatistics(
+            counters=added(run.counters for run in runs),
+            layers=tuple(layers),
+            traces=tuple(trace for run in runs for trace in run.traces),
+        )
 
 
 def added(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -180,6 +189,7 @@ class Session:
         return RunStatistics(
             counters=added(report.counters for _, report in reports),
             layers=tuple(layer_statistics(layer, reports) for layer in self._program.layers),
+            traces=tuple(report.trace for _, report in reports if report.trace is not None),
         )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from compiler.graph.layout import Layout, pack, unpack
 from runtime.session import RunStatistics, Session
 from vta.batching import Array, Port, batches, named_inputs, names
-from vta.engines import ON_ACCELERATOR, Engine, is_accelerated, open_session
+from vta.engine_names import ON_ACCELERATOR, ON_CPU, Engine
+from vta.engines import is_accelerated, open_session
 from vta.errors import ApiError
 from vta.report import Cost, layer_costs, total_cost
 from vta_hw.spec.config import VTAConfig, resolve
@@ -56,10 +57,10 @@ class CompiledProgram:
     @property
     def engines(self) -> tuple[Engine, ...]:
         """The engines that can run this program; the first is the default."""
-        own = ON_ACCELERATOR if is_accelerated(self.program) else (Engine.LLVM, Engine.INTERP)
+        own = ON_ACCELERATOR if is_accelerated(self.program) else ON_CPU
         if self.graph is None:
             return own
-        return (*own, *(engine for engine in (Engine.LLVM, Engine.INTERP, Engine.REFERENCE) if engine not in own))
+        return (*own, *(engine for engine in (*ON_CPU, Engine.REFERENCE) if engine not in own))
 
     @property
     def report(self) -> tuple[Cost, ...]:

@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from runtime.device import Device
 from runtime.errors import SessionError
 from runtime.session import HostFunction, Session
 from vta.batching import Array
-from vta.errors import ApiError
+from vta.engine_names import ON_ACCELERATOR, TIMED, Engine
+from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.program import Launch, Program
+from vta_sim.timing import MemoryTiming
 
 if TYPE_CHECKING:
     from compiler.tensor.ir import Proc
 
 
-class Engine(enum.Enum):
-    """FUNCTIONAL: the VTA program, on the functional simulator, with its host steps on the CPU. AMARANTH: the same on
-    the simulated RTL, which takes about a second for some hundred cycles. LLVM: the CPU program, as machine code.
-    INTERP: the CPU program, by the tensor IR's interpreter, which is slow and obvious. REFERENCE: the quantised graph,
-    op by op in numpy; needs the graph, so a program that was compiled here and not loaded from a file.
-    """
+__all__ = ["ON_ACCELERATOR", "TIMED", "Engine", "host_loader", "is_accelerated", "open_device", "open_session"]
 
-    FUNCTIONAL = "functional"
-    AMARANTH = "amaranth"
-    LLVM = "llvm"
-    INTERP = "interp"
-    REFERENCE = "reference"
-
-    @staticmethod
-    def of(name: Engine | str) -> Engine:
-        """Raises ApiError for a name that is none."""
-        try:
-            return Engine(name)
-        except ValueError:
-            known = ", ".join(repr(engine.value) for engine in Engine)
-            raise ApiError(f"Engine must be one of {known}, not {name!r}") from None
-
-
-ON_ACCELERATOR: Final = (Engine.FUNCTIONAL, Engine.AMARANTH)
-"""The engines that execute instructions of the accelerator."""
+_AMARANTH_STEP: Final = 100
+"""Cycles that take a fraction of a second."""
 
 
 def is_accelerated(program: Program) -> bool:
@@ -51,16 +33,39 @@ def is_accelerated(program: Program) -> bool:
     return any(isinstance(step, Launch) for step in program.steps)
 
 
-def open_session(program: Program, engine: Engine, timeout: float | None = None) -> Session:
-    """A session of `program` on a new device. `engine` suits the program and is not REFERENCE."""
+def open_device(
+    engine: Engine,
+    config: VTAConfig,
+    *,
+    timing: MemoryTiming | None = None,
+    vcd: Path | None = None,
+    trace: bool = False,
+    progress: Callable[[int], None] = lambda cycles: None,
+) -> Device:
+    """A new device for one of `ON_ACCELERATOR`, to be closed.
+
+    The other arguments are for those of `TIMED`: timing of the memory, whether launches are traced, and what is called
+    now and then with the cycles of a launch so far. vcd: a file for the waveform, by AMARANTH alone.
+    """
     if engine is Engine.FUNCTIONAL:
         from runtime.devices.functional import FunctionalDevice
 
-        return Session(FunctionalDevice(program.config), program, host_loader(engine), timeout=timeout)
-    if engine is Engine.AMARANTH:
-        from runtime.devices.amaranth import AmaranthDevice
+        return FunctionalDevice(config)
+    from runtime.devices.timed import TimedDevice
 
-        return Session(AmaranthDevice(program.config), program, host_loader(engine), timeout=timeout)
+    memory = timing or MemoryTiming()
+    if engine is Engine.AMARANTH:
+        from vta_sim.rtl.engine import AmaranthSimulator
+
+        simulator = AmaranthSimulator(config, timing=memory, vcd=vcd, trace=trace)
+        return TimedDevice(simulator, step=_AMARANTH_STEP, progress=progress)
+    raise ValueError(f"Engine must be one of {', '.join(e.name for e in ON_ACCELERATOR)}, not {engine.name}")
+
+
+def open_session(program: Program, engine: Engine, timeout: float | None = None) -> Session:
+    """A session of `program` on a new device. `engine` suits the program and is not REFERENCE."""
+    if engine in ON_ACCELERATOR:
+        return Session(open_device(engine, program.config), program, host_loader(engine), timeout=timeout)
     from runtime.devices.host import HostDevice
 
     return Session(HostDevice(program.config), program, host_loader(engine), timeout=timeout)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,21 +13,19 @@ from vta.cli import params
 from vta.cli.command import command
 from vta.cli.errors import CommandError, naming
 from vta.cli.files import check_outputs, read_file, write_files
+from vta.cli.machine import Machine, MemoryOptions, engine_option, memory_options
 from vta.cli.output import Activity, print_json, print_table
 from vta.cli.params import ConfigOption, DumpOption, SegmentOption, config_option, json_option
+from vta.engine_names import ON_ACCELERATOR, TIMED, Engine
 
 if TYPE_CHECKING:
-    from runtime.device import Bases, Device, LaunchReport
+    from runtime.device import Bases, LaunchReport
+    from runtime.replay import Range
     from vta_hw.spec.config import VTAConfig
     from vta_hw.spec.program import Program, Segment
 
-ENGINES = ("functional", "amaranth")
-OF_RTL = ("vcd", "latency", "stalls")
-"""Options of the engine that has time and signals."""
-
 INSN_BYTES = 16
 MAX_DUMP_BYTES = 1 << 32
-STALL_PROBABILITY = 0.3
 
 EXAMPLES = (
     (
@@ -48,19 +45,9 @@ EXAMPLES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What runs the stream; the options behind the engine are of the RTL alone."""
-
-    engine: str
-    vcd: Path | None
-    latency: int | None
-    stalls: int | None
-
-
 @command("exec", EXAMPLES)
 @click.argument("program", metavar="[PROGRAM.vta]", type=click.Path(path_type=Path), required=False)
-@click.option("--engine", type=params.one_of("Engine", ENGINES), default=ENGINES[0], show_default=True, metavar="NAME")
+@engine_option(ON_ACCELERATOR)
 @click.option("--insns", type=click.Path(path_type=Path), metavar="FILE", help="Instructions, 16 bytes each.")
 @click.option("--count", type=params.number("--count"), metavar="N", help="Instructions to run; all by default.")
 @config_option
@@ -90,20 +77,14 @@ class Machine:
 )
 @click.option("--timeout", type=params.seconds("--timeout"), metavar="SECONDS", help="Give up after so long.")
 @click.option("--vcd", type=click.Path(path_type=Path), metavar="FILE", help="amaranth: write the waveform.")
-@click.option("--latency", type=params.number("--latency"), metavar="CYCLES", help="amaranth: latency of memory.")
-@click.option(
-    "--stalls",
-    type=params.number("--stalls"),
-    metavar="SEED",
-    help="amaranth: let memory pause at random, by this seed.",
-)
+@memory_options
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write stream and segments as .vta.")
 @json_option
 @click.pass_context
 def exec_command(
     context: click.Context,
     program: Path | None,
-    engine: str,
+    engine: Engine,
     insns: Path | None,
     count: int | None,
     config: ConfigOption,
@@ -114,8 +95,7 @@ def exec_command(
     bases: tuple[int, ...] | None,
     timeout: float | None,
     vcd: Path | None,
-    latency: int | None,
-    stalls: int | None,
+    memory: MemoryOptions,
     save: Path | None,
     as_json: bool,
 ) -> None:
@@ -123,14 +103,13 @@ def exec_command(
 
     The stream comes from --insns with --segment's, or from a raw PROGRAM.vta. Addresses and lengths are bytes, decimal
     or 0x. Memory that no segment covers reads as zero, and so do the scratchpads at the start. Tokens left over at the
-    end are reported; they are no error.
+    end are reported; they are no error. --json also tells what the stores have left in memory, by its SHA-256.
 
     Engines: `functional` is fast and knows no time; `amaranth` simulates the RTL cycle by cycle, some hundred cycles a
     second, and reports the machine's own counters.
     """
     check_dumps(dumps)
-    machine = Machine(engine=engine, vcd=vcd, latency=latency, stalls=stalls)
-    check_machine(machine)
+    machine = Machine(engine=engine, memory=memory, vcd=vcd)
     check_outputs(
         [*(("--dump", dump.path) for dump in dumps), ("--vcd", vcd), ("--save", save)],
         [
@@ -147,13 +126,29 @@ def exec_command(
         raw = build_raw(config.value, insns, count, segments, tokens, insn_address, bases, dumps)
     else:
         raise CommandError("Give the instructions with --insns FILE, or a raw PROGRAM.vta")
+    from runtime.replay import Range
+
+    outputs = stored_ranges(raw, bases) if as_json else []
+    wanted = [*(Range(address=dump.address, nbytes=dump.nbytes) for dump in dumps), *outputs]
     with naming(program or config.path):
-        report, contents = execute(machine, raw, bases, dumps, timeout)
-    files: dict[Path, bytes | memoryview] = dict(zip((dump.path for dump in dumps), contents, strict=True))
+        report, contents = execute(machine, raw, bases, wanted, timeout)
+    files: dict[Path, bytes | memoryview] = {dump.path: data for dump, data in zip(dumps, contents, strict=False)}
     if save is not None:
         files[save] = raw.to_bytes()
     write_files(files)
-    show(engine, raw, report, dumps, as_json)
+    if not as_json:
+        show(raw, report, dumps)
+        return
+    print_json(
+        {
+            **figures(raw, engine, report),
+            "outputs": [
+                {"address": memory.address, "nbytes": memory.nbytes, "sha256": hashlib.sha256(data).hexdigest()}
+                for memory, data in zip(outputs, contents[len(dumps) :], strict=True)
+            ],
+            "dumps": [{"address": dump.address, "nbytes": dump.nbytes, "file": str(dump.path)} for dump in dumps],
+        }
+    )
 
 
 def refuse_options(context: click.Context, names: tuple[str, ...]) -> None:
@@ -231,77 +226,50 @@ def check_dumps(dumps: tuple[DumpOption, ...]) -> None:
             raise CommandError(f"--dump length must be at most {MAX_DUMP_BYTES} bytes, not {dump.nbytes}")
 
 
-def check_machine(machine: Machine) -> None:
-    if machine.engine != "amaranth":
-        for name in OF_RTL:
-            if getattr(machine, name) is not None:
-                raise CommandError(f"--{name} must be given with --engine amaranth, not with {machine.engine!r}")
-    if machine.latency is not None:
-        from vta_sim.timing import MAX_LATENCY
-
-        if machine.latency > MAX_LATENCY:
-            raise CommandError(f"--latency must be at most {MAX_LATENCY} cycles, not {machine.latency}")
-
-
-def open_device(machine: Machine, config: VTAConfig, files: ExitStack, progress: Callable[[int], None]) -> Device:
-    """The device; `files` closes what it writes."""
-    if machine.engine == "functional":
-        from runtime.devices.functional import FunctionalDevice
-
-        return FunctionalDevice(config)
-    from runtime.devices.amaranth import AmaranthDevice
-    from vta_sim.timing import MemoryTiming
-
-    timing = MemoryTiming(
-        latency=machine.latency or 0,
-        stalls=0.0 if machine.stalls is None else STALL_PROBABILITY,
-        interleave=machine.stalls is not None,
-        seed=machine.stalls or 0,
-    )
-    return files.enter_context(AmaranthDevice(config, timing=timing, vcd=machine.vcd, progress=progress))
-
-
 def execute(
     machine: Machine,
     program: Program,
     bases: tuple[int, ...] | None,
-    dumps: tuple[DumpOption, ...],
+    wanted: list[Range],
     timeout: float | None,
 ) -> tuple[LaunchReport, list[memoryview]]:
-    with Activity("Loading the simulator") as activity, ExitStack() as files:
-        from runtime.replay import Range, replay
+    """What the machine reports, and the contents of the `wanted` memory afterwards."""
+    with Activity("Loading the simulator") as activity:
+        from runtime.replay import replay
 
-        device = open_device(
-            machine,
-            program.config,
-            files,
-            lambda cycles: activity.step(f"Executing instructions, {cycles:,} cycles so far"),
-        )
-        activity.step("Executing instructions")
-        report, contents = replay(
-            device,
-            program,
-            bases=ports(bases),
-            dumps=[Range(address=dump.address, nbytes=dump.nbytes) for dump in dumps],
-            timeout=timeout,
-        )
+        def progress(cycles: int) -> None:
+            activity.step(f"Executing instructions, {cycles:,} cycles so far")
+
+        with machine.open(program.config, progress) as device:
+            activity.step("Executing instructions")
+            report, contents = replay(device, program, bases=ports(bases), dumps=wanted, timeout=timeout)
     return report, [array.data for array in contents]
 
 
-def show(engine: str, program: Program, report: LaunchReport, dumps: tuple[DumpOption, ...], as_json: bool) -> None:
+def stored_ranges(program: Program, bases: tuple[int, ...] | None) -> list[Range]:
+    """The memory that the program's STOREs write."""
+    from runtime.replay import Range
+    from vta_hw.spec.placement import stored
+
+    intervals = stored(program.config, program.insns, ports(bases).out)
+    return [Range(address=begin, nbytes=end - begin) for begin, end in intervals]
+
+
+def figures(program: Program, engine: Engine, report: LaunchReport) -> dict[str, object]:
+    """What the machine counted; cycles are of engines with a clock."""
+    cycles = {"cycles": report.counters["cycle_count"]} if engine in TIMED else {}
+    return {
+        "engine": engine.value,
+        "config": program.config.name,
+        "instructions": len(program.insns) // INSN_BYTES,
+        **cycles,
+        "tokens_left": asdict(report.tokens_left),
+        "counters": dict(report.counters),
+    }
+
+
+def show(program: Program, report: LaunchReport, dumps: tuple[DumpOption, ...]) -> None:
     left = asdict(report.tokens_left)
-    if as_json:
-        print_json(
-            {
-                "engine": engine,
-                "config": program.config.name,
-                "instructions": len(program.insns) // INSN_BYTES,
-                "tokens_left": left,
-                "statistics": dict(report.counters),
-                "dumps": [{"address": dump.address, "nbytes": dump.nbytes, "file": str(dump.path)} for dump in dumps],
-            }
-        )
-        return
     rows = [(name, f"{value:,}") for name, value in report.counters.items()]
     print_table(f"{len(program.insns) // INSN_BYTES} instructions on {program.config.name}", ("counter", "total"), rows)
     if any(left.values()):

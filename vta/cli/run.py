@@ -12,13 +12,14 @@ from vta.cli.errors import CommandError, naming
 from vta.cli.files import check_outputs, write_files
 from vta.cli.output import Activity, print_json, print_table
 from vta.cli.params import json_option, one_of, seconds
+from vta.engine_names import ON_ACCELERATOR, ON_CPU
 
 if TYPE_CHECKING:
     from runtime.session import RunStatistics
     from vta.api import CompiledProgram
     from vta.batching import Array
 
-ENGINES = ("functional", "amaranth", "llvm", "interp")
+ENGINES = tuple(engine.value for engine in (*ON_ACCELERATOR, *ON_CPU))
 
 EXAMPLES = (
     ("One input, one output; x.npy holds any number of images", "vta run model.vta --input x.npy --output y.npy"),
@@ -115,8 +116,8 @@ def show(
 def statistics_json(statistics: RunStatistics) -> dict[str, Any]:
     """Totals, and each layer's share."""
     return {
-        "statistics": dict(statistics.counters),
+        "counters": dict(statistics.counters),
         "layers": [
-            {"name": layer.name, "macs": layer.macs, "statistics": dict(layer.counters)} for layer in statistics.layers
+            {"name": layer.name, "macs": layer.macs, "counters": dict(layer.counters)} for layer in statistics.layers
         ],
     }

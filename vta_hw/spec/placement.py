@@ -61,6 +61,14 @@ def touched(config: VTAConfig, insns: bytes, bases: Mapping[MemoryType, int]) ->
     return intervals
 
 
+def stored(config: VTAConfig, insns: bytes, base: int = 0) -> list[Interval]:
+    """(first byte, byte after the last) of what STOREs write, ascending, disjoint; `base` is in the base register."""
+    rows = ISA(config).decode_fields(insns)
+    rows = rows[(rows["opcode"] == Opcode.STORE) & (rows["memory_type"] == MemoryType.OUT)]
+    rows = rows[(rows["x_size"] > 0) & (rows["y_size"] > 0)]
+    return merged(_spans(rows, base, config.dram_elem_bytes(MemoryType.OUT), gap=0))
+
+
 def merged(intervals: Sequence[Interval]) -> list[Interval]:
     """Ascending, disjoint, none touching the next."""
     result: list[Interval] = []
@@ -72,14 +80,15 @@ def merged(intervals: Sequence[Interval]) -> list[Interval]:
     return result
 
 
-def _spans(rows: NDArray[np.void], base: int, element_bytes: int) -> list[Interval]:
+def _spans(rows: NDArray[np.void], base: int, element_bytes: int, gap: int = PAGE_BYTES - 1) -> list[Interval]:
+    """Rows that are at most `gap` bytes apart are one."""
     spans: list[Interval] = []
     for row in rows:
         first, height, width, stride = (int(row[name]) for name in ("dram_base", "y_size", "x_size", "x_stride"))
         if height * width > MOST_ELEMENTS:
             continue  # no scratchpad holds that much: executing it is refused, and says why
         begin, pitch, length = base + first * element_bytes, stride * element_bytes, width * element_bytes
-        if pitch - length < PAGE_BYTES:
+        if pitch - length <= gap:
             spans.append((begin, begin + (height - 1) * pitch + length))
         else:
             spans += [(begin + y * pitch, begin + y * pitch + length) for y in range(height)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def test_a_stream_from_files(cli: Cli, tmp_path: Path) -> None:
         "config": "1x16x16_i8w8a32_15_15_18_17",
         "instructions": 9,
         "tokens_left": {"l2g": 0, "g2l": 0, "g2s": 0, "s2g": 0},
-        "statistics": {
+        "counters": {
             "inp_load_nbytes": 48,
             "wgt_load_nbytes": 256,
             "acc_load_nbytes": 0,
@@ -31,6 +32,7 @@ def test_a_stream_from_files(cli: Cli, tmp_path: Path) -> None:
             "alu_counter": 3,
             "insn_count": 9,
         },
+        "outputs": [{"address": OUTPUTS, "nbytes": 48, "sha256": hashlib.sha256(tensors()[2].tobytes()).hexdigest()}],
         "dumps": [{"address": OUTPUTS, "nbytes": 48, "file": "out.bin"}],
     }
     assert (tmp_path / "out.bin").read_bytes() == tensors()[2].tobytes()

@@ -25,7 +25,7 @@ def test_the_answer_and_the_counters_of_the_machine(cli: Cli, tmp_path: Path) ->
     assert (outcome.code, outcome.err) == (0, "")
     figures = json.loads(outcome.out)
     assert (figures["engine"], figures["instructions"]) == ("amaranth", 9)
-    statistics = figures["statistics"]
+    statistics = figures["counters"]
     assert list(statistics) == COUNTERS
     assert {name: statistics[name] for name in ("insn_load", "insn_compute", "insn_store", "gemm_uops")} == {
         "insn_load": 2,
@@ -47,7 +47,7 @@ def test_latency_and_stalls_take_time(cli: Cli, tmp_path: Path) -> None:
     cycles = []
     for options in ([], ["--latency", "100"], ["--stalls", "0x1"]):
         outcome = cli(*finish(tmp_path), *options, "--json")
-        cycles.append(json.loads(outcome.out)["statistics"]["cycle_count"])
+        cycles.append(json.loads(outcome.out)["counters"]["cycle_count"])
     assert cycles[1] == cycles[0] + 100
     assert cycles[2] > cycles[0]
 
@@ -74,7 +74,19 @@ def test_what_goes_wrong_leaves_the_waveform(cli: Cli, tmp_path: Path) -> None:
         (["--vcd", "w.vcd"], "--vcd must be given with --engine amaranth, not with 'functional'"),
         (["--latency", "0"], "--latency must be given with --engine amaranth, not with 'functional'"),
         (["--stalls", "0"], "--stalls must be given with --engine amaranth, not with 'functional'"),
-        (["--engine", "amaranth", "--latency", "1048577"], "--latency must be at most 1048576 cycles, not 1048577"),
+        (["--shared-bus"], "--shared-bus must be given with --engine amaranth, not with 'functional'"),
+        (["--read-bytes", "1"], "--read-bytes must be given with --engine amaranth, not with 'functional'"),
+        (["--engine", "amaranth", "--latency", "1048577"], "Memory latency must be 0 to 1048576 cycles, not 1048577"),
+        (["--engine", "amaranth", "--outstanding", "0"], "Outstanding bursts must be 1 to 1024, not 0"),
+        (["--engine", "amaranth", "--read-bytes", "3"], "Bytes to read per cycle must be a power of two, not 3"),
+        (
+            ["--engine", "amaranth", "--write-bytes", "16"],
+            "Bytes to write per cycle must be at most the 8 of the bus, not 16",
+        ),
+        (
+            ["--engine", "verilator"],
+            "Engine must be one of 'functional', 'amaranth', not 'verilator'",
+        ),
         (["--engine", "amaranth", "--latency", "-1"], "--latency must be a decimal or 0x number, not '-1'"),
         (["--engine", "amaranth", "--stalls", "x"], "--stalls must be a decimal or 0x number, not 'x'"),
         (["--engine", "amaranth", "--vcd", "no/w.vcd"], "no/w.vcd: the directory must exist"),

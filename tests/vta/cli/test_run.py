@@ -43,7 +43,7 @@ def test_the_functional_engine_is_the_default(cli: Cli, files: Path, given: str)
     assert figures["engine"] == "functional"
     assert figures["images"] == 5
     assert figures["outputs"] == [{"name": "y", "dtype": "int8", "shape": [5, 16, 1, 1], "file": "y.npy"}]
-    assert figures["statistics"]["alu_counter"] == 6
+    assert figures["counters"]["alu_counter"] == 6
     assert figures["layers"][0]["name"] == "add"
 
 

@@ -1,4 +1,4 @@
-"""The simulated RTL as a device: the same program as on the functional device, patience, progress."""
+"""Amaranth's simulator as a device: the same program as on the functional device, patience, progress."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import numpy as np
 import pytest
 
 from runtime.device import Bases
-from runtime.devices.amaranth import AmaranthDevice
 from runtime.devices.functional import FunctionalDevice
+from runtime.devices.timed import TimedDevice
 from runtime.errors import DeviceError, DeviceTimeout
 from runtime.replay import Range, replay
 from tests.vta.streams import OUTPUTS, code, raw_program, tensors
 from vta_hw.spec.config import VTAConfig, preset
 from vta_hw.spec.program import Tokens
 from vta_sim.errors import CycleLimit, Deadlock, LeftoverTokens
+from vta_sim.rtl.engine import AmaranthSimulator
 from vta_sim.timing import MemoryTiming
 
 TINY = preset("tiny")
 AT = 0x8000
 
 
-def device_with(source: str, *, progress: list[int] | None = None, max_cycles: int = 100_000) -> AmaranthDevice:
+def device_with(source: str, *, progress: list[int] | None = None, max_cycles: int = 100_000) -> TimedDevice:
     """A small machine with a program in its memory."""
     note = [] if progress is None else progress
-    device = AmaranthDevice(TINY, max_cycles=max_cycles, progress=note.append)
+    device = TimedDevice(AmaranthSimulator(TINY), step=100, max_cycles=max_cycles, progress=note.append)
     device.write(AT, np.frombuffer(code(TINY, source), np.uint8))
     return device
 
@@ -33,12 +34,15 @@ def device_with(source: str, *, progress: list[int] | None = None, max_cycles: i
 def test_a_raw_program_gives_what_the_functional_device_gives(tmp_path: Path) -> None:
     dumps = [Range(address=OUTPUTS, nbytes=48)]
     functional, _ = replay(FunctionalDevice(VTAConfig()), raw_program())
-    with AmaranthDevice(VTAConfig(), timing=MemoryTiming(latency=3), vcd=tmp_path / "w.vcd") as device:
+    simulator = AmaranthSimulator(VTAConfig(), timing=MemoryTiming(latency=3), vcd=tmp_path / "w.vcd", trace=True)
+    with TimedDevice(simulator, step=100) as device:
         report, (output,) = replay(device, raw_program(), dumps=dumps)
     assert output.tobytes() == tensors()[2].tobytes()
     assert report.counters["gemm_uops"] == functional.counters["gemm_counter"]
     assert report.counters["wgt_bytes"] == functional.counters["wgt_load_nbytes"]
     assert report.counters_of(0, 9) == {}
+    assert report.trace is not None
+    assert report.trace.cycles == report.counters["cycle_count"]
     assert device.counters() == report.counters
     assert (tmp_path / "w.vcd").stat().st_size > 10_000
 

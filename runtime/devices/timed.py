@@ -1,13 +1,12 @@
-"""The accelerator's RTL on Amaranth's simulator as a device."""
+"""Simulators with a clock as devices."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from runtime import device
 from runtime.device import LaunchReport
@@ -17,36 +16,75 @@ from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.program import Tokens
 from vta_sim.functional.engine import Bases
 from vta_sim.memory import Memory
-from vta_sim.rtl.engine import MAX_CYCLES, AmaranthSimulator
-from vta_sim.timing import MemoryTiming
+from vta_sim.trace import Trace
 
-_STEP: Final = 100
-"""Cycles between two looks at the clock: a fraction of a second."""
+MAX_CYCLES: Final = (1 << 32) - 1
+"""Cycles after which a launch is given up unless the caller says otherwise: what `cycle_count` can hold."""
+
+
+class TimedReport(Protocol):
+    """What a simulator reports of a launch: counters of the register map, tokens left, and a trace if it was asked."""
+
+    @property
+    def counters(self) -> Mapping[str, int]: ...
+
+    @property
+    def tokens_left(self) -> Tokens: ...
+
+    @property
+    def trace(self) -> Trace | None: ...
+
+    def check(self, *, allow_leftover_tokens: bool = False) -> None:
+        """Raise the `SimulationError` that the launch calls for."""
+
+
+class TimedSimulator(Protocol):
+    """A machine whose launches are advanced cycle by cycle."""
+
+    @property
+    def config(self) -> VTAConfig: ...
+
+    @property
+    def memory(self) -> Memory: ...
+
+    def start(
+        self, insn_address: int, insn_count: int, *, bases: Bases, tokens: Tokens | None, max_cycles: int
+    ) -> None:
+        """Begin a launch."""
+
+    def advance(self, cycles: int) -> bool:
+        """Simulate at most `cycles`; whether the launch is over."""
+
+    def report(self) -> TimedReport:
+        """Of the launch that is over. Raises CycleLimit if it was given up after `max_cycles`."""
+
+    def close(self) -> None:
+        """Finish the files that it writes."""
 
 
 def _ignore(cycles: int) -> None:
     pass
 
 
-class AmaranthDevice(SimulatedDevice):
-    """The RTL, cycle by cycle: some hundred cycles in a second. It runs while it is waited for, and not otherwise.
+class TimedDevice(SimulatedDevice):
+    """A machine with a clock, which runs while it is waited for and not otherwise.
 
-    Counters are those of the register map, by name. timing: of the memory. vcd: file for the waveform of everything,
-    complete after `close` or at the end of a ``with`` block. max_cycles: of one launch. progress: called now and then
-    with the cycles of the launch so far.
+    Counters are those of the register map, by name. step: cycles between two looks at the clock. max_cycles: of one
+    launch. progress: called now and then with the cycles of the launch so far. What the simulator writes is complete
+    after `close`, or at the end of a ``with`` block.
     """
 
     def __init__(
         self,
-        config: VTAConfig,
+        simulator: TimedSimulator,
         *,
-        timing: MemoryTiming | None = None,
-        vcd: Path | None = None,
+        step: int,
         max_cycles: int = MAX_CYCLES,
         progress: Callable[[int], None] = _ignore,
     ) -> None:
         super().__init__()
-        self._simulator = AmaranthSimulator(config, timing=timing or MemoryTiming(), vcd=vcd)
+        self._simulator = simulator
+        self._step = step
         self._max_cycles = max_cycles
         self._progress = progress
         self._running = False
@@ -62,7 +100,7 @@ class AmaranthDevice(SimulatedDevice):
         self.close()
 
     def close(self) -> None:
-        """Finish the waveform."""
+        """Finish what the simulator writes."""
         self._simulator.close()
 
     @property
@@ -94,8 +132,8 @@ class AmaranthDevice(SimulatedDevice):
     def wait(self, timeout: float | None = None) -> LaunchReport:
         self._check_running()
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._simulator.advance(_STEP):
-            self._cycles += _STEP
+        while not self._simulator.advance(self._step):
+            self._cycles += self._step
             self._progress(self._cycles)
             if deadline is not None and time.monotonic() >= deadline:
                 raise DeviceTimeout(f"Launch must finish within {timeout} s, and has not")
@@ -103,4 +141,4 @@ class AmaranthDevice(SimulatedDevice):
         report = self._simulator.report()
         report.check(allow_leftover_tokens=self._allow_leftover_tokens)
         self._totals.update(report.counters)
-        return LaunchReport(counters=report.counters, tokens_left=report.tokens_left)
+        return LaunchReport(counters=report.counters, tokens_left=report.tokens_left, trace=report.trace)
