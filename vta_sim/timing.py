@@ -8,8 +8,10 @@ from typing import Final, NamedTuple
 
 MAX_LATENCY: Final = 1 << 20
 MAX_OUTSTANDING: Final = 1 << 10
+MOST_BURSTS: Final = 256
+"""Bursts of a direction at work in a compiled memory, whatever the timing allows: more than the accelerator has."""
 STALL_STEPS: Final = 256
-"""Memories other than the one in Python round the probability of stalls to a multiple of one in so many."""
+"""A compiled memory rounds the probability of stalls to a multiple of one in so many, neither 0 nor 1."""
 
 _WORD_MASK: Final = (1 << 64) - 1
 
@@ -17,8 +19,8 @@ _WORD_MASK: Final = (1 << 64) - 1
 class Settings(NamedTuple):
     """A timing as small numbers, for a memory that is compiled.
 
-    latency, outstanding, shared_bus: of `MemoryTiming`. read_gap, write_gap: cycles between two bus words of a
-    direction in which none moves. stall_threshold: a channel pauses in a cycle if a random byte is less.
+    latency, outstanding (up to `MOST_BURSTS`), shared_bus: of `MemoryTiming`. read_gap, write_gap: cycles between two
+    bus words of a direction in which none moves. stall_threshold: a channel pauses in a cycle if a random byte is less.
     random_state: the first state of the random numbers, 64 bits, not zero.
     """
 
@@ -93,7 +95,7 @@ class MemoryTiming:
         threshold = min(max(round(self.stalls * STALL_STEPS), 1), STALL_STEPS - 1) if self.stalls else 0
         return Settings(
             latency=self.latency,
-            outstanding=self.outstanding,
+            outstanding=min(self.outstanding, MOST_BURSTS),
             read_gap=read_gap,
             write_gap=write_gap,
             shared_bus=int(self.shared_bus),

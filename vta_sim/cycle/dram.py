@@ -33,15 +33,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_sim._jit import inner
-from vta_sim.timing import MemoryTiming, error_words
-
-QUEUE_DEPTH: Final = 256
-"""Bursts of a direction that can be at work, whatever the timing allows: more than the accelerator ever has."""
+from vta_sim.timing import MOST_BURSTS, MemoryTiming, error_words
 
 FOREVER: Final = 1 << 62
 """What `steady` says where nothing will change by itself."""
 
-_SLOTS: Final = QUEUE_DEPTH - 1
+_SLOTS: Final = MOST_BURSTS - 1
 
 # Registers of the memory, by the name of the one in `vta_sim.rtl.dram` where there is one.
 (
@@ -121,7 +118,7 @@ def new_dram(timing: MemoryTiming, bus_bytes: int, errors: Mapping[range, int] |
     settings = timing.settings(bus_bytes)
     registers = np.zeros(_REGISTERS, np.int64)
     registers[_LATENCY] = settings.latency
-    registers[_OUTSTANDING] = min(settings.outstanding, QUEUE_DEPTH)
+    registers[_OUTSTANDING] = settings.outstanding
     registers[_READ_GAP] = settings.read_gap
     registers[_WRITE_GAP] = settings.write_gap
     registers[_SHARED_BUS] = settings.shared_bus
@@ -130,9 +127,9 @@ def new_dram(timing: MemoryTiming, bus_bytes: int, errors: Mapping[range, int] |
     return Dram(
         registers=registers,
         random=np.array([settings.random_state], np.uint64),
-        reads=np.zeros((QUEUE_DEPTH, 4), np.int64),
-        writes=np.zeros((QUEUE_DEPTH, 4), np.int64),
-        responses=np.zeros((QUEUE_DEPTH, 4), np.int64),
+        reads=np.zeros((MOST_BURSTS, 4), np.int64),
+        writes=np.zeros((MOST_BURSTS, 4), np.int64),
+        responses=np.zeros((MOST_BURSTS, 4), np.int64),
         errors=np.array(error_words(errors or {}, bus_bytes), np.int64).reshape(-1, 3),
     )
 
@@ -211,7 +208,8 @@ def clock(
     if state[_WORDS] and state[_WRITE_HEAD] != state[_WRITE_TAIL]:
         _write_word(dram)
     state[_NOW] = now + 1
-    if state[_STALL_THRESHOLD]:
+    # In the first cycle, in which nothing is ready, the RTL only takes over the first number.
+    if state[_STALL_THRESHOLD] and now:
         dram.random[0] = _next_random(dram.random[0])
 
 
