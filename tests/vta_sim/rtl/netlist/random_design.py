@@ -122,6 +122,7 @@ def state_machine(scope: Scope) -> None:
     names = [f"S{number}" for number in range(rng.randint(2, 7))]
     own, out = scope.register(random_shape(rng)), scope.wire(random_shape(rng))
     m.d.sync += own[0].eq(values.bit())
+    m.d.comb += out.eq(values.any(1))
     label = f"f{len(scope.design.registers)}"
     with m.FSM(init=rng.choice(names), name=label) as fsm:
         for name in names:
