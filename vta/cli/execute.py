@@ -120,7 +120,8 @@ def exec_command(
         ],
     )
     if program is not None:
-        refuse_options(context, ("insns", "count", "config", "segments", "tokens", "insn_address"))
+        said = ("insns", "count", "config", "segments", "tokens", "insn_address")
+        params.refuse_given(context, said, "with a program file, which says it itself")
         raw = load_raw(program)
     elif insns is not None:
         raw = build_raw(config.value, insns, count, segments, tokens, insn_address, bases, dumps)
@@ -149,15 +150,6 @@ def exec_command(
             "dumps": [{"address": dump.address, "nbytes": dump.nbytes, "file": str(dump.path)} for dump in dumps],
         }
     )
-
-
-def refuse_options(context: click.Context, names: tuple[str, ...]) -> None:
-    """A program file says all of this itself."""
-    given = click.core.ParameterSource.COMMANDLINE
-    for name in names:
-        if context.get_parameter_source(name) is given:
-            option = next(param.opts[0] for param in context.command.params if param.name == name)
-            raise CommandError(f"{option} must not be given with a program file, which says it itself")
 
 
 def load_raw(path: Path) -> Program:

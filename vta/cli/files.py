@@ -41,6 +41,20 @@ def write_files(contents: Mapping[Path, bytes | memoryview]) -> None:
             os.unlink(name)
 
 
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a file of text that may be larger than memory, whole or not at all."""
+    check_target(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.writelines(lines)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
 def check_outputs(outputs: Iterable[Given], inputs: Iterable[Given]) -> None:
     """Raises CommandError unless each output can be written and is neither an input nor another output.
 

@@ -119,6 +119,30 @@ def seconds(option: str) -> Callable[[str], float]:
     return parse
 
 
+def megahertz(option: str) -> Callable[[str], float]:
+    """Type of an option whose value is a frequency."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise CommandError(f"{option} must be a positive number of MHz, not {text!r}")
+        return value
+
+    return parse
+
+
+def refuse_given(context: click.Context, names: Iterable[str], when: str) -> None:
+    """Refuse those of the options, by the names of their parameters, that are on the command line."""
+    given = click.core.ParameterSource.COMMANDLINE
+    for name in names:
+        if context.get_parameter_source(name) is given:
+            option = next(param.opts[0] for param in context.command.params if param.name == name)
+            raise CommandError(f"{option} must not be given {when}")
+
+
 def one_of(subject: str, words: tuple[str, ...]) -> Callable[[str], str]:
     """Type of an option whose value is one of a few words; a typing mistake gets a suggestion."""
 
