@@ -31,6 +31,16 @@ PUSHES: Final[Mapping[tuple[Module, str], str]] = MappingProxyType(
 )
 """The queue that a flag of a module's instruction gives a token to."""
 
+ENDS: Final[Mapping[str, tuple[Module, Module]]] = MappingProxyType(
+    {
+        "l2g": (Module.LOAD, Module.COMPUTE),
+        "g2l": (Module.COMPUTE, Module.LOAD),
+        "g2s": (Module.COMPUTE, Module.STORE),
+        "s2g": (Module.STORE, Module.COMPUTE),
+    }
+)
+"""Who gives and who takes the tokens of a queue."""
+
 
 def popped(insn: Insn) -> tuple[str, ...]:
     """Names of the queues from which an instruction takes a token."""
