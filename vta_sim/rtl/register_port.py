@@ -56,12 +56,12 @@ class RegisterPort:
             addressed += aw_ready and addressed < len(writes)
             sent += w_ready and sent < len(writes)
             if b_valid:
-                _check("Write", writes[answered][0], response)
+                check_response("Write", writes[answered][0], response)
                 answered += 1
             if answered == len(writes):
                 ctx.set(self._b_ready, 0)
                 return
-        raise _unanswered("Write", writes[answered][0])
+        raise unanswered("Write", writes[answered][0])
 
     async def read(self, ctx: SimulatorContext, names: Iterable[str]) -> dict[str, int]:
         """Read registers in this order, by name."""
@@ -76,24 +76,24 @@ class RegisterPort:
             _, _, ar_ready, r_valid, response, word = await ctx.tick().sample(*self._reading)
             addressed += ar_ready and addressed < len(offsets)
             if r_valid:
-                _check("Read", offsets[len(words)], response)
+                check_response("Read", offsets[len(words)], response)
                 words.append(word)
             if len(words) == len(offsets):
                 ctx.set(self._r_ready, 0)
-                return _joined(registers, words)
-        raise _unanswered("Read", offsets[len(words)])
+                return joined(registers, words)
+        raise unanswered("Read", offsets[len(words)])
 
 
-def _joined(registers: Sequence[Register], words: Sequence[int]) -> dict[str, int]:
+def joined(registers: Sequence[Register], words: Sequence[int]) -> dict[str, int]:
     """Values by name; `words` are those of all registers, one after the other."""
     rest = iter(words)
     return {register.name: sum(next(rest) << (32 * word) for word in range(register.words)) for register in registers}
 
 
-def _check(transfer: str, offset: int, response: int) -> None:
+def check_response(transfer: str, offset: int, response: int) -> None:
     if response:
         raise RegisterPortError(f"{transfer} of {offset:#x} must be answered with OKAY, not with response {response}")
 
 
-def _unanswered(transfer: str, offset: int) -> RegisterPortError:
+def unanswered(transfer: str, offset: int) -> RegisterPortError:
     return RegisterPortError(f"{transfer} of {offset:#x} must be answered within {PATIENCE} cycles, and was not")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vta_sim.rtl.netlist.emit import ZERO, Emitter, Value, held
+from vta_sim.rtl.netlist.emit import ZERO, Emitter, Value, held, wide_division
 from vta_sim.rtl.netlist.logic import Field, Logic, Read, Write
 from vta_sim.rtl.netlist.ranges import Ranges
 from vta_sim.rtl.netlist.words import Place, Word, container
@@ -41,6 +41,7 @@ class Assembler:
         self._temporaries: dict[int, Place] = {}
         self._offset = 0
         self._functions: list[str] = []
+        self._divisions: set[tuple[str, int]] = set()
 
     def assemble(self) -> Assembly:
         logic = self._logic
@@ -49,7 +50,8 @@ class Assembler:
         names = [self._computing(number, chunk) for number, chunk in enumerate(chunks)]
         self._commit()
         self._run(names)
-        text = "\n".join((*self._functions, _DECLARATIONS))
+        divisions = [wide_division(*each) for each in sorted(self._divisions)]
+        text = "\n".join((*self._functions, *divisions, _DECLARATIONS))
         return Assembly(text=text, outputs=outputs, temporary_bytes=_aligned(self._offset, 64))
 
     # What is computed where
@@ -111,7 +113,7 @@ class Assembler:
     def _place_output(self, words: tuple[Word, ...]) -> tuple[Field, ...]:
         fields, low = [], 0
         for word in words:
-            self._offset = _aligned(self._offset, 8)
+            self._offset = _aligned(self._offset, container(words[0].width) // 8)
             fields.append(Field(low, Place(self._offset, word.width)))
             self._offset += container(word.width) // 8
             low += word.width
@@ -122,6 +124,7 @@ class Assembler:
     def _emitter(self, inside: Iterable[Word] = ()) -> Emitter:
         """For a function in which all heavy words but those of `inside` come from temporaries."""
         emitter = Emitter(self._ranges)
+        emitter.wide_divisions = self._divisions
         emitter.read_row = lambda word: self._read_field(emitter, word)
         own = {word.number for word in inside}
         emitter.outside = lambda word: None if word.number in own else self._temporaries.get(word.number)
@@ -262,8 +265,12 @@ edge:
   call void @commit{arguments}
   br i1 %hooked, label %call, label %end
 call:
-  call void %hook(ptr %s, ptr %t, ptr %context)
-  br label %end
+  %wish = call i64 %hook(ptr %s, ptr %t, ptr %context)
+  %pause = icmp ne i64 %wish, 0
+  br i1 %pause, label %paused, label %end
+paused:
+  %last = add i64 %done, 1
+  ret i64 %last
 end:
   %more = add i64 %done, 1
   br label %next

@@ -65,7 +65,8 @@ class Cuts:
         self._points: list[set[int]] = [{0, width} for width in self._widths]
         self._work: list[Piece] = []
         for start, bits in self._cells[0].ports_i.values():
-            self._points[0] |= {start, start + bits}
+            # Whole words, so that whoever sets an input finds its bits one behind the other.
+            self._points[0] |= {*range(start, start + bits, REGISTER_BITS), start + bits}
         for number, cell in enumerate(self._cells):
             if isinstance(cell, nir.PriorityMatch):
                 self._points[number].update(range(len(cell.inputs)))
@@ -99,7 +100,7 @@ class Cuts:
         self._bounds = [sorted(points) for points in self._points]
 
     def _is_wide(self, cell: int) -> bool:
-        wide = self._widths[cell] > REGISTER_BITS or cell in self._fine
+        wide = (self._widths[cell] > REGISTER_BITS or cell in self._fine) and cell > 0
         return wide and cells.is_cuttable(self._cells[cell])
 
     def _add(self, cell: int, bit: int, *, always: bool = False) -> None:

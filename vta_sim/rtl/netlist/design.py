@@ -57,8 +57,8 @@ def compile_design(
     constants = {RESET: 0} if RESET in netlist.top.ports_i else {}
     layout, code = _compile(netlist, observed, constants, cache)
 
-    def with_reset() -> bytes:
-        return _compile(netlist, observed, {}, cache)[1]
+    def with_reset() -> tuple[Layout, bytes]:
+        return _compile(netlist, observed, {}, cache)
 
     return CompiledDesign(Code(layout, code, with_reset if constants else None))
 

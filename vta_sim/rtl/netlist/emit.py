@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from vta_sim.rtl.netlist.ranges import Ranges
-from vta_sim.rtl.netlist.words import Place, Word, container
+from vta_sim.rtl.netlist.words import REGISTER_BITS, Place, Word, container
 
 ZERO, SIGN, ANY = "z", "s", "x"
 
@@ -33,6 +33,37 @@ def held(width: int) -> int:
     return 1 if width == 1 else container(width)
 
 
+def wide_division(op: str, bits: int) -> str:
+    """A function for `udiv` or `urem` beyond a register, bit by bit: for some widths LLVM would call a library."""
+    result = {"udiv": "quotient.next", "urem": "rest.next"}[op]
+    return f"""
+define internal i{bits} @{op}{bits}(i{bits} %one, i{bits} %other) {{
+  br label %loop
+loop:
+  %step = phi i{bits} [ {bits - 1}, %0 ], [ %step.next, %loop ]
+  %rest = phi i{bits} [ 0, %0 ], [ %rest.next, %loop ]
+  %quotient = phi i{bits} [ 0, %0 ], [ %quotient.next, %loop ]
+  %moved = lshr i{bits} %one, %step
+  %bit = and i{bits} %moved, 1
+  %high = icmp slt i{bits} %rest, 0
+  %doubled = shl i{bits} %rest, 1
+  %dividend = or i{bits} %doubled, %bit
+  %more = icmp uge i{bits} %dividend, %other
+  %fits = or i1 %high, %more
+  %less = sub i{bits} %dividend, %other
+  %rest.next = select i1 %fits, i{bits} %less, i{bits} %dividend
+  %digit = zext i1 %fits to i{bits}
+  %shifted = shl i{bits} %quotient, 1
+  %quotient.next = or i{bits} %shifted, %digit
+  %step.next = sub i{bits} %step, 1
+  %last = icmp eq i{bits} %step, 0
+  br i1 %last, label %done, label %loop
+done:
+  ret i{bits} %{result}
+}}
+"""
+
+
 class Emitter:
     """Writes one function. `load` gives the address of a place as an LLVM pointer."""
 
@@ -40,6 +71,7 @@ class Emitter:
         self.lines: list[str] = []
         self._ranges = ranges
         self._prefix = prefix
+        self.wide_divisions: set[tuple[str, int]] = set()
         self._count = 0
         self._values: dict[int, Value] = {}
         self._converted: dict[tuple[int, str, int], str] = {}
@@ -249,7 +281,11 @@ class Emitter:
         one, other = (self.get(arg, ZERO, bits) for arg in word.args)
         none = self.line(f"icmp eq i{bits} {other}, 0")
         divisor = self.line(f"select i1 {none}, i{bits} 1, i{bits} {other}")
-        result = self.line(f"{word.op} i{bits} {one}, {divisor}")
+        if bits <= REGISTER_BITS:
+            result = self.line(f"{word.op} i{bits} {one}, {divisor}")
+        else:
+            self.wide_divisions.add((word.op, bits))
+            result = self.line(f"call i{bits} @{word.op}{bits}(i{bits} {one}, i{bits} {divisor})")
         result = self.line(f"select i1 {none}, i{bits} 0, i{bits} {result}")
         return self._trimmed(Value(result, bits, ZERO), word.width)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from amaranth.hdl import _nir as nir
 
 from vta_sim.rtl.netlist import cells
 from vta_sim.rtl.netlist.cuts import Cuts, Piece, used_bits
-from vta_sim.rtl.netlist.logic import Field, Logic, Memory, Read, Register, Write
+from vta_sim.rtl.netlist.logic import Field, Logic, Memory, Part, Read, Register, Write
 from vta_sim.rtl.netlist.words import REGISTER_BITS, Place, Word, Words, container
 
 _BINARY: Final = {"+": "add", "-": "sub", "*": "mul", "u//": "udiv", "u%": "urem"}
@@ -182,55 +182,34 @@ class Flattener:
         ]
         return Write(memory=self._memories[port.memory], address=self._word(port.addr), fields=tuple(fields))
 
-    def _names(self) -> Mapping[str, tuple[Field | tuple[int, int], ...]]:
-        """Every signal that is in the state: fields, and constants as (lowest bit, value)."""
-        names: dict[str, tuple[Field | tuple[int, int], ...]] = {}
+    def _names(self) -> Mapping[str, tuple[Part, ...]]:
+        """Every signal that is in the state."""
+        names: dict[str, tuple[Part, ...]] = {}
         for module in self._netlist.modules:
             for signal, name in module.signal_names.items():
-                fields = self._stored(self._netlist.signals[signal])
-                if fields is not None:
-                    names[".".join((*module.name[1:], name))] = fields
+                value = self._netlist.signals[signal]
+                if all(net.is_const or cells.is_state(self._cells[net.cell]) for net in value):
+                    names[".".join((*module.name[1:], name))] = tuple(self._parts(value))
         return names
 
-    def _stored(self, value: nir.Value) -> tuple[Field | tuple[int, int], ...] | None:
-        fields: list[Field | tuple[int, int]] = []
+    def _parts(self, value: nir.Value) -> Iterator[Part]:
         low = 0
         for cell, start, length in cells.runs(value):
             if cell < 0:
-                fields.append((low, start))
-            elif not cells.is_state(self._cells[cell]):
-                return None
-            else:
-                at = low
-                for number, begin, width in self._cuts.covering((cell, start, length)):
-                    place = self._places[cell, number]
-                    if begin or width != place.width:
-                        # A part of a word: the reader shifts and cuts.
-                        fields.append(Field(at - begin, place))
-                        return None if begin or at + width < len(value) else tuple(fields)
-                    fields.append(Field(at, place))
-                    at += width
-            low += length
-        return tuple(fields)
+                yield Part(low, length, None, start)
+                low += length
+                continue
+            for number, begin, width in self._cuts.covering((cell, start, length)):
+                yield Part(low, width, self._places[cell, number], begin)
+                low += width
 
     # Values
 
     def _words_of(self, value: nir.Value) -> tuple[Word, ...]:
-        """Words of at most a register each, lowest first, cut where the value is."""
-        parts: list[Word] = []
-        for cell, start, length in cells.runs(value):
-            if cell < 0:
-                for low in range(0, length, REGISTER_BITS):
-                    width = min(REGISTER_BITS, length - low)
-                    parts.append(self._words.const(start >> low & (1 << width) - 1, width))
-                continue
-            for number, low, width in self._cuts.covering((cell, start, length)):
-                part = self._words.slice(self._known[cell, number], low, width)
-                while part.width > REGISTER_BITS:
-                    parts.append(self._words.slice(part, 0, REGISTER_BITS))
-                    part = self._words.slice(part, REGISTER_BITS, part.width - REGISTER_BITS)
-                parts.append(part)
-        return tuple(parts)
+        """Words of a register each, lowest first."""
+        return tuple(
+            self._word(value[low : low + REGISTER_BITS]) for low in range(0, max(1, len(value)), REGISTER_BITS)
+        )
 
     def _word(self, value: nir.Value) -> Word:
         """One word, however wide. A top bit that is repeated is a sign extension."""
@@ -313,6 +292,8 @@ class Flattener:
     def _reduction(self, operator: str, values: Sequence[nir.Value]) -> Word:
         """Piece by piece, so that nothing wide comes into being."""
         words = self._words
+        if not len(values[0]):
+            return words.const(int(operator in ("r&", "==")), 1)
         bounds = self._common_bounds(values)
         op = {"b": "any", "r|": "any", "r&": "all", "r^": "parity", "==": "eq", "!=": "ne"}[operator]
         results = []
@@ -341,6 +322,8 @@ class Flattener:
         """Bits low..high-1 of a selection: the value is moved down by a power of two for each bit of the offset."""
         words = self._words
         value = cell.value
+        if not len(value):
+            return words.const(0, high - low)
         fill = self._word(nir.Value(value[-1])) if cell.value_signed else words.const(0, 1)
         length = len(value)
 

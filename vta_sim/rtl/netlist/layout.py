@@ -7,11 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vta_sim.rtl.netlist.assemble import Assembly
-from vta_sim.rtl.netlist.logic import Field, Logic, Memory
+from vta_sim.rtl.netlist.logic import Field, Logic, Memory, Part
 from vta_sim.rtl.netlist.words import Place
-
-Fields = tuple[Field | tuple[int, int], ...]
-"""Of a value: fields, and constants as (lowest bit, value)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +21,7 @@ class Layout:
     temporary_bytes: int
     inputs: Mapping[str, tuple[Field, ...]]
     outputs: Mapping[str, tuple[Field, ...]]
-    names: Mapping[str, Fields]
+    names: Mapping[str, tuple[Part, ...]]
     init: tuple[tuple[Place, int], ...]
     memories: tuple[Memory, ...]
 
@@ -44,25 +41,23 @@ class Layout:
     def to_json(self) -> dict[str, Any]:
         """A description that `from_json` reads."""
 
-        def fields(table: Mapping[str, Fields]) -> dict[str, list[list[int]]]:
-            return {
-                name: [
-                    list(each) if isinstance(each, tuple) else [each.low, each.place.offset, each.place.width]
-                    for each in value
-                ]
-                for name, value in table.items()
-            }
+        def numbers(fields: tuple[Field, ...]) -> list[list[int]]:
+            return [[each.low, each.place.offset, each.place.width] for each in fields]
+
+        def part(each: Part) -> list[int]:
+            place = [each.place.offset, each.place.width] if each.place else []
+            return [each.low, each.width, each.begin, *place]
 
         return {
             "state_bytes": self.state_bytes,
             "input_bytes": self.input_bytes,
             "temporary_bytes": self.temporary_bytes,
-            "inputs": fields(self.inputs),
-            "outputs": fields(self.outputs),
-            "names": fields(self.names),
+            "inputs": {name: numbers(fields) for name, fields in self.inputs.items()},
+            "outputs": {name: numbers(fields) for name, fields in self.outputs.items()},
+            "names": {name: [part(each) for each in parts] for name, parts in self.names.items()},
             "init": [[place.offset, place.width, value] for place, value in self.init],
             "memories": [
-                {**asdict(each), "fields": fields({"": each.fields})[""], "init": list(each.init.items())}
+                {**asdict(each), "fields": numbers(each.fields), "init": list(each.init.items())}
                 for each in self.memories
             ],
         }
@@ -76,10 +71,10 @@ class Layout:
         def placed(table: Mapping[str, list[list[int]]]) -> dict[str, tuple[Field, ...]]:
             return {name: tuple(map(field, value)) for name, value in table.items()}
 
-        names: dict[str, Fields] = {
-            name: tuple(field(each) if len(each) == 3 else (each[0], each[1]) for each in value)
-            for name, value in source["names"].items()
-        }
+        def part(numbers: list[int]) -> Part:
+            low, width, begin, *place = numbers
+            return Part(low, width, Place(*place) if place else None, begin)
+
         memories = tuple(
             Memory(**{**each, "fields": tuple(map(field, each["fields"])), "init": dict(each["init"])})
             for each in source["memories"]
@@ -90,7 +85,7 @@ class Layout:
             temporary_bytes=source["temporary_bytes"],
             inputs=placed(source["inputs"]),
             outputs=placed(source["outputs"]),
-            names=names,
+            names={name: tuple(map(part, parts)) for name, parts in source["names"].items()},
             init=tuple((Place(offset, width), value) for offset, width, value in source["init"]),
             memories=memories,
         )

@@ -13,10 +13,23 @@ from vta_sim.rtl.netlist.words import Place, Word, Words
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Some bits of a value, and where they are: in the state, or in a row of a memory."""
+    """The bits of a value from `low` on, and where they are: a word of the state or of the row of a memory."""
 
     low: int
     place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The `width` bits of a value from `low` on, and where they are: in a word of the state, from its bit `begin` on.
+
+    Without a place they are the number `begin`.
+    """
+
+    low: int
+    width: int
+    place: Place | None
+    begin: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,4 +92,4 @@ class Logic:
     reads: Sequence[Read]
     writes: Sequence[Write]
     outputs: Mapping[str, tuple[Word, ...]]
-    names: Mapping[str, tuple[Field | tuple[int, int], ...]]
+    names: Mapping[str, tuple[Part, ...]]

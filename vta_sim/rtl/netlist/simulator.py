@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vta_sim.rtl.netlist.layout import Fields, Layout
-from vta_sim.rtl.netlist.logic import Field, Memory
+from vta_sim.rtl.netlist.layout import Layout
+from vta_sim.rtl.netlist.logic import Field, Memory, Part
 from vta_sim.rtl.netlist.native import Native
 
 _ALIGNMENT: Final = 64
@@ -20,19 +21,18 @@ _CHUNK: Final = 1 << 20
 class Code:
     """Machine code of a design for a reset that rests, and for one that may not, made when it is first needed."""
 
-    def __init__(self, layout: Layout, code: bytes, with_reset: Callable[[], bytes] | None) -> None:
+    def __init__(self, layout: Layout, code: bytes, with_reset: Callable[[], tuple[Layout, bytes]] | None) -> None:
         self.layout = layout
         self.native = Native(code)
         self._with_reset = with_reset
-        self._resetting: Native | None = None
 
-    @property
-    def resetting(self) -> Native:
+    @cached_property
+    def resetting(self) -> tuple[Native, int]:
+        """Functions for a reset of any value, and the bytes of their temporary store; all else lies as in `layout`."""
         if self._with_reset is None:
-            return self.native
-        if self._resetting is None:
-            self._resetting = Native(self._with_reset())
-        return self._resetting
+            return self.native, self.layout.temporary_bytes
+        layout, code = self._with_reset()
+        return Native(code), layout.temporary_bytes
 
 
 class Rows:
@@ -76,9 +76,6 @@ class Simulator:
         self._temporary = _buffer(layout.temporary_bytes)
         self._memories = [_buffer(memory.depth * memory.row_bytes) for memory in layout.memories]
         self._pointers = np.array([memory.ctypes.data for memory in self._memories], np.int64)
-        self._arguments = tuple(
-            array.ctypes.data for array in (self._state, self._next, self._temporary, self._pointers)
-        )
         self._hook: tuple[int, int] = (0, 0)
         self.reset()
 
@@ -111,18 +108,21 @@ class Simulator:
         layout = self._code.layout
         if name in layout.outputs:
             if not self._settled:
-                self._native().settle(*self._arguments)
+                native = self._native()
+                native.settle(*self._arguments)
                 self._settled = True
             return _gather(layout.outputs[name], self._temporary)
-        fields = layout.inputs.get(name) or layout.names.get(name)
-        if fields is None:
+        if name in layout.inputs:
+            return _gather(layout.inputs[name], self._state)
+        parts = layout.names.get(name)
+        if parts is None:
             raise ValueError(f"Signal must be a port, a register or observed, not {name!r}")
-        return _gather(fields, self._state)
+        return sum(self._part(part) << part.low for part in parts)
 
     def run(self, cycles: int, *, until: str | None = None) -> int:
         """Let the clock tick `cycles` times, and return how often it did.
 
-        until: a port or observed signal of one bit; in a cycle in which it is 1 the clock does not tick any more.
+        until: an output or observed signal of one bit; in a cycle in which it is 1 the clock does not tick any more.
         """
         where = -1 if until is None else self._watched(until)
         native, done = self._native(), 0
@@ -145,8 +145,8 @@ class Simulator:
     def on_edge(self, function: int, context: int) -> None:
         """Let every tick of the clock call a C function at address `function`, or none if that is 0.
 
-        It gets the addresses of the state, of the outputs as they were before the edge, and of `context`; it may set
-        inputs. See `place_of`.
+        It gets the addresses of the state, of the outputs as they were before the edge, and `context`, and returns
+        int64: the run ends behind this edge unless that is 0. It may set inputs. See `place_of`.
         """
         self._hook = (function, context)
 
@@ -158,9 +158,32 @@ class Simulator:
             raise ValueError(f"Port must be one of the design's, not {name!r}")
         return fields
 
+    @property
+    def state(self) -> NDArray[np.uint8]:
+        """The bytes of the state, inputs first; a view."""
+        return self._state
+
+    @property
+    def outputs(self) -> NDArray[np.uint8]:
+        """The bytes of the temporary store, in which outputs are; a view."""
+        return self._temporary
+
+    def _part(self, part: Part) -> int:
+        word = part.begin if part.place is None else _gather((Field(0, part.place),), self._state) >> part.begin
+        return word & (1 << part.width) - 1
+
+    @property
+    def _arguments(self) -> tuple[int, ...]:
+        return tuple(array.ctypes.data for array in (self._state, self._next, self._temporary, self._pointers))
+
     def _native(self) -> Native:
         fields = self._code.layout.inputs.get("rst")
-        return self._code.resetting if fields and _gather(fields, self._state) else self._code.native
+        if not fields or not _gather(fields, self._state):
+            return self._code.native
+        native, nbytes = self._code.resetting
+        if nbytes > self._temporary.size:
+            self._temporary = _buffer(nbytes)
+        return native
 
     def _watched(self, name: str) -> int:
         fields = self._code.layout.outputs.get(name)
@@ -180,15 +203,12 @@ def _width(fields: Sequence[Field]) -> int:
     return sum(field.place.width for field in fields)
 
 
-def _gather(fields: Fields, source: NDArray[np.uint8]) -> int:
+def _gather(fields: Sequence[Field], source: NDArray[np.uint8]) -> int:
     value = 0
     for field in fields:
-        if isinstance(field, tuple):
-            low, part = field
-        else:
-            low, place = field.low, field.place
-            part = int.from_bytes(source[place.offset : place.offset + place.nbytes].tobytes(), "little")
-        value |= part << low
+        place = field.place
+        word = int.from_bytes(source[place.offset : place.offset + place.nbytes].tobytes(), "little")
+        value |= word << field.low
     return value
 
 

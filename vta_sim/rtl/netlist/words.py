@@ -121,6 +121,7 @@ class Words:
     def extend(self, word: Word, width: int, *, signed: bool = False) -> Word:
         if width == word.width:
             return word
+        assert width > word.width, (width, word)
         if word.op == "const":
             fill = -1 << word.width if signed and word.param >> (word.width - 1) else 0
             return self.const((word.param | fill) & (1 << width) - 1, width)
