@@ -28,9 +28,9 @@ BINS: Final = 2000
 """At most so many values of each track of words per cycle."""
 
 WORDS: Final = {
-    "words of load": "load_busy",
-    "words of compute": "compute_load_busy",
-    "words of store": "store_busy",
+    "load": "load_busy",
+    "compute": "compute_load_busy",
+    "store": "store_busy",
 }
 """Tracks of the words that units move, and the counter of the cycles in which they are on their way."""
 
