@@ -203,6 +203,7 @@ def compile_model(
     Raises ApiError, ConfigError or CompileError.
     """
     from compiler.driver import Target, compile_graph
+    from vta.checking import proved
 
     if target not in [member.value for member in Target]:
         raise ApiError(f"Target must be one of {', '.join(repr(t.value) for t in Target)}, not {target!r}")
@@ -210,7 +211,8 @@ def compile_model(
     if batch is not None and (type(batch) is not int or not 1 <= batch <= MAX_BATCH):
         raise ApiError(f"Batch must be an integer from 1 to {MAX_BATCH}, not {batch!r}")
     graph = quantized_graph(model, machine, calibration, machine.batch if batch is None else batch)
-    return CompiledProgram(compile_graph(graph, machine, target=Target(target), progress=progress), graph=graph)
+    program = compile_graph(graph, machine, target=Target(target), progress=progress)
+    return CompiledProgram(proved(program), graph=graph)
 
 
 def quantized_graph(

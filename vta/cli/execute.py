@@ -78,6 +78,7 @@ EXAMPLES = (
 @click.option("--timeout", type=params.seconds("--timeout"), metavar="SECONDS", help="Give up after so long.")
 @click.option("--vcd", type=click.Path(path_type=Path), metavar="FILE", help="amaranth: write the waveform.")
 @memory_options
+@click.option("--allow-races", is_flag=True, help="Run a program whose result depends on time, on any engine.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write stream and segments as .vta.")
 @json_option
 @click.pass_context
@@ -96,6 +97,7 @@ def exec_command(
     timeout: float | None,
     vcd: Path | None,
     memory: MemoryOptions,
+    allow_races: bool,
     save: Path | None,
     as_json: bool,
 ) -> None:
@@ -106,7 +108,8 @@ def exec_command(
     end are reported; they are no error. --json also tells what the stores have left in memory, by its SHA-256.
 
     Engines: `functional` is fast and knows no time; `amaranth` simulates the RTL cycle by cycle, some hundred cycles a
-    second, and reports the machine's own counters.
+    second, and reports the machine's own counters. An engine with a clock refuses a program in which instructions of
+    two units conflict and no token orders them (see `vta check`).
     """
     check_dumps(dumps)
     machine = Machine(engine=engine, memory=memory, vcd=vcd)
@@ -127,6 +130,10 @@ def exec_command(
         raw = build_raw(config.value, insns, count, segments, tokens, insn_address, bases, dumps)
     else:
         raise CommandError("Give the instructions with --insns FILE, or a raw PROGRAM.vta")
+    if machine.engine in TIMED and not allow_races:
+        from vta.checking import refuse_races
+
+        refuse_races(raw, ports(bases).by_memory)
     from runtime.replay import Range
 
     outputs = stored_ranges(raw, bases) if as_json else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from vta.cli.check import check_command
 from vta.cli.compile import compile_command
 from vta.cli.config import config_command
 from vta.cli.demo import demo_command
@@ -35,6 +36,7 @@ for _command in (
     compile_command,
     run_command,
     exec_command,
+    check_command,
     profile_command,
     disasm_command,
     config_command,
