@@ -137,6 +137,81 @@ def test_words_may_be_ahead_of_their_addresses_and_behind() -> None:
     assert memory.read(BASE, 32).tobytes() == b"a" * 16 + b"b" * 8 + b"c" * 8
 
 
+@pytest.mark.parametrize("latency", [0, 6])
+def test_words_that_wait_for_their_address_meet_it_one_in_a_cycle(latency: int) -> None:
+    memory = Memory()
+    master = Master(port(memory, latency=latency))
+    master.w += write_words(bytes(range(32))) + write_words(bytes(8))
+    for _ in range(8):
+        master.step()
+    master.aw += [address(BASE, 4), address(BASE + 32, 1)]
+    master.run()
+    addressed = [cycle for cycle, channel in master.taken if channel == "aw"]
+    assert addressed[1] == addressed[0] + 1
+    # The word of the second burst is the fifth.
+    assert [cycle for cycle, _ in master.written] == [addressed[0] + beat + 1 + latency for beat in (3, 4)]
+    assert memory.read(BASE, 32).tobytes() == bytes(range(32))
+
+
+def cycles_of(master: Master, channel: str) -> list[int]:
+    """When words of data moved: those of R were shown, those of W taken."""
+    if channel == "r":
+        return [cycle for cycle, _ in master.read]
+    return [cycle for cycle, name in master.taken if name == channel]
+
+
+@pytest.mark.parametrize(("nbytes", "every"), [(None, 1), (8, 1), (4, 2), (1, 8)])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_narrow_memory_moves_a_word_every_so_many_cycles(nbytes: int | None, every: int, shared: bool) -> None:
+    reader = Master(port(Memory(), latency=3, read_bytes=nbytes, shared_bus=shared))
+    reader.ar += [address(BASE, 4), address(BASE + 32, 2)]
+    reader.run()
+    first = cycles_of(reader, "ar")[0] + 4
+    assert cycles_of(reader, "r") == [first + every * word for word in range(6)]
+
+    writer = Master(port(Memory(), write_bytes=nbytes, shared_bus=shared))
+    writer.aw += [address(BASE, 4), address(BASE + 32, 2)]
+    writer.w += write_words(bytes(32)) + write_words(bytes(16))
+    writer.run()
+    assert cycles_of(writer, "w") == [1 + every * word for word in range(6)]
+
+
+@pytest.mark.parametrize(("read_bytes", "write_bytes", "turn"), [(None, None, 2), (4, None, 3), (2, 4, 6)])
+def test_on_a_shared_bus_directions_take_turns(read_bytes: int | None, write_bytes: int | None, turn: int) -> None:
+    """A turn: a word of each direction, with the cycles that each occupies the bus."""
+    timing = {"read_bytes": read_bytes, "write_bytes": write_bytes, "shared_bus": True, "outstanding": 2}
+    master = Master(port(Memory(), **timing))
+    master.ar += [address(BASE + 128 * burst, 16) for burst in range(4)]
+    master.aw += [address(BASE + 0x1000 + 128 * burst, 16) for burst in range(4)]
+    master.w += [word for _ in range(4) for word in write_words(bytes(128))]
+    master.run()
+    read, written = cycles_of(master, "r"), cycles_of(master, "w")
+    assert not set(read) & set(written)
+    # Reads and writes go on together but for the first words of each.
+    together = [cycle for cycle in read if written[4] <= cycle <= written[-4]]
+    assert len(together) > 40
+    assert set(np.diff(together).tolist()) == {turn}
+    assert set(np.diff(written[2:-2]).tolist()) == {turn}
+
+
+def test_directions_with_a_bus_of_their_own_do_not_wait_for_each_other() -> None:
+    master = Master(port(Memory(), outstanding=2))
+    master.ar.append(address(BASE, 16))
+    master.aw.append(address(BASE + 0x1000, 16))
+    master.w += write_words(bytes(128))
+    master.run()
+    for channel in ("r", "w"):
+        assert set(np.diff(cycles_of(master, channel)).tolist()) == {1}
+
+
+@pytest.mark.parametrize("timing", [{"read_bytes": 16}, {"write_bytes": 16}])
+def test_memory_that_is_wider_than_the_bus(timing: dict[str, int]) -> None:
+    with pytest.raises(ValueError) as caught:
+        port(Memory(), **timing)
+    name = next(iter(timing)).removesuffix("_bytes")
+    assert str(caught.value) == f"Bytes to {name} per cycle must be at most the 8 of the bus, not 16"
+
+
 def test_errors_are_answered_and_leave_memory_alone() -> None:
     memory, data = filled()
     errors = {range(BASE + 8, BASE + 9): SLVERR, range(BASE + 0x100, BASE + 0x110): DECERR}
@@ -238,6 +313,8 @@ def test_at_rest_only_when_a_cycle_would_change_nothing() -> None:
     read, ready = Shown(ar=address(BASE, 1)), Shown(r_ready=True)
     assert rests_after(steady, Shown()) == [True]
     assert rests_after(steady, read, Shown(), Shown(), Shown(), ready) == [False, False, False, False, True]
+    narrow = port(Memory(), read_bytes=2)
+    assert rests_after(narrow, Shown(), read, *[ready] * 4) == [True, False, False, False, False, True]
     pausing = port(Memory(), stalls=0.5)
     assert not any(rests_after(pausing, *[Shown()] * 20))
 
@@ -316,6 +393,10 @@ def test_an_offer_must_be_kept(channel: str) -> None:
         ({"outstanding": 1025}, "Outstanding bursts must be 1 to 1024, not 1025"),
         ({"stalls": 1.0}, "Probability of stalls must be 0 to below 1, not 1.0"),
         ({"stalls": -0.1}, "Probability of stalls must be 0 to below 1, not -0.1"),
+        ({"read_bytes": 0}, "Bytes to read per cycle must be a power of two, not 0"),
+        ({"read_bytes": 6}, "Bytes to read per cycle must be a power of two, not 6"),
+        ({"write_bytes": -1}, "Bytes to write per cycle must be a power of two, not -1"),
+        ({"write_bytes": 3}, "Bytes to write per cycle must be a power of two, not 3"),
     ],
 )
 def test_timings_that_cannot_be(values: dict[str, Any], sentence: str) -> None:
