@@ -19,9 +19,9 @@ Both speak of cycles in which the master takes what is shown (``r_ready`` and ``
 offered, or its channel is not ready, which then stays so), and W offers a word in each cycle, which is not the last of
 its burst, or in none. While `steady` lasts, `look` gives the same answer: where it shows a read word, the next words of
 the same burst follow, one in each cycle, up to the one before the last. `steady` is 0 where this cycle must go through
-`clock`: if it moves the last word of a burst or a response, if words have gaps or take turns on a shared bus, in the
-first cycle, in one that shows a word which the master has not taken before, and whenever the timing has stalls. It may
-be less than the cycles that really pass so, never more.
+`clock`: if it moves the last word of a burst or a response, if words have gaps or take turns on a shared bus, if words
+that are read may be errors, in the first cycle, in one that shows a word which the master has not taken before, and
+whenever the timing has stalls. It may be less than the cycles that really pass so, never more.
 """
 
 from __future__ import annotations
@@ -223,10 +223,10 @@ def steady(dram: Dram, answer: Answer, w_valid: int) -> int:
     w_taken = w_valid & answer.w_ready
     cycles = FOREVER
     if answer.r_valid:
-        if state[_READ_GAP] or (state[_SHARED_BUS] and w_valid):
+        if state[_READ_GAP] or (state[_SHARED_BUS] and w_valid) or dram.errors.shape[0]:
             return 0
         cycles = dram.reads[state[_READ_HEAD] & _SLOTS, _LEN] - state[_READ_BEAT]
-    else:
+    elif state[_READ_HEAD] != state[_READ_TAIL]:
         # A word that is due and not shown has lost the bus to a write, for this cycle.
         cycles = _next_read(dram) - now
     if state[_B_HEAD] != state[_B_TAIL]:
