@@ -32,14 +32,14 @@ LAYERS = ((64, 64, 56), (512, 512, 7), (64, 64, 224))
 """Input channels, output channels, rows and columns of 3x3 convolutions."""
 
 
-def convolution(inputs: int, outputs: int, size: int) -> Graph:
+def convolution(inputs: int, outputs: int, size: int, *, kernel: int = 3) -> Graph:
     rng = np.random.default_rng(0)
-    constants = {
-        "w": rng.integers(-128, 128, (outputs, inputs, 3, 3)).astype(np.int8),
+    constants: dict[str, NDArray[Any]] = {
+        "w": rng.integers(-128, 128, (outputs, inputs, kernel, kernel)).astype(np.int8),
         "m": np.full(outputs, 3, np.int32),
         "b": np.zeros(outputs, np.int32),
     }
-    op = QConv2d(padding=(1, 1, 1, 1), shift=10, lo=-128, hi=127)
+    op = QConv2d(padding=(kernel // 2,) * 4, shift=10, lo=-128, hi=127)
     x = Value(name="x", type=TensorType((1, inputs, size, size), DType.INT8))
     node = Node(op=op, inputs=("x", "w", "m", "b"), output="y", name="conv")
     return Graph(name="layer", inputs=(x,), outputs=("y",), nodes=(node,), constants=constants)

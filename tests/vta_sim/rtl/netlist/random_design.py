@@ -69,8 +69,7 @@ def wires(scope: Scope) -> None:
     """Some combinational signals, assigned together."""
     signals = [scope.wire(random_shape(scope.rng)) for _ in range(scope.rng.randint(1, 3))]
     for signal in signals:
-        if scope.rng.random() < 0.6:
-            scope.module.d.comb += signal.eq(scope.values.any())
+        scope.module.d.comb += (signal if scope.rng.random() < 0.7 else signal[:1]).eq(scope.values.any(2))
     assign(scope, "comb", signals)
     scope.pool += signals
 
