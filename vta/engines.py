@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ON_ACCELERATOR", "TIMED", "Engine", "host_loader", "is_accelerated", "open_device", "open_session"]
 
-_AMARANTH_STEP: Final = 100
+_STEPS: Final = {Engine.RTL: 100_000, Engine.AMARANTH: 100}
 """Cycles that take a fraction of a second."""
 
 
@@ -51,15 +51,30 @@ def open_device(
         from runtime.devices.functional import FunctionalDevice
 
         return FunctionalDevice(config)
-    from runtime.devices.timed import TimedDevice
+    from runtime.devices.timed import TimedDevice, TimedSimulator
 
     memory = timing or MemoryTiming()
-    if engine is Engine.AMARANTH:
-        from vta_sim.rtl.engine import AmaranthSimulator
+    simulator: TimedSimulator
+    match engine:
+        case Engine.RTL:
+            from vta_sim.rtl.compiled import CompiledSimulator
 
-        simulator = AmaranthSimulator(config, timing=memory, vcd=vcd, trace=trace)
-        return TimedDevice(simulator, step=_AMARANTH_STEP, progress=progress)
-    raise ValueError(f"Engine must be one of {', '.join(e.name for e in ON_ACCELERATOR)}, not {engine.name}")
+            simulator = CompiledSimulator(config, timing=memory, trace=trace, cache=_code_cache())
+        case Engine.AMARANTH:
+            from vta_sim.rtl.engine import AmaranthSimulator
+
+            simulator = AmaranthSimulator(config, timing=memory, vcd=vcd, trace=trace)
+        case _:
+            raise ValueError(f"Engine must be one of {', '.join(e.name for e in ON_ACCELERATOR)}, not {engine.name}")
+    return TimedDevice(simulator, step=_STEPS[engine], progress=progress)
+
+
+def _code_cache() -> Path | None:
+    """Where machine code of the RTL is kept between runs, which takes seconds to make; None without a home."""
+    try:
+        return Path.home() / ".cache" / "vta-toolkit"
+    except RuntimeError:
+        return None
 
 
 def open_session(program: Program, engine: Engine, timeout: float | None = None) -> Session:

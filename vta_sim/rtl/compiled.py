@@ -122,7 +122,10 @@ class CompiledSimulator:
         return self
 
     def __exit__(self, *details: object) -> None:
-        pass
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is left to do; there is no file to finish."""
 
     def launch(
         self,
