@@ -6,6 +6,9 @@ The same memory as `vta_sim.rtl.dram.Dram`, cycle by cycle, for every timing but
     answer = look(dram)                 what the memory shows in this cycle
     clock(dram, answer, ar_valid, ...)  what the master shows in it; then the clock ticks
 
+Behind the accelerator the first cycle is the one in which the registers start a launch, in which nothing is offered yet
+(`Machine` restarts its memory then): each launch has a new memory.
+
 `look` depends on nothing that the master shows in the same cycle, as the outputs of a block that come from registers,
 and changes nothing. An offer must be kept until it is taken, as AXI says. Truth values are 0 and 1; everything is
 int64, addresses are byte addresses modulo 2**64, of full bus words.

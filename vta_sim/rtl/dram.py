@@ -42,6 +42,9 @@ class Dram(wiring.Component):
     inputs of `SETTINGS` describe the timing and must not change after the first cycle, so that a simulator that is
     compiled once serves all timings. Rules of AXI are not checked: `AxiMemory` does so.
 
+    `restart`: what follows is random as it is from the first cycle on, and forgets who moved last; for a cycle in which
+    no burst is at work. So the answers of a launch depend on what happens in it, and not on when it begins.
+
     Storage: a read is asked for in a cycle with `storage_read_enable`; from the next cycle on `storage_read_data` is
     the bus word at `storage_read_address`, and stays so until the next read. A cycle with `storage_write_enable` writes
     the bytes that have a strobe. If both mean the same word, the read may see either. A word is read when the one
@@ -58,7 +61,7 @@ class Dram(wiring.Component):
         address, word = config.address_bits, config.bus_bits
         self._burst_layout = data.StructLayout({"addr": address, "len": 8, "id": ID_BITS})
         self._word_layout = data.StructLayout({"data": word, "strb": self._bus_bytes})
-        members = {name: In(bits) for name, bits in SETTINGS.items()}
+        members = {"restart": In(1), **{name: In(bits) for name, bits in SETTINGS.items()}}
         for channel in ("ar", "aw"):
             members |= {f"{channel}addr": In(address), f"{channel}len": In(8), f"{channel}id": In(ID_BITS)}
         members |= {"wdata": In(word), "wstrb": In(self._bus_bytes), "wlast": In(1)}
@@ -77,7 +80,8 @@ class Dram(wiring.Component):
         m.submodules.pauses = pauses = _Pauses()
         m.submodules.bus = bus = _Bus()
         m.d.comb += [
-            pauses.started.eq(started),
+            pauses.running.eq(started & ~self.restart),
+            bus.restart.eq(self.restart),
             pauses.first.eq(self.random_state),
             pauses.threshold.eq(self.stall_threshold),
             *(getattr(bus, name).eq(getattr(self, name)) for name in ("read_gap", "write_gap", "shared_bus")),
@@ -245,12 +249,12 @@ class _Pauses(wiring.Component):
     """Which channels pause in this cycle, at random: each if its byte of the random number is below `threshold`.
 
     Xorshift with the shifts 13, 7 and 17, which goes through all numbers of 64 bits but zero. `first`: the number of
-    the cycle after one without `started`.
+    the cycle after one without `running`.
     """
 
     def __init__(self) -> None:
         super().__init__(
-            {"started": In(1), "first": In(64), "threshold": In(8), **{channel: Out(1) for channel in CHANNELS}}
+            {"running": In(1), "first": In(64), "threshold": In(8), **{channel: Out(1) for channel in CHANNELS}}
         )
 
     def elaborate(self, platform: object) -> Elaboratable:
@@ -261,7 +265,7 @@ class _Pauses(wiring.Component):
             right.eq(left ^ left[7:]),
             following.eq(right ^ right[:-17].shift_left(17)),
         ]
-        m.d.sync += state.eq(Mux(self.started, following, self.first))
+        m.d.sync += state.eq(Mux(self.running, following, self.first))
         for number, channel in enumerate(CHANNELS):
             m.d.comb += getattr(self, channel).eq(state.word_select(number, 8) < self.threshold)
         return m
@@ -271,13 +275,14 @@ class _Bus(wiring.Component):
     """When words of data may move: gaps between those of a direction, and turns if there is one bus for both.
 
     `read_wants`: a new read word could be shown in this cycle, but for the bus; `read_moves`: it is shown.
-    `write_can`: a word could be taken; `write_may`: it is, if `write_valid`.
+    `write_can`: a word could be taken; `write_may`: it is, if `write_valid`. `restart`: be as in the first cycle.
     """
 
     def __init__(self) -> None:
         super().__init__(
             {
                 **{name: In(SETTINGS[name]) for name in ("read_gap", "write_gap", "shared_bus")},
+                "restart": In(1),
                 "read_wants": In(1),
                 "read_moves": Out(1),
                 "write_can": In(1),
@@ -310,6 +315,8 @@ class _Bus(wiring.Component):
             m.d.sync += [write_rest.eq(self.write_gap), read_was_last.eq(0)]
             with m.If(self.shared_bus):
                 m.d.sync += read_rest.eq(self.write_gap)
+        with m.If(self.restart):
+            m.d.sync += [read_rest.eq(0), write_rest.eq(0), read_was_last.eq(0)]
         return m
 
 

@@ -19,7 +19,7 @@ class Machine(wiring.Component):
     """`Top` and `Dram`, as `top` and `dram` below it, joined at the memory port.
 
     Its pins: the register port (`s_axi_*`) and `irq` of `Top`, the storage port (`storage_*`) of `Dram`, and the inputs
-    of `vta_sim.rtl.dram.SETTINGS`, which describe the timing of the memory.
+    of `vta_sim.rtl.dram.SETTINGS`, which describe the timing of the memory. The memory restarts with each launch.
 
     top, dram: the two. errors: byte ranges of memory that answer with an error. options: of `Top`. Raises ConfigError
     and ValueError as `Top` does.
@@ -31,7 +31,7 @@ class Machine(wiring.Component):
         self.dram = Dram(config, errors=errors)
         top, dram = self.top.signature.members, self.dram.signature.members
         self._of_top = [name for name in top if not name.startswith(_MEMORY_PORT)]
-        self._of_dram = [name for name in dram if _MEMORY_PORT + name not in top]
+        self._of_dram = [name for name in dram if _MEMORY_PORT + name not in top and name != "restart"]
         super().__init__({name: top[name] for name in self._of_top} | {name: dram[name] for name in self._of_dram})
 
     def elaborate(self, platform: object) -> Elaboratable:
@@ -42,8 +42,9 @@ class Machine(wiring.Component):
             for name in names:
                 _join(m, inside, name, getattr(self, name))
         for name in dram.signature.members:
-            if name not in self._of_dram:
+            if _MEMORY_PORT + name in top.signature.members:
                 _join(m, dram, name, getattr(top, _MEMORY_PORT + name))
+        m.d.comb += dram.restart.eq(top.registers.start)
         return m
 
 

@@ -196,3 +196,18 @@ def test_a_machine_with_its_memory_meets_a_bus_error() -> None:
     assert report.status == Status.READ_ERROR
     assert report.fault_insn == 1
     assert set(report.counters) == {register.name for register in register_map(config).counters}
+
+
+def test_a_launch_takes_as_long_whenever_it_begins() -> None:
+    config = preset("tiny")
+    machine = MachineSimulator(config)
+    load = Load(memory_type=MemoryType.INP, y_size=4, x_size=8, x_stride=16)
+    program = ISA(config).encode_program([load, load, Finish()])
+    cycles = []
+    for seed in (1, 2):
+        machine.reset(timing=MemoryTiming(stalls=0.5, seed=seed))
+        machine.memory.write(0x1000, program)
+        first, again = (machine.launch(0x1000, 3).counters for _ in range(2))
+        assert first == again
+        cycles.append(first["cycle_count"])
+    assert cycles[0] != cycles[1]
