@@ -203,11 +203,11 @@ def test_a_launch_takes_as_long_whenever_it_begins() -> None:
     machine = MachineSimulator(config)
     load = Load(memory_type=MemoryType.INP, y_size=4, x_size=8, x_stride=16)
     program = ISA(config).encode_program([load, load, Finish()])
-    cycles = []
-    for seed in (1, 2):
+    cycles = set()
+    for seed in range(4):
         machine.reset(timing=MemoryTiming(stalls=0.5, seed=seed))
         machine.memory.write(0x1000, program)
         first, again = (machine.launch(0x1000, 3).counters for _ in range(2))
         assert first == again
-        cycles.append(first["cycle_count"])
-    assert cycles[0] != cycles[1]
+        cycles.add(first["cycle_count"])
+    assert len(cycles) > 1
