@@ -24,6 +24,8 @@ QUEUE_DEPTHS = {"bus 512, batch 2": 4, "scratchpads of two elements": 2}
 """Machines whose instruction queues are always full."""
 
 SIZE = Size(micro_ops=30, transfer_bytes=256)
+LENGTHS = (5, 8, 12)
+"""Instructions of a program, besides those that every one has."""
 
 
 def random_cases() -> Iterator[Case]:
@@ -58,10 +60,18 @@ def _computes(case: Case) -> bool:
     return work and bool(simulator.scratchpad(MemoryType.OUT).any())
 
 
-def draw(machine: str, config: VTAConfig, seed: int, *, queue_depth: int) -> Case:
+def draw(
+    machine: str,
+    config: VTAConfig,
+    seed: int,
+    *,
+    queue_depth: int,
+    size: Size = SIZE,
+    lengths: Sequence[int] = LENGTHS,
+) -> Case:
     """The program of a seed, with a memory and a division into launches that follow from it, too."""
     rng = random.Random(seed)
-    program = compare.random_program(seed, config=config, length=rng.choice([5, 8, 12]), size=SIZE)
+    program = compare.random_program(seed, config=config, length=rng.choice(lengths), size=size)
     return Case(
         name=f"{machine}, seed {seed}",
         config=config,
