@@ -1,0 +1,3 @@
+finish
+load.uop
+finish

@@ -1,0 +1,3 @@
+load.inp
+store.out
+finish

@@ -1,0 +1,6 @@
+load.inp y_size=1 x_size=2
+load.uop dram_base=0x400 y_size=1 x_size=4 x_stride=4
+gemm uop_end=1 iter_out=1 iter_in=1 src_factor_in=1 push_prev
+load.inp pop_next push_next
+load.uop pop_prev
+finish

@@ -1,0 +1,2 @@
+alu.6
+finish

@@ -1,0 +1,2 @@
+op.7
+finish
