@@ -143,6 +143,27 @@ def inputs_of(cell: nir.Cell, low: int, high: int) -> list[nir.Value]:
     return inputs(cell)
 
 
+def without_extension(value: nir.Value) -> nir.Value:
+    """A value without the copies of its top bit that extend its sign."""
+    length = len(value)
+    while length > 1 and value[length - 1] == value[length - 2] and not value[length - 1].is_const:
+        length -= 1
+    return value[:length]
+
+
+def lanes(value: nir.Value) -> Iterator[int]:
+    """Bits of each part that a value is put together from: neighbouring outputs, with their extension."""
+    begin = at = 0
+    while at < len(value):
+        at += 1
+        while at < len(value) and value[at] == value[at - 1] + 1 and not value[at].is_const:
+            at += 1
+        while at < len(value) and (value[at] == value[at - 1] or value[at] == 0):
+            at += 1
+        yield at - begin
+        begin = at
+
+
 def runs(value: nir.Value) -> Iterator[Run]:
     """What a value consists of, from the lowest bits up. A constant is a run of cell -1, its value the bit."""
     at = 0

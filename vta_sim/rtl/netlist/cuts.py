@@ -1,6 +1,7 @@
 """Where wide values are cut, so that nothing is wider than a machine register and words can be put in an order.
 
-A value is cut where one who uses it does, and then so is what it is made of, until nothing changes.
+A value is cut where it is put together of parts, and then so are what uses it and what it is made of, until nothing
+changes. So the lanes of an array become words. What is still too wide is cut somewhere.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import itertools
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from amaranth.hdl import _nir as nir
 
@@ -16,21 +18,24 @@ from vta_sim.rtl.netlist import cells
 from vta_sim.rtl.netlist.errors import Unsupported
 from vta_sim.rtl.netlist.words import REGISTER_BITS
 
+LANE_BITS: Final = 8
+"""Parts of fewer bits are not cut off by themselves."""
+
 Piece = tuple[int, int]
 """Cell and number of the piece of its output."""
 
 
 class Cuts:
-    """The pieces of every cell's output. used: values that are used besides by cells."""
+    """The pieces of every cell's output."""
 
-    def __init__(self, netlist: nir.Netlist, used: Iterable[nir.Value]) -> None:
+    def __init__(self, netlist: nir.Netlist) -> None:
         self._cells: list[nir.Cell] = netlist.cells
         self._widths = [cells.width(cell) for cell in self._cells]
-        self._used = list(used)
         self._ports: dict[int, list[int]] = defaultdict(list)
         for number, cell in enumerate(self._cells):
             if isinstance(cell, nir.SyncReadPort | nir.AsyncReadPort | nir.SyncWritePort):
                 self._ports[cell.memory].append(number)
+        self._users = self._find_users()
         self._fine: set[int] = set()
         self._find()
 
@@ -70,8 +75,8 @@ class Cuts:
         for number, cell in enumerate(self._cells):
             if isinstance(cell, nir.PriorityMatch):
                 self._points[number].update(range(len(cell.inputs)))
-            for value in cells.inputs(cell):
-                self._cut_sources(value)
+            if self._is_wide(number):
+                self._cut_lanes(number)
             if isinstance(cell, nir.AssignmentList):
                 for each in cell.assignments:
                     self._add(number, each.start, always=True)
@@ -80,12 +85,7 @@ class Cuts:
                 for bit in range(1, len(cell.en)):
                     if cell.en[bit] != cell.en[bit - 1]:
                         self._add(cell.memory, bit, always=True)
-                bit = 0
-                for _, _, length in cells.runs(cell.data):
-                    self._add(cell.memory, bit)
-                    bit += length
-        for value in self._used:
-            self._cut_sources(value)
+                self._cut_parts(cell.memory, 0, cell.data)
         while True:
             while self._work:
                 self._spread(*self._work.pop())
@@ -99,6 +99,20 @@ class Cuts:
                 break
         self._bounds = [sorted(points) for points in self._points]
 
+    def _find_users(self) -> Mapping[int, list[tuple[int, int, int, int]]]:
+        """Of each cell the (lowest bit, bits) of its output that go on, bit by bit, as bits of (cell, lowest bit)."""
+        users: dict[int, list[tuple[int, int, int, int]]] = defaultdict(list)
+        for number, cell in enumerate(self._cells):
+            written = isinstance(cell, nir.SyncWritePort)
+            target = cell.memory if written else number
+            for start, value in [(0, cell.data)] if written else cells.aligned_inputs(cell):
+                at = start
+                for source, low, length in cells.runs(value):
+                    if source >= 0:
+                        users[source].append((low, length, target, at))
+                    at += length
+        return users
+
     def _is_wide(self, cell: int) -> bool:
         wide = (self._widths[cell] > REGISTER_BITS or cell in self._fine) and cell > 0
         return wide and cells.is_cuttable(self._cells[cell])
@@ -108,17 +122,22 @@ class Cuts:
             self._points[cell].add(bit)
             self._work.append((cell, bit))
 
-    def _cut_sources(self, value: nir.Value) -> None:
-        for cell, low, length in cells.runs(value):
-            if cell >= 0:
-                self._add(cell, low)
-                self._add(cell, low + length)
+    def _cut_lanes(self, number: int) -> None:
+        """Cut a wide value where it is put together."""
+        for start, value in cells.aligned_inputs(self._cells[number]):
+            self._cut_parts(number, start, value)
+
+    def _cut_parts(self, number: int, at: int, value: nir.Value) -> None:
+        for length in cells.lanes(value):
+            if length >= LANE_BITS:
+                self._add(number, at)
+                self._add(number, at + length)
+            at += length
 
     def _cut_between(self, value: nir.Value, bit: int) -> None:
-        if 0 < bit < len(value):
-            for net, side in ((value[bit], 0), (value[bit - 1], 1)):
-                if not net.is_const:
-                    self._add(net.cell, net.bit + side)
+        """Cut what goes on across a bit of a value."""
+        if 0 < bit < len(value) and not value[bit].is_const and value[bit] == value[bit - 1] + 1:
+            self._add(value[bit].cell, value[bit].bit)
 
     def _spread(self, number: int, bit: int) -> None:
         cell = self._cells[number]
@@ -126,7 +145,10 @@ class Cuts:
             self._cut_between(value, bit - start)
         if isinstance(cell, nir.SyncReadPort | nir.AsyncReadPort):
             self._add(cell.memory, bit, always=True)
-        elif isinstance(cell, nir.Memory):
+        for low, length, user, at in self._users.get(number, ()):
+            if low < bit < low + length:
+                self._add(user, at + bit - low)
+        if isinstance(cell, nir.Memory):
             for port in self._ports[number]:
                 if isinstance(self._cells[port], nir.SyncWritePort):
                     self._cut_between(self._cells[port].data, bit)

@@ -77,6 +77,7 @@ class Emitter:
         self._converted: dict[tuple[int, str, int], str] = {}
         self._pointers: dict[tuple[str, int], str] = {}
         self.read_row: Callable[[Word], Value] | None = None
+        self.moving: Callable[[Word], str | None] = lambda word: None
         self.outside: Callable[[Word], Place | None] = lambda word: None
 
     def name(self) -> str:
@@ -135,8 +136,11 @@ class Emitter:
         """The word as it is computed."""
         value = self._values.get(word.number)
         if value is None:
-            place = self.outside(word)
-            value = self._compute(word) if place is None else self.load("%t", place)
+            pointer, place = self.moving(word), self.outside(word)
+            if pointer is not None:
+                value = self.load_from(pointer, word.width)
+            else:
+                value = self._compute(word) if place is None else self.load("%t", place)
             self._values[word.number] = value
         return value
 

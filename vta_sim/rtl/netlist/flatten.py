@@ -10,6 +10,7 @@ from amaranth.hdl import _nir as nir
 from vta_sim.rtl.netlist import cells
 from vta_sim.rtl.netlist.cuts import Cuts, Piece, used_bits
 from vta_sim.rtl.netlist.logic import Field, Logic, Memory, Part, Read, Register, Write
+from vta_sim.rtl.netlist.loops import LEAST
 from vta_sim.rtl.netlist.words import REGISTER_BITS, Place, Word, Words, container
 
 _BINARY: Final = {"+": "add", "-": "sub", "*": "mul", "u//": "udiv", "u%": "urem"}
@@ -43,7 +44,7 @@ class Flattener:
         self._observed = observed
         self._constants = constants
         self._words = Words()
-        self._cuts = Cuts(netlist, observed.values())
+        self._cuts = Cuts(netlist)
         self._order = self._cuts.order()
         self._used = used_bits(netlist, observed.values())
         self._places: dict[Piece, Place] = {}
@@ -70,9 +71,20 @@ class Flattener:
             memories=[self._memory(cell) for cell in self._memories],
             reads=[self._read(cell) for cell in self._of_kind(nir.SyncReadPort)],
             writes=[self._write(cell) for cell in self._write_ports],
+            arrays=list(self._arrays()),
             outputs={name: self._words_of(value) for name, value in outputs.items()},
             names=self._names(),
         )
+
+    def _arrays(self) -> Iterator[list[Word]]:
+        """In the order in which their last words are computed."""
+        last = {cell: at for at, (cell, _) in enumerate(self._order)}
+        for cell in sorted(last, key=lambda cell: last[cell]):
+            if isinstance(self._cells[cell], nir.PriorityMatch):
+                continue
+            words = [self._known[cell, number] for number, _, _ in self._pieces(cell)]
+            if len(words) >= LEAST and len({(word.op, word.width) for word in words}) == 1:
+                yield words
 
     # Layout
 
@@ -213,13 +225,11 @@ class Flattener:
 
     def _word(self, value: nir.Value) -> Word:
         """One word, however wide. A top bit that is repeated is a sign extension."""
-        length = len(value)
-        if not length:
+        if not len(value):
             return self._words.const(0, 1)
-        while length > 1 and value[length - 1] == value[length - 2] and not value[length - 1].is_const:
-            length -= 1
-        if length < len(value):
-            return self._words.extend(self._word(value[:length]), len(value), signed=True)
+        core = cells.without_extension(value)
+        if len(core) < len(value):
+            return self._words.extend(self._word(core), len(value), signed=True)
         parts = []
         for cell, start, bits in cells.runs(value):
             if cell < 0:

@@ -80,7 +80,8 @@ class Write:
 class Logic:
     """A whole design. inputs, outputs and names: of ports, and of all signals that are in the state.
 
-    Outputs are computed from state and inputs of the same cycle. state_bytes: of inputs and registers, inputs first.
+    arrays: of wide values that are computed, the words of equal width that they consist of, arguments first. Outputs
+    are computed from state and inputs of the same cycle. state_bytes: of inputs and registers, inputs first.
     """
 
     words: Words
@@ -91,5 +92,6 @@ class Logic:
     memories: Sequence[Memory]
     reads: Sequence[Read]
     writes: Sequence[Write]
+    arrays: Sequence[Sequence[Word]]
     outputs: Mapping[str, tuple[Word, ...]]
     names: Mapping[str, tuple[Part, ...]]
