@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -20,8 +21,12 @@ from vta_sim.deadlock import Wait
 from vta_sim.errors import Deadlock
 from vta_sim.functional.engine import FunctionalSimulator
 from vta_sim.memory import Memory
+from vta_sim.rtl.compiled import CompiledSimulator
+from vta_sim.rtl.engine import AmaranthSimulator
+from vta_sim.timing import MemoryTiming
 
 NO_TOKENS = Tokens()
+NO_DELAY = MemoryTiming()
 
 ALL_WAIT = """
 load.inp push_next
@@ -55,10 +60,20 @@ def on_functional(source: str, config: VTAConfig, tokens: Tokens = NO_TOKENS) ->
 
 
 def on_amaranth(source: str, config: VTAConfig, tokens: Tokens = NO_TOKENS) -> Deadlock:
-    words, memory = words_of(source, config), Memory()
+    return on_timed(simulator(config), source, tokens)
+
+
+@functools.lru_cache(maxsize=1)
+def compiled(config: VTAConfig) -> CompiledSimulator:
+    return CompiledSimulator(config)
+
+
+def on_timed(
+    machine: AmaranthSimulator | CompiledSimulator, source: str, tokens: Tokens, timing: MemoryTiming = NO_DELAY
+) -> Deadlock:
+    words, memory = words_of(source, machine.config), Memory()
     memory.write(INSN_AT, words)
-    machine = simulator(config)
-    machine.reset(memory=memory)
+    machine.reset(memory=memory, timing=timing)
     with pytest.raises(Deadlock) as caught:
         machine.launch(INSN_AT, len(words), tokens=tokens)
     return caught.value
@@ -80,7 +95,7 @@ def test_the_diagnosis_names_units_instructions_queues() -> None:
     assert (error.insn, error.disassembly) == (1, "load.uop pop_prev pop_next")
 
 
-@pytest.mark.parametrize("machine", ["tiny", "overlap"])
+@pytest.mark.parametrize("machine", ["overlap", "tiny"])
 @pytest.mark.parametrize("source", [ALL_WAIT, RING, AFTER_WORK], ids=["all wait", "ring", "after work"])
 @pytest.mark.parametrize("tokens", [NO_TOKENS, Tokens(g2s=1)], ids=["no tokens", "a token"])
 def test_every_engine_gives_the_same_diagnosis(machine: str, source: str, tokens: Tokens) -> None:
@@ -88,6 +103,17 @@ def test_every_engine_gives_the_same_diagnosis(machine: str, source: str, tokens
     expected, timed = on_functional(source, config, tokens), on_amaranth(source, config, tokens)
     assert tuple(replace(wait, since=None) for wait in timed.waits) == expected.waits
     assert all(wait.since is not None for wait in timed.waits)
+    if machine == "tiny":
+        assert on_timed(compiled(config), source, tokens).waits == timed.waits
+
+
+@pytest.mark.parametrize("latency", [0, 7, 100])
+def test_compiled_and_simulated_rtl_agree_since_when(latency: int) -> None:
+    timing = MemoryTiming(latency=latency)
+    for source in (ALL_WAIT, RING, AFTER_WORK):
+        expected, found = (on_timed(each, source, NO_TOKENS, timing) for each in (simulator(TINY), compiled(TINY)))
+        assert found.waits == expected.waits
+        assert str(found) == str(expected)
 
 
 def test_since_is_when_the_last_wait_of_the_unit_began() -> None:
