@@ -135,7 +135,7 @@ def test_vta_exec(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert leave.value.code == 0, printed.err
     expect_dumps(stream, dumps)
     figures = json.loads(printed.out)
-    assert figures["instructions"] == figures["statistics"]["insn_count"] == len(stream.insns)
+    assert figures["instructions"] == figures["counters"]["insn_count"] == len(stream.insns)
     assert figures["tokens_left"] == dict(zip(pipeline.QUEUES, stream.tokens_after or (0, 0, 0, 0), strict=True))
 
 

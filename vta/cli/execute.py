@@ -15,7 +15,14 @@ from vta.cli.errors import CommandError, naming
 from vta.cli.files import check_outputs, read_file, write_files
 from vta.cli.machine import Machine, MemoryOptions, engine_option, memory_options
 from vta.cli.output import Activity, print_json, print_table
-from vta.cli.params import ConfigOption, DumpOption, SegmentOption, config_option, json_option
+from vta.cli.params import (
+    ConfigOption,
+    DumpOption,
+    SegmentOption,
+    allow_races_option,
+    config_option,
+    json_option,
+)
 from vta.engine_names import ON_ACCELERATOR, TIMED, Engine
 
 if TYPE_CHECKING:
@@ -39,7 +46,11 @@ EXAMPLES = (
     ("Keep stream and memory as one file", "vta exec --insns insns.bin --segment 0x2000=w.bin --save stream.vta"),
     ("Run that file", "vta exec stream.vta --dump 0x3000:256=out.bin"),
     (
-        "Run it on the RTL, with memory that takes 20 cycles, and keep the waveform",
+        "Run it on the RTL, with memory that takes 50 cycles and moves 4 bytes in each",
+        "vta exec stream.vta --engine rtl --latency 50 --read-bytes 4 --write-bytes 4",
+    ),
+    (
+        "Run it in Amaranth's simulator, and keep the waveform",
         "vta exec stream.vta --engine amaranth --latency 20 --vcd wave.vcd",
     ),
 )
@@ -78,7 +89,7 @@ EXAMPLES = (
 @click.option("--timeout", type=params.seconds("--timeout"), metavar="SECONDS", help="Give up after so long.")
 @click.option("--vcd", type=click.Path(path_type=Path), metavar="FILE", help="amaranth: write the waveform.")
 @memory_options
-@click.option("--allow-races", is_flag=True, help="Run a program whose result depends on time, on any engine.")
+@allow_races_option
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write stream and segments as .vta.")
 @json_option
 @click.pass_context
@@ -107,9 +118,10 @@ def exec_command(
     or 0x. Memory that no segment covers reads as zero, and so do the scratchpads at the start. Tokens left over at the
     end are reported; they are no error. --json also tells what the stores have left in memory, by its SHA-256.
 
-    Engines: `functional` is fast and knows no time; `amaranth` simulates the RTL cycle by cycle, some hundred cycles a
-    second, and reports the machine's own counters. An engine with a clock refuses a program in which instructions of
-    two units conflict and no token orders them (see `vta check`).
+    Engines: `functional` is fast and knows no time; `rtl` is the accelerator's RTL, compiled to machine code, and
+    `amaranth` the same in Amaranth's simulator, with some hundred cycles a second: they report the machine's own
+    counters. An engine with a clock refuses a program in which instructions of two units conflict and no token orders
+    them (see `vta check`).
     """
     check_dumps(dumps)
     machine = Machine(engine=engine, memory=memory, vcd=vcd)

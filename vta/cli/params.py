@@ -169,4 +169,7 @@ config_option = click.option(
     metavar="NAME|FILE",
     help="Preset (see `vta config --list`) or vta_config.json.",
 )
+allow_races_option = click.option(
+    "--allow-races", is_flag=True, help="Run a program whose result depends on time, on any engine."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print figures as JSON on stdout, and nothing else.")

@@ -14,7 +14,7 @@ from vta.cli.errors import CommandError, naming
 from vta.cli.files import check_outputs, write_lines
 from vta.cli.machine import Machine, MemoryOptions, engine_option, memory_options
 from vta.cli.output import Activity, print_json, print_table
-from vta.cli.params import ConfigOption, config_option, json_option
+from vta.cli.params import ConfigOption, allow_races_option, config_option, json_option
 from vta.engine_names import TIMED, Engine
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ EXAMPLES = (
         "A network, compiled for the default VTA; the memory takes 50 cycles, the clock has 100 MHz",
         "vta profile model.onnx --calibrate images.npy --latency 50 --clock 100",
     ),
-    ("On the RTL, and a file for https://ui.perfetto.dev", "vta profile model.vta --engine {rtl} --trace trace.json"),
+    ("On the RTL, and a file for https://ui.perfetto.dev", "vta profile model.vta --engine rtl --trace trace.json"),
     ("Everything, with each instruction, for a script", "vta profile model.vta --instructions --json"),
 )
 
 
-@command("profile", tuple((purpose, line.format(rtl=TIMED[-1].value)) for purpose, line in EXAMPLES))
+@command("profile", EXAMPLES)
 @click.argument("program", metavar="PROGRAM.vta|MODEL.onnx", type=click.Path(path_type=Path))
 @engine_option(TIMED)
 @memory_options
@@ -47,6 +47,7 @@ EXAMPLES = (
 @click.option(
     "--timeout", type=params.seconds("--timeout"), metavar="SECONDS", help="Give up when one launch takes so long."
 )
+@allow_races_option
 @json_option
 @click.pass_context
 def profile_command(
@@ -60,6 +61,7 @@ def profile_command(
     config: ConfigOption,
     calibrate: Path | None,
     timeout: float | None,
+    allow_races: bool,
     as_json: bool,
 ) -> None:
     """Tell where the cycles of a program go.
@@ -78,6 +80,10 @@ def profile_command(
 
         source = read_program(context, program, config, calibrate)
         timing = memory.timing(engine, source.config)
+        if source.is_raw and not allow_races:
+            from vta.checking import refuse_races
+
+            refuse_races(source, {})
         with naming(program):
             traces = run(source, machine, timeout, activity)
         result = profile(source, traces, timing)
@@ -201,18 +207,18 @@ def show(program: Program, engine: Engine, clock: float | None, result: Profile)
         [(row.name, *(_share(row.cycles_by_cause[cause], row.cycles) for cause in causes)) for row in rows],
     )
     waits = {
-        "load busy": "load_busy",
-        "waits for token": "load_wait_token",
-        "for memory": "load_wait_memory",
-        "store busy": "store_busy",
-        "waits for token ": "store_wait_token",
-        "for memory ": "store_wait_memory",
-        "queue full": "fetch_wait_queue",
-        "read held up": "read_wait",
-        "write held up": "write_wait",
+        "load: busy": "load_busy",
+        "token": "load_wait_token",
+        "memory": "load_wait_memory",
+        "store: busy": "store_busy",
+        "token ": "store_wait_token",
+        "memory ": "store_wait_memory",
+        "fetch: queue": "fetch_wait_queue",
+        "memory: read": "read_wait",
+        "write": "write_wait",
     }
     print_table(
-        "The other units, of the layer's cycles",
+        "The other units: busy, or held up by what the column says, of the layer's cycles",
         ("layer", *waits),
         [(row.name, *(_share(row.counters[counter], row.cycles) for counter in waits.values())) for row in rows],
     )

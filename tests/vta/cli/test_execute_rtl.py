@@ -72,10 +72,10 @@ def test_what_goes_wrong_leaves_the_waveform(cli: Cli, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["--vcd", "w.vcd"], "--vcd must be given with --engine amaranth, not with 'functional'"),
-        (["--latency", "0"], "--latency must be given with --engine amaranth, not with 'functional'"),
-        (["--stalls", "0"], "--stalls must be given with --engine amaranth, not with 'functional'"),
-        (["--shared-bus"], "--shared-bus must be given with --engine amaranth, not with 'functional'"),
-        (["--read-bytes", "1"], "--read-bytes must be given with --engine amaranth, not with 'functional'"),
+        (["--latency", "0"], "--latency must be given with --engine rtl or amaranth, not with 'functional'"),
+        (["--stalls", "0"], "--stalls must be given with --engine rtl or amaranth, not with 'functional'"),
+        (["--shared-bus"], "--shared-bus must be given with --engine rtl or amaranth, not with 'functional'"),
+        (["--read-bytes", "1"], "--read-bytes must be given with --engine rtl or amaranth, not with 'functional'"),
         (["--engine", "amaranth", "--latency", "1048577"], "Memory latency must be 0 to 1048576 cycles, not 1048577"),
         (["--engine", "amaranth", "--outstanding", "0"], "Outstanding bursts must be 1 to 1024, not 0"),
         (["--engine", "amaranth", "--read-bytes", "3"], "Bytes to read per cycle must be a power of two, not 3"),
@@ -85,7 +85,7 @@ def test_what_goes_wrong_leaves_the_waveform(cli: Cli, tmp_path: Path) -> None:
         ),
         (
             ["--engine", "verilator"],
-            "Engine must be one of 'functional', 'amaranth', not 'verilator'",
+            "Engine must be one of 'functional', 'rtl', 'amaranth', not 'verilator'",
         ),
         (["--engine", "amaranth", "--latency", "-1"], "--latency must be a decimal or 0x number, not '-1'"),
         (["--engine", "amaranth", "--stalls", "x"], "--stalls must be a decimal or 0x number, not 'x'"),
