@@ -9,7 +9,7 @@ from tests.vta_sim.check.faulty import FAULTS, with_fault
 from tests.vta_sim.check.timings import Stream
 from tests.vta_sim.spec_model import compare
 from tests.vta_sim.spec_model.dram import PAGE, Dram
-from tests.vta_sim.spec_model.generate import Size
+from tests.vta_sim.spec_model.generate import RandomProgram, Size
 from tests.vta_sim.spec_model.layout import ModelConfig
 from vta_hw.spec.isa import MemoryType
 from vta_sim.check.checker import Checker
@@ -22,7 +22,11 @@ SIZE = Size(micro_ops=30, transfer_bytes=256)
 def random_stream(seed: int) -> Stream:
     """A random program without races, on a random machine."""
     length = random.Random(seed).choice([5, 8, 12])
-    program = compare.random_program(seed, length=length, size=SIZE)
+    return stream_of(compare.random_program(seed, length=length, size=SIZE))
+
+
+def stream_of(program: RandomProgram) -> Stream:
+    """A program of the generator as one launch."""
     return Stream(
         config=program.config,
         words=program.words,

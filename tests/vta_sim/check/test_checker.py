@@ -11,10 +11,10 @@ import pytest
 from compiler.driver import compile_graph
 from tests.fuzz_differential import case_of
 from tests.test_configurations import CONFIGS, network
-from tests.vta_sim.check.cases import checker_of, faulty_stream, findings, random_stream
+from tests.vta_sim.check.cases import checker_of, faulty_stream, findings, random_stream, stream_of
 from tests.vta_sim.check.faulty import FAULTS
 from tests.vta_sim.check.fuzz import compare_with_brute_force, judge
-from tests.vta_sim.check.timings import Stream as Launched
+from tests.vta_sim.check.fuzz_rtl import Rtl, problems
 from tests.vta_sim.check.timings import is_result, outcomes
 from tests.vta_sim.rtl.machines import MACHINES
 from tests.vta_sim.rtl.random_cases import PROGRAMS, QUEUE_DEPTHS, draw
@@ -34,6 +34,7 @@ SECONDS_A_STREAM = 1.0
 FAULTY = range(300)
 EXECUTED = range(60)
 """Of the faulty ones, those whose timings are executed; the others take `make fuzz`."""
+ON_RTL = range(30)
 
 STREAMS = [pytest.param(path, id=path.stem) for path in SYNTHETIC]
 STREAMS += [pytest.param(path, id=f"{path.parent.name}-{path.stem}") for path in RECORDED]
@@ -139,6 +140,11 @@ def test_a_fault_that_some_timing_shows_is_reported(kind: int) -> None:
     assert sum(verdict.goes_wrong for verdict in verdicts) >= 3
 
 
+def test_a_fault_that_some_memory_shows_on_the_rtl_is_reported() -> None:
+    rtl = Rtl()
+    assert [problem for seed in ON_RTL for problem in problems(rtl, seed)] == []
+
+
 def test_what_execution_finds_portable_or_not_the_checker_finds_too() -> None:
     """Flags, pads, shifts and operands as the functional simulator reports them."""
     for seed in range(30):
@@ -147,16 +153,9 @@ def test_what_execution_finds_portable_or_not_the_checker_finds_too() -> None:
             compare.toolkit_config(program.config), memory=compare.toolkit_memory(program.dram)
         )
         expected = {(lint.insn, lint.hint.value) for lint in compare.launch(simulator, program).lint}
-        stream = Launched(
-            config=program.config,
-            words=program.words,
-            dram=program.dram,
-            bases=program.bases,
-            tokens=program.tokens_before,
-        )
         told = {
             (finding.place.insn, finding.sentence.partition(", here OUT")[0])
-            for finding in findings(stream)
+            for finding in findings(stream_of(program))
             if finding.place is not None
         }
         # Whether a STORE of what was loaded is stale depends on the order; the checker names those that always are.
