@@ -18,16 +18,17 @@ from vta_hw.spec.program import Tokens
 from vta_hw.spec.registers import FAULTS, TOKEN_QUEUES, Control, Status
 from vta_sim.errors import CycleLimit, SimulationError
 from vta_sim.functional.engine import Bases
+from vta_sim.launch_parameters import INSN_ALIGNMENT, NO_INSN, parameters
 from vta_sim.memory import Memory
+from vta_sim.report import MachineReport
 from vta_sim.rtl import edge
 from vta_sim.rtl.axi_memory import Errors
 from vta_sim.rtl.compiled_registers import Registers
 from vta_sim.rtl.contents import contents, fill_with_pattern
-from vta_sim.rtl.driver import INSN_ALIGNMENT, NO_INSN, RESET_PATIENCE, parameters
+from vta_sim.rtl.driver import RESET_PATIENCE
 from vta_sim.rtl.machine import Machine
 from vta_sim.rtl.netlist import compile_design
 from vta_sim.rtl.recorder import sampled_bits
-from vta_sim.rtl.report import RtlReport
 from vta_sim.timing import MemoryTiming
 from vta_sim.trace import COUNTERS
 from vta_sim.trace_build import SAMPLED, trace_of_samples
@@ -137,7 +138,7 @@ class CompiledSimulator:
         allow_leftover_tokens: bool = False,
         allow_faults: bool = False,
         max_cycles: int = MAX_CYCLES,
-    ) -> RtlReport:
+    ) -> MachineReport:
         """See `AmaranthSimulator.launch`."""
         self.start(insn_address, insn_count, bases=bases, tokens=tokens, max_cycles=max_cycles)
         while not self.advance(max_cycles):
@@ -193,7 +194,7 @@ class CompiledSimulator:
         self._broken = False
         return not self._remaining
 
-    def report(self) -> RtlReport:
+    def report(self) -> MachineReport:
         """The registers after a launch that is over. Raises CycleLimit if it was given up."""
         assert self._launched is not None
         words, max_cycles = self._launched
@@ -208,7 +209,7 @@ class CompiledSimulator:
             trace.verify(counters)
         cycles = int(self._context[edge.CYCLE])
         since = {unit: int(self._context[place]) for unit, place in _SINCE.items()}
-        return RtlReport(
+        return MachineReport(
             config=self.config,
             words=words,
             counters=counters,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vta_sim import pages
 from vta_sim._jit import entry, inner, intrinsic, source_stamp
 from vta_sim.pages import PageTable
+from vta_sim.rtl.netlist import HOOK_SETS, HOOK_STOPS
 
 # Words of the context.
 (
@@ -151,23 +152,24 @@ def _build(stamp: str) -> Any:
             _words_at(context[FRAMES], context[SLOTS]),
             _words_at(context[TABLE_STATE], 3),
         )
-        demand = NOTHING
+        demand, result = NOTHING, 0
         if outputs[context[READ_ENABLE]]:
             address = _number(outputs, context[READ_ADDRESS], context[ADDRESS_BYTES])
             pages.read_bytes(table, address, inputs, context[READ_DATA], context[BUS_BYTES])
+            result = HOOK_SETS
         if outputs[context[WRITE_ENABLE]] and not _write_word(table, context, outputs):
             demand = PAGES
         _note(context, _number(outputs, context[EVENTS], context[EVENT_BYTES]))
         if demand == NOTHING and context[ROOM] and context[COUNT] == context[ROOM]:
             demand = CHANGES_FULL
         context[DEMAND] = demand
-        return demand
+        return result if demand == NOTHING else result | HOOK_STOPS
 
     return edge
 
 
 EDGE: Final = _build(source_stamp(__file__, pages.__file__))
-"""Called at each edge (`Simulator.on_edge`), with the context as int64 [CONTEXT_WORDS]; returns its `DEMAND`."""
+"""Called at each edge (`Simulator.on_edge`), with the context as int64 [CONTEXT_WORDS]; returns what hooks return."""
 
 
 def _build_write(stamp: str) -> Callable[[PageTable, NDArray[np.int64], NDArray[np.uint8]], bool]:

@@ -21,14 +21,15 @@ from vta_hw.spec.instructions import MemoryType
 from vta_hw.spec.program import Tokens
 from vta_sim.errors import CycleLimit, SimulationError
 from vta_sim.functional.engine import Bases
+from vta_sim.launch_parameters import INSN_ALIGNMENT, parameters
 from vta_sim.memory import Memory
+from vta_sim.report import MachineReport
 from vta_sim.rtl.axi_memory import AxiMemory, Errors
 from vta_sim.rtl.contents import contents, fill_with_pattern
-from vta_sim.rtl.driver import CLOCK_PERIOD, INSN_ALIGNMENT, Driver, Outcome, parameters
+from vta_sim.rtl.driver import CLOCK_PERIOD, Driver, Outcome
 from vta_sim.rtl.memory_port import MemoryPort
 from vta_sim.rtl.recorder import Recorder
 from vta_sim.rtl.register_port import RegisterPort
-from vta_sim.rtl.report import RtlReport
 from vta_sim.rtl.waiting import WaitWatch
 from vta_sim.timing import MemoryTiming
 
@@ -147,7 +148,7 @@ class AmaranthSimulator:
         allow_leftover_tokens: bool = False,
         allow_faults: bool = False,
         max_cycles: int = MAX_CYCLES,
-    ) -> RtlReport:
+    ) -> MachineReport:
         """Execute `insn_count` instructions from byte `insn_address` on, with `tokens` in the queues (default none).
 
         Raises a `SimulationError` as the functional simulator does, unless `allow_faults`, where the report tells; for
@@ -186,14 +187,14 @@ class AmaranthSimulator:
         self._broken = False
         return self._job is None
 
-    def report(self) -> RtlReport:
+    def report(self) -> MachineReport:
         """The registers after a launch that is over. Raises CycleLimit if it was given up."""
         assert self._launched is not None
         words, max_cycles = self._launched
         outcome: Outcome | None = self._result
         if outcome is None:
             raise CycleLimit(f"Launch must be over within {max_cycles} cycles, and is not")
-        return RtlReport(
+        return MachineReport(
             config=self.config,
             words=words,
             counters=outcome.counters,

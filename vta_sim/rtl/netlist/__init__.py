@@ -5,8 +5,9 @@ The way of a design, a module for each step: `cells` what a netlist consists of,
 machine code. `simulator` runs it.
 """
 
+from vta_sim.rtl.netlist.assemble import HOOK_SETS, HOOK_STOPS
 from vta_sim.rtl.netlist.design import CompiledDesign, compile_design
 from vta_sim.rtl.netlist.errors import Unsupported
 from vta_sim.rtl.netlist.simulator import Simulator
 
-__all__ = ["CompiledDesign", "Simulator", "Unsupported", "compile_design"]
+__all__ = ["HOOK_SETS", "HOOK_STOPS", "CompiledDesign", "Simulator", "Unsupported", "compile_design"]

@@ -1,33 +1,33 @@
 """The functions of a design: a clock cycle, and many of them.
 
-In a cycle, first everything is computed from the state `%s`: outputs and what several functions need go to `%t`, the
-next values of registers to `%n`. Then memories are read and written, and `%n` becomes the state. Before a cycle `%n`
-equals the state, so that a register which keeps its value need not be written.
+In a cycle, first all blocks whose inputs have changed are computed from the state `%s`: outputs and what several blocks
+need go to `%t`, the next values of registers to `%n`. Then memories are read and written, and `%n` becomes the state.
+Before a cycle `%n` equals the state, so that a register which keeps its value need not be written.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from vta_sim.rtl.netlist.emit import ZERO, Emitter, Value, held, wide_division
 from vta_sim.rtl.netlist.logic import Field, Logic, Read, Write
-from vta_sim.rtl.netlist.loops import Nest, Target, body_words, find_nests, scalars
+from vta_sim.rtl.netlist.nests import NestWriter
 from vta_sim.rtl.netlist.ranges import Ranges
+from vta_sim.rtl.netlist.schedule import Block, LoopBlock, Schedule, span_of
 from vta_sim.rtl.netlist.words import Place, Word, container, is_const
 
 FUNCTION_WORDS: Final = 1000
 """Words of a function: LLVM takes more than proportional time for large ones."""
 
-_SHARED: Final = 2
-"""Uses of an array's words from which on it is kept, and not computed again for each."""
+HOOK_STOPS: Final = 1
+HOOK_SETS: Final = 2
+"""What a hook returns, added up: the run ends behind this edge; it has set inputs."""
 
 _SIGNATURE: Final = "(ptr noalias %s, ptr noalias %n, ptr noalias %t, ptr noalias %m)"
 _ARGUMENTS: Final = "(ptr %s, ptr %n, ptr %t, ptr %m)"
-# Cheaper to compute again than to keep.
-_LIGHT: Final = ("const", "load", "zext", "sext", "slice", "not")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,185 +42,114 @@ class Assembly:
 class Assembler:
     def __init__(self, logic: Logic) -> None:
         self._logic = logic
+        self._schedule = Schedule(logic)
         self._ranges = Ranges()
-        self._temporaries: dict[int, Place] = {}
-        self._offset = 0
-        self._kept: dict[int, int] = {}
         self._functions: list[str] = []
         self._divisions: set[tuple[str, int]] = set()
 
     def assemble(self) -> Assembly:
-        outputs = {name: self._place_output(words) for name, words in self._logic.outputs.items()}
-        self._rows = [self._reserve(self._logic.memories[write.memory].row_bytes, 64) for write in self._logic.writes]
-        loops = list(self._array_loops())
-        nests = find_nests(self._targets(), self._kept)
-        loops += [nest for nest in nests if nest.counts]
-        flat = [target for nest in nests if not nest.counts for target in nest.first]
-        for name, fields in outputs.items():
-            words = self._logic.outputs[name]
-            flat += [Target(word, "%t", field.place.offset) for word, field in zip(words, fields, strict=True)]
-        names = [self._computing(number, *chunk) for number, chunk in enumerate(self._chunks(flat, loops))]
-        names.append(self._looping(loops))
+        schedule = self._schedule
+        names = list(self._computing())
         self._commit()
+        self._see_inputs()
         self._run(names)
         divisions = [wide_division(*each) for each in sorted(self._divisions)]
         text = "\n".join((*self._functions, *divisions, _DECLARATIONS))
-        return Assembly(text=text, outputs=outputs, temporary_bytes=_aligned(self._offset, 64))
+        return Assembly(text=text, outputs=schedule.outputs, temporary_bytes=schedule.temporary_bytes)
 
-    # What is computed where
+    # Blocks
 
-    def _targets(self) -> Iterator[Target]:
-        """The next values of registers, and the rows that are written."""
-        for register in sorted(self._logic.registers, key=lambda register: register.place.offset):
-            yield Target(register.next, "%n", register.place.offset)
-        for write, row in zip(self._logic.writes, self._rows, strict=True):
-            fields = self._logic.memories[write.memory].fields
-            for number, enable, data in write.fields:
-                if not is_const(enable, 0):
-                    yield Target(data, "%t", row + fields[number].place.offset)
+    def _computing(self) -> Iterator[str]:
+        """Functions that compute the blocks, in this order."""
+        emitter, words = self._emitter((), ""), 0
+        for block in (*self._schedule.blocks, *self._schedule.loops):
+            if words > FUNCTION_WORDS:
+                yield self._function(f"compute{block.number}", emitter.lines)
+                emitter, words = self._emitter((), ""), 0
+            words += self._block(emitter, block)
+        yield self._function("compute", emitter.lines)
 
-    def _array_loops(self) -> Iterator[Nest]:
-        """Loops for arrays that can be computed in loops as a whole, which then are in the temporary store."""
-        uses = Counter(arg.number for word in self._logic.words for arg in word.args)
-        for words in self._logic.arrays:
-            if words[0].op in (*_LIGHT, "concat") or max(uses[word.number] for word in words) < _SHARED:
-                continue
-            nbytes = container(words[0].width) // 8
-            row = self._reserve(len(words) * nbytes, 64)
-            targets = [Target(word, "%t", row + number * nbytes) for number, word in enumerate(words)]
-            nests = find_nests(targets, self._kept)
-            if all(nest.counts for nest in nests):
-                self._kept.update((target.word.number, target.offset) for target in targets)
-                yield from nests
+    def _block(self, emitter: Emitter, block: Block | LoopBlock) -> int:
+        """Compute a block if its flag is set; how many words it has."""
+        place = self._flag("now", block.number)
+        flags = emitter.line(f"load i64, ptr {emitter.line(f'getelementptr inbounds i8, ptr %t, i64 {place}')}")
+        own = emitter.line(f"and i64 {flags}, {_signed(1 << block.number % 64)}")
+        with emitter.when(emitter.line(f"icmp ne i64 {own}, 0")):
+            if isinstance(block, LoopBlock):
+                self._loops(emitter, block)
+                return len(block.nest.body)
+            inner = self._emitter(block.words, f"b{block.number}.")
+            self._compute(inner, block)
+            emitter.lines += inner.lines
+        return len(block.words)
+
+    def _compute(self, emitter: Emitter, block: Block) -> None:
+        schedule = self._schedule
+        changes: dict[tuple[str, int], list[str]] = defaultdict(list)
+        for word in block.words:
+            emitter.value(word)
+            place = schedule.temporaries.get(word.number)
+            if place is not None:
+                pointer = emitter.pointer("%t", place.offset)
+                mask = schedule.readers_of(word)
+                if mask:
+                    changes["now", mask].append(_differs(emitter, word, pointer))
+                emitter.store(word, pointer)
+        for target in block.stores:
+            if target.base == "%n":
+                mask = schedule.readers_of_state(target.offset, container(target.word.width) // 8)
+                if mask:
+                    current = emitter.pointer("%s", target.offset)
+                    changes["next", mask].append(_differs(emitter, target.word, current))
+            emitter.store(target.word, emitter.pointer(target.base, target.offset))
+        for (when, mask), bits in changes.items():
+            changed = bits[0]
+            for bit in bits[1:]:
+                changed = emitter.line(f"or i1 {changed}, {bit}")
+            self._set_flags(emitter, when, mask, changed)
+
+    def _loops(self, emitter: Emitter, block: LoopBlock) -> None:
+        schedule, nest = self._schedule, block.nest
+
+        def stored() -> None:
+            offset, nbytes = span_of(nest)
+            if nest.first[0].base == "%n":
+                mask = schedule.readers_of_state(offset, nbytes) | schedule.copy_mask(offset, nbytes)
+                self._set_flags(emitter, "next", mask)
             else:
-                self._offset = row
+                self._set_flags(emitter, "now", schedule.readers_of(nest.first[0].word))
 
-    def _controls(self) -> Iterator[Word]:
-        """What decides about the ports of memories."""
-        for read in self._logic.reads:
-            yield from (read.address, read.enable)
-        for write in self._logic.writes:
-            yield write.address
-            yield from (enable for _, enable, _ in write.fields)
+        NestWriter(emitter, nest, inside=self._emitter, kept=schedule.kept, stored=stored).write()
 
-    def _chunks(self, flat: Sequence[Target], loops: Sequence[Nest]) -> list[tuple[list[Word], list[Target]]]:
-        """What each function computes, arguments first, and stores; gives a temporary to what is used elsewhere."""
-        elsewhere = [*self._controls()]
-        elsewhere += [word for nest in loops for word in scalars(nest) if word.number not in self._kept]
-        needed = _reachable([*elsewhere, *(target.word for target in flat)])
-        heavy = [word for word in needed if word.op not in _LIGHT]
-        chunks = [heavy[begin : begin + FUNCTION_WORDS] for begin in range(0, len(heavy), FUNCTION_WORDS)] or [[]]
-        home = {word.number: number for number, chunk in enumerate(chunks) for word in chunk}
-        for number, chunk in enumerate(chunks):
-            for source in _heavy_sources(arg for word in chunk for arg in word.args):
-                if home[source.number] != number:
-                    self._temporary(source)
-        for word in _heavy_sources(elsewhere):
-            self._temporary(word)
-        stores: list[list[Target]] = [[] for _ in chunks]
-        for target in flat:
-            sources = list(_heavy_sources([target.word]))
-            number = max((home[source.number] for source in sources), default=0)
-            for source in sources:
-                if home[source.number] != number:
-                    self._temporary(source)
-            stores[number].append(target)
-        return list(zip(chunks, stores, strict=True))
+    # Flags
 
-    def _reserve(self, nbytes: int, alignment: int) -> int:
-        """The offset of so many bytes of the temporary store."""
-        offset = _aligned(self._offset, alignment)
-        self._offset = offset + nbytes
-        return offset
+    def _flag(self, when: str, number: int) -> int:
+        """Offset of the word that has the flag of a block, for this cycle or the next."""
+        schedule = self._schedule
+        return schedule.flags + 8 * (number // 64 + (schedule.flag_words if when == "next" else 0))
 
-    def _temporary(self, word: Word) -> Place:
-        place = self._temporaries.get(word.number)
-        if place is None:
-            nbytes = container(word.width) // 8
-            place = self._temporaries[word.number] = Place(self._reserve(nbytes, min(nbytes, 8)), word.width)
-        return place
-
-    def _place_output(self, words: tuple[Word, ...]) -> tuple[Field, ...]:
-        fields, low = [], 0
-        for word in words:
-            nbytes = container(word.width) // 8
-            fields.append(Field(low, Place(self._reserve(nbytes, min(container(words[0].width) // 8, 8)), word.width)))
-            low += word.width
-        return tuple(fields)
-
-    # Functions
+    def _set_flags(self, emitter: Emitter, when: str, mask: int, condition: str | None = None) -> None:
+        for word in range(self._schedule.flag_words):
+            part = mask >> (64 * word) & (1 << 64) - 1
+            if not part:
+                continue
+            pointer = emitter.line(f"getelementptr inbounds i8, ptr %t, i64 {self._flag(when, 64 * word)}")
+            flags = emitter.line(f"load i64, ptr {pointer}")
+            more = str(_signed(part))
+            if condition is not None:
+                more = emitter.line(f"select i1 {condition}, i64 {more}, i64 0")
+            flags = emitter.line(f"or i64 {flags}, {more}")
+            emitter.lines.append(f"  store i64 {flags}, ptr {pointer}")
 
     def _emitter(self, inside: Iterable[Word] = (), prefix: str = "") -> Emitter:
-        """For a function in which all heavy words but those of `inside` come from temporaries."""
+        """For code in which all heavy words but those of `inside` come from temporaries."""
         emitter = Emitter(self._ranges, prefix)
         emitter.wide_divisions = self._divisions
         emitter.read_row = lambda word: self._read_field(emitter, word)
         own = {word.number for word in inside}
-        emitter.outside = lambda word: None if word.number in own else self._temporaries.get(word.number)
+        temporaries = self._schedule.temporaries
+        emitter.outside = lambda word: None if word.number in own else temporaries.get(word.number)
         return emitter
-
-    def _computing(self, number: int, chunk: Sequence[Word], stores: Sequence[Target]) -> str:
-        emitter = self._emitter(chunk)
-        for word in chunk:
-            emitter.value(word)
-            place = self._temporaries.get(word.number)
-            if place is not None:
-                emitter.store(word, emitter.pointer("%t", place.offset))
-        for target in stores:
-            emitter.store(target.word, emitter.pointer(target.base, target.offset))
-        return self._function(f"compute{number}", emitter.lines)
-
-    def _looping(self, loops: Sequence[Nest]) -> str:
-        lines = [line for number, nest in enumerate(loops) for line in self._nest(number, nest)]
-        return self._function("loops", lines)
-
-    def _nest(self, number: int, nest: Nest) -> Iterator[str]:
-        """A nest of loops; the labels of its lines begin with `nest` and its number."""
-        label, last = f"nest{number}", len(nest.counts) - 1
-        before = f"%{label}.begin"
-        yield f"  br label {before}"
-        yield f"{label}.begin:"
-        for level in range(len(nest.counts)):
-            here = f"{label}.{level}"
-            yield f"  br label %{here}"
-            yield f"{here}:"
-            yield f"  %{here}.i = phi i64 [ 0, {before} ], [ %{here}.next, %{here}.latch ]"
-            before = f"%{here}"
-        words = body_words(nest)
-        emitter = self._emitter(words, f"{label}.")
-
-        def moved(base: str, offset: int, steps: Sequence[int]) -> str:
-            pointer = emitter.pointer(base, offset)
-            for level, step in enumerate(steps):
-                if step:
-                    bytes_ = emitter.line(f"mul i64 %{label}.{level}.i, {step}")
-                    pointer = emitter.line(f"getelementptr inbounds i8, ptr {pointer}, i64 {bytes_}")
-            return pointer
-
-        def moving(word: Word) -> str | None:
-            steps = nest.steps.get(word.number, ())
-            if word.number in body:
-                return None
-            if word.number in self._kept:
-                return moved("%t", self._kept[word.number], steps)
-            return moved("%s", word.param.offset, steps) if steps else None
-
-        body = {word.number for word in words}
-        emitter.moving = moving
-        for word in words:
-            emitter.value(word)
-        for target in nest.first:
-            emitter.store(target.word, moved(target.base, target.offset, nest.target_steps))
-        yield from emitter.lines
-        for level in range(last, -1, -1):
-            here = f"{label}.{level}"
-            after = f"{label}.{level - 1}.latch" if level else f"{label}.end"
-            yield f"  br label %{here}.latch" if level == last else ""
-            yield f"{here}.latch:"
-            yield f"  %{here}.next = add i64 %{here}.i, 1"
-            yield f"  %{here}.over = icmp eq i64 %{here}.next, {nest.counts[level]}"
-            yield f"  br i1 %{here}.over, label %{after}, label %{here}"
-        yield f"{label}.end:"
 
     def _function(self, name: str, lines: Sequence[str]) -> str:
         body = "\n".join(lines)
@@ -230,15 +159,41 @@ class Assembler:
         return name
 
     def _commit(self) -> None:
-        emitter = self._emitter()
+        emitter, schedule = self._emitter(), self._schedule
         for read in self._logic.reads:
             self._read(emitter, read)
-        for write, row in zip(self._logic.writes, self._rows, strict=True):
+        for write, row in zip(self._logic.writes, schedule.rows, strict=True):
             self._write(emitter, write, row)
         begin, nbytes = self._logic.input_bytes, self._logic.state_bytes - self._logic.input_bytes
-        source, target = emitter.pointer("%n", begin), emitter.pointer("%s", begin)
-        emitter.lines.append(_memcpy(target, source, nbytes))
+        at = begin
+        for number, offset, length in (*schedule.copies, (-1, begin + nbytes, 0)):
+            if at < offset:
+                _copy(emitter, emitter.pointer("%n", at), emitter.pointer("%s", at), offset - at)
+            at = max(at, offset + length)
+            if number >= 0:
+                where = emitter.pointer("%t", self._flag("next", number))
+                flags = emitter.line(f"load i64, ptr {where}")
+                own = emitter.line(f"and i64 {flags}, {_signed(1 << number % 64)}")
+                with emitter.when(emitter.line(f"icmp ne i64 {own}, 0")):
+                    _copy(emitter, emitter.pointer("%n", offset), emitter.pointer("%s", offset), length)
+        for word in range(schedule.flag_words):
+            source, target = (emitter.pointer("%t", self._flag(when, 64 * word)) for when in ("next", "now"))
+            emitter.lines.append(f"  store i64 {emitter.line(f'load i64, ptr {source}')}, ptr {target}")
+            emitter.lines.append(f"  store i64 0, ptr {source}")
         self._function("commit", emitter.lines)
+        self._function(
+            "wake",
+            [
+                line
+                for word in range(schedule.flag_words)
+                for line in (
+                    f"  %now{word} = getelementptr i8, ptr %t, i64 {self._flag('now', 64 * word)}",
+                    f"  store i64 -1, ptr %now{word}",
+                    f"  %next{word} = getelementptr i8, ptr %t, i64 {self._flag('next', 64 * word)}",
+                    f"  store i64 0, ptr %next{word}",
+                )
+            ],
+        )
         self._function(
             "restore",
             [
@@ -247,6 +202,22 @@ class Assembler:
                 _memcpy("%target", "%source", nbytes),
             ],
         )
+
+    def _see_inputs(self) -> None:
+        """Set the flags of who reads an input that is not what it was."""
+        emitter, schedule = self._emitter(), self._schedule
+        for fields in self._logic.inputs.values():
+            for field in fields:
+                place = field.place
+                mask = schedule.readers_of_state(place.offset, place.nbytes)
+                if mask:
+                    bits = container(place.width)
+                    copy = emitter.pointer("%t", schedule.inputs_copy + place.offset)
+                    new = emitter.line(f"load i{bits}, ptr {emitter.pointer('%s', place.offset)}, align 1")
+                    old = emitter.line(f"load i{bits}, ptr {copy}, align 1")
+                    self._set_flags(emitter, "now", mask, emitter.line(f"icmp ne i{bits} {old}, {new}"))
+                    emitter.lines.append(f"  store i{bits} {new}, ptr {copy}, align 1")
+        self._function("inputs", emitter.lines)
 
     def _row(self, emitter: Emitter, memory: int, address: Word) -> tuple[str, str | None]:
         """Pointer to a row, and whether it is there, None if all are; where it is not, to the first one."""
@@ -290,19 +261,20 @@ class Assembler:
                     emitter.lines.append(f"  store i{bits} {value}, ptr {emitter.pointer('%n', to.offset)}, align 1")
             for port in read.transparent:
                 self._see_write(emitter, read, port)
+            mask = 0
+            for _, place in read.targets:
+                mask |= self._schedule.readers_of_state(place.offset, place.nbytes)
+                mask |= self._schedule.copy_mask(place.offset, place.nbytes)
+            self._set_flags(emitter, "next", mask)
 
     def _see_write(self, emitter: Emitter, read: Read, port: int) -> None:
-        write, image = self._logic.writes[port], self._rows[port]
+        write, image = self._logic.writes[port], self._schedule.rows[port]
         wide = max(held(read.address.width), held(write.address.width))
         one, other = emitter.get(read.address, ZERO, wide), emitter.get(write.address, ZERO, wide)
         targets = dict(read.targets)
-        memory = self._logic.memories[read.memory]
-        fields, depth = memory.fields, memory.depth
-        same = emitter.line(f"icmp eq i{wide} {one}, {other}")
-        if 1 << self._ranges(read.address)[0] > depth:
-            there = emitter.line(f"icmp ult i{wide} {one}, {depth}")
-            same = emitter.line(f"and i1 {same}, {there}")
-        with emitter.when(same):
+        fields = self._logic.memories[read.memory].fields
+        # Also for a row that there is not, as Amaranth has it.
+        with emitter.when(emitter.line(f"icmp eq i{wide} {one}, {other}")):
             for enable, numbers in _by_enable(write):
                 with emitter.when(emitter.bit(enable)):
                     for number in numbers:
@@ -318,14 +290,16 @@ class Assembler:
                 with emitter.when(inside or "true"):
                     for offset, nbytes in _spans(places[number] for number in numbers):
                         _copy(emitter, emitter.pointer("%t", image + offset), emitter.pointer(row, offset), nbytes)
+                self._set_flags(emitter, "next", self._schedule.readers_of_memory(write.memory))
 
     def _run(self, names: Sequence[str]) -> None:
         calls = "\n".join(f"  call void @{name}{_ARGUMENTS}" for name in names)
-        self._functions.append(_RUN.format(calls=calls, arguments=_ARGUMENTS))
+        self._functions.append(_RUN.format(calls=calls, arguments=_ARGUMENTS, stops=HOOK_STOPS, sets=HOOK_SETS))
 
 
 _RUN: Final = """
 define void @settle(ptr %s, ptr %n, ptr %t, ptr %m) {{
+  call void @wake{arguments}
 {calls}
   call void @restore{arguments}
   ret void
@@ -335,6 +309,7 @@ define i64 @run(ptr %s, ptr %n, ptr %t, ptr %m, i64 %cycles, i64 %until, ptr %ho
   %watches = icmp sge i64 %until, 0
   %watched = getelementptr i8, ptr %t, i64 %until
   %hooked = icmp ne ptr %hook, null
+  call void @wake{arguments}
   br label %next
 next:
   %done = phi i64 [ 0, %0 ], [ %more, %end ]
@@ -355,7 +330,15 @@ edge:
   br i1 %hooked, label %call, label %end
 call:
   %wish = call i64 %hook(ptr %s, ptr %t, ptr %context)
-  %pause = icmp ne i64 %wish, 0
+  %sets = and i64 %wish, {sets}
+  %set = icmp ne i64 %sets, 0
+  br i1 %set, label %inputs, label %see
+inputs:
+  call void @inputs{arguments}
+  br label %see
+see:
+  %stops = and i64 %wish, {stops}
+  %pause = icmp ne i64 %stops, 0
   br i1 %pause, label %paused, label %end
 paused:
   %last = add i64 %done, 1
@@ -402,28 +385,13 @@ def _copy(emitter: Emitter, source: str, target: str, nbytes: int) -> None:
     emitter.lines.append(f"  call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {nbytes}, i1 false)")
 
 
-def _reachable(sinks: Iterable[Word]) -> list[Word]:
-    """All words that the sinks need, arguments first."""
-    found: dict[int, Word] = {}
-    work = list(sinks)
-    while work:
-        word = work.pop()
-        if word.number not in found:
-            found[word.number] = word
-            work.extend(word.args)
-    return [found[number] for number in sorted(found)]
+def _differs(emitter: Emitter, word: Word, pointer: str) -> str:
+    """Whether a word is another one than at a place."""
+    bits = container(word.width)
+    old = emitter.line(f"load i{bits}, ptr {pointer}, align 1")
+    return emitter.line(f"icmp ne i{bits} {old}, {emitter.get(word, ZERO, bits)}")
 
 
-def _heavy_sources(words: Iterable[Word]) -> Iterator[Word]:
-    """The heavy words from which light ones are made."""
-    work = list(words)
-    while work:
-        word = work.pop()
-        if word.op in _LIGHT:
-            work.extend(word.args)
-        else:
-            yield word
-
-
-def _aligned(offset: int, unit: int) -> int:
-    return -(-offset // unit) * unit
+def _signed(mask: int) -> int:
+    """The number that LLVM reads as the 64 bits of a mask."""
+    return mask - (1 << 64) if mask >> 63 else mask

@@ -11,12 +11,14 @@ from amaranth.hdl import Elaboratable, Fragment, ValueLike
 from amaranth.hdl import Value as AmaranthValue
 from amaranth.hdl import _nir as nir
 from amaranth.hdl._ir import build_netlist
+from amaranth.hdl._nir import CombinationalCycle
 from amaranth.lib import wiring
 
 from vta_sim.rtl.netlist import native
 from vta_sim.rtl.netlist.assemble import Assembler
 from vta_sim.rtl.netlist.cache import Cache
 from vta_sim.rtl.netlist.cells import check_supported
+from vta_sim.rtl.netlist.errors import Unsupported
 from vta_sim.rtl.netlist.flatten import Flattener
 from vta_sim.rtl.netlist.layout import Layout
 from vta_sim.rtl.netlist.simulator import Code, Simulator
@@ -69,7 +71,10 @@ def _netlist(design: Elaboratable, ports: Sequence[ValueLike] | None) -> nir.Net
             raise ValueError("Ports must be given for a design that is not a wiring.Component")
         ports = [AmaranthValue.cast(value) for _, _, value in design.signature.flatten(design)]
     fragment = Fragment.get(design, None)
-    return build_netlist(fragment, ports=[AmaranthValue.cast(port) for port in ports])
+    try:
+        return build_netlist(fragment, ports=[AmaranthValue.cast(port) for port in ports])
+    except CombinationalCycle as error:
+        raise Unsupported(f"Design must not have combinational loops: {error}") from error
 
 
 def _observed(netlist: nir.Netlist, names: tuple[str, ...]) -> Mapping[str, nir.Value]:

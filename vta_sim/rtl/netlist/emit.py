@@ -152,11 +152,17 @@ class Emitter:
             return
         label = self.name()[1:]
         self.lines += [f"  br i1 {condition}, label %then{label}, label %end{label}", f"then{label}:"]
+        with self.scope():
+            yield
+        self.lines += [f"  br label %end{label}", f"end{label}:"]
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """What is computed inside is not known outside."""
         kept = self._values, self._converted, self._pointers
         self._values, self._converted, self._pointers = (dict(each) for each in kept)  # type: ignore[assignment]
         yield
         self._values, self._converted, self._pointers = kept
-        self.lines += [f"  br label %end{label}", f"end{label}:"]
 
     @staticmethod
     def _constant(word: Word, above: str, bits: int) -> str:

@@ -63,24 +63,25 @@ def find_nests(targets: Iterable[Target], kept: Mapping[int, int]) -> list[Nest]
         nests = joined
 
 
-def body_words(nest: Nest) -> list[Word]:
-    """The words of the body, arguments first."""
-    return sorted(_cone(nest), key=lambda word: word.number)
+def body_words(nest: Nest, values: Sequence[Word] | None = None) -> list[Word]:
+    """The words of the body that `values` need, by default all, arguments first."""
+    roots = [target.word for target in nest.first] if values is None else values
+    return sorted(_cone(roots, nest.body), key=lambda word: word.number)
 
 
 def scalars(nest: Nest) -> Iterator[Word]:
     """What the body uses and does not compute, and is not in an array."""
     used = [target.word for target in nest.first]
-    used += [arg for word in _cone(nest) for arg in word.args]
+    used += [arg for word in _cone(used, nest.body) for arg in word.args]
     return (word for word in used if word.number not in nest.body and word.number not in nest.steps)
 
 
-def _cone(nest: Nest) -> Iterator[Word]:
+def _cone(roots: Sequence[Word], inside: frozenset[int]) -> Iterator[Word]:
     seen: set[int] = set()
-    work = [target.word for target in nest.first]
+    work = list(roots)
     while work:
         word = work.pop()
-        if word.number in nest.body and word.number not in seen:
+        if word.number in inside and word.number not in seen:
             seen.add(word.number)
             yield word
             work.extend(word.args)

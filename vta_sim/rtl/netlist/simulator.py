@@ -145,8 +145,9 @@ class Simulator:
     def on_edge(self, function: int, context: int) -> None:
         """Let every tick of the clock call a C function at address `function`, or none if that is 0.
 
-        It gets the addresses of the state, of the outputs as they were before the edge, and `context`, and returns
-        int64: the run ends behind this edge unless that is 0. It may set inputs. See `place_of`.
+        It gets the addresses of the state, of the outputs as they were before the edge, and `context`. It returns
+        int64: the sum of `HOOK_STOPS`, if the run shall end behind this edge, and `HOOK_SETS`, if it has set inputs.
+        See `place_of`.
         """
         self._hook = (function, context)
 
