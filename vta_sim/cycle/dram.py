@@ -41,8 +41,6 @@ from vta_sim.timing import MOST_BURSTS, MemoryTiming, error_words
 FOREVER: Final = 1 << 62
 """What `steady` says where nothing will change by itself."""
 
-_SLOTS: Final = MOST_BURSTS - 1
-
 # Registers of the memory, by the name of the one in `vta_sim.rtl.dram` where there is one.
 (
     _LATENCY,
@@ -76,11 +74,15 @@ _SLOTS: Final = MOST_BURSTS - 1
     _WRITE_FREE,
     _READ_WAS_LAST,
     _W_WAITS,
+    _RANDOM,
     _REGISTERS,
-) = range(28)
+) = range(29)
 
-_ADDRESS, _LEN, _ID, _DUE = range(4)
-_RESPONSE = 1
+# Queues of bursts behind the registers, and what they hold: the first cycle in which an answer may be shown is `_DUE`.
+_FIELDS: Final = 4
+_ADDRESS, _LEN, _ID, _DUE = range(_FIELDS)
+_RESPONSE = _LEN
+_READS, _WRITES, _RESPONSES, _END = (32 + queue * _FIELDS * MOST_BURSTS for queue in range(4))
 _AR, _R, _AW, _W, _B = (8 * byte for byte in range(5))
 """Which byte of the random state makes a channel pause."""
 
@@ -88,16 +90,11 @@ _AR, _R, _AW, _W, _B = (8 * byte for byte in range(5))
 class Dram(NamedTuple):
     """State of a memory.
 
-    registers: int64 [28]. random: uint64 [1]. reads, writes, responses: int64 [256][4], queues of bursts, with address,
-    words minus one and ID (of responses: none, response, ID), and the first cycle in which an answer may be shown.
-    errors: int64 [N][3], see `error_words`.
+    state: int64 [3104], registers and queues in one array, because each array of a call costs. errors: int64 [N][3],
+    see `error_words`.
     """
 
-    registers: NDArray[np.int64]
-    random: NDArray[np.uint64]
-    reads: NDArray[np.int64]
-    writes: NDArray[np.int64]
-    responses: NDArray[np.int64]
+    state: NDArray[np.int64]
     errors: NDArray[np.int64]
 
 
@@ -119,28 +116,23 @@ class Answer(NamedTuple):
 def new_dram(timing: MemoryTiming, bus_bytes: int, errors: Mapping[range, int] | None = None) -> Dram:
     """A memory at reset. Raises ValueError for a timing that it cannot have (see `MemoryTiming.settings`)."""
     settings = timing.settings(bus_bytes)
-    registers = np.zeros(_REGISTERS, np.int64)
-    registers[_LATENCY] = settings.latency
-    registers[_OUTSTANDING] = settings.outstanding
-    registers[_READ_GAP] = settings.read_gap
-    registers[_WRITE_GAP] = settings.write_gap
-    registers[_SHARED_BUS] = settings.shared_bus
-    registers[_STALL_THRESHOLD] = settings.stall_threshold
-    registers[_WORD_SHIFT] = bus_bytes.bit_length() - 1
-    return Dram(
-        registers=registers,
-        random=np.array([settings.random_state], np.uint64),
-        reads=np.zeros((MOST_BURSTS, 4), np.int64),
-        writes=np.zeros((MOST_BURSTS, 4), np.int64),
-        responses=np.zeros((MOST_BURSTS, 4), np.int64),
-        errors=np.array(error_words(errors or {}, bus_bytes), np.int64).reshape(-1, 3),
-    )
+    state = np.zeros(_END, np.int64)
+    state[_LATENCY] = settings.latency
+    state[_OUTSTANDING] = settings.outstanding
+    state[_READ_GAP] = settings.read_gap
+    state[_WRITE_GAP] = settings.write_gap
+    state[_SHARED_BUS] = settings.shared_bus
+    state[_STALL_THRESHOLD] = settings.stall_threshold
+    state[_WORD_SHIFT] = bus_bytes.bit_length() - 1
+    state[_RANDOM] = np.uint64(settings.random_state).view(np.int64)
+    words = np.array(error_words(errors or {}, bus_bytes), np.int64).reshape(-1, 3)
+    return Dram(state=state, errors=words)
 
 
 @inner
 def look(dram: Dram) -> Answer:
     """What the memory shows in this cycle."""
-    state = dram.registers
+    state = dram.state
     now = state[_NOW]
     # No channel is ready in the first cycle.
     takes = int(now > 0)
@@ -155,17 +147,16 @@ def look(dram: Dram) -> Answer:
     r_valid = state[_R_HELD] | reads
     r_id, r_last, r_resp = 0, 0, 0
     if r_valid:
-        first = dram.reads[state[_READ_HEAD] & _SLOTS]
-        r_id = first[_ID]
-        r_last = int(state[_READ_BEAT] == first[_LEN])
-        r_resp = _response(dram, first[_ADDRESS], state[_READ_BEAT])
-    response = dram.responses[state[_B_HEAD] & _SLOTS]
+        first = _row(_READS, state[_READ_HEAD])
+        r_id = state[first + _ID]
+        r_last = int(state[_READ_BEAT] == state[first + _LEN])
+        r_resp = _response(dram, state[first + _ADDRESS], state[_READ_BEAT])
+    response = _row(_RESPONSES, state[_B_HEAD])
     b_valid = state[_B_HELD]
     if not b_valid and state[_B_HEAD] != state[_B_TAIL]:
-        b_valid = int(response[_DUE] <= now and not _pauses(dram, _B))
-    return Answer(
-        ar_ready, aw_ready, writes, r_valid, r_id, r_last, r_resp, b_valid, response[_ID], response[_RESPONSE]
-    )
+        b_valid = int(state[response + _DUE] <= now and not _pauses(dram, _B))
+    b_id, b_resp = state[response + _ID], state[response + _RESPONSE]
+    return Answer(ar_ready, aw_ready, writes, r_valid, r_id, r_last, r_resp, b_valid, b_id, b_resp)
 
 
 @inner
@@ -186,7 +177,7 @@ def clock(
     b_ready: int,
 ) -> None:
     """End this cycle, of which `answer` is what the memory showed; the rest is what the master did."""
-    state = dram.registers
+    state = dram.state
     now = state[_NOW]
     w_taken = w_valid & answer.w_ready
     _move_read(dram, answer, r_ready)
@@ -196,11 +187,11 @@ def clock(
         state[_ADDRESSED] -= b_ready
         state[_FILLED] -= b_ready
     if ar_valid & answer.ar_ready:
-        _push(dram.reads, state[_READ_TAIL], ar_address, ar_len, ar_id, now + 1 + state[_LATENCY])
+        _push(state, _row(_READS, state[_READ_TAIL]), ar_address, ar_len, ar_id, now + 1 + state[_LATENCY])
         state[_READ_TAIL] += 1
         state[_UNFINISHED] += 1
     if aw_valid & answer.aw_ready:
-        _push(dram.writes, state[_WRITE_TAIL], aw_address, aw_len, aw_id, 0)
+        _push(state, _row(_WRITES, state[_WRITE_TAIL]), aw_address, aw_len, aw_id, 0)
         state[_WRITE_TAIL] += 1
         state[_ADDRESSED] += 1
     if w_taken:
@@ -213,13 +204,13 @@ def clock(
     state[_NOW] = now + 1
     # In the first cycle, in which nothing is ready, the RTL only takes over the first number.
     if state[_STALL_THRESHOLD] and now:
-        dram.random[0] = _next_random(dram.random[0])
+        state[_RANDOM] = _next_random(state[_RANDOM])
 
 
 @inner
 def steady(dram: Dram, answer: Answer, w_valid: int) -> int:
     """For how many cycles each is like this one, in the sense of this file; `FOREVER` if nothing changes by itself."""
-    state = dram.registers
+    state = dram.state
     now = state[_NOW]
     if now == 0 or state[_STALL_THRESHOLD] or state[_R_HELD] or answer.b_valid:
         return 0
@@ -228,26 +219,26 @@ def steady(dram: Dram, answer: Answer, w_valid: int) -> int:
     if answer.r_valid:
         if state[_READ_GAP] or (state[_SHARED_BUS] and w_valid) or dram.errors.shape[0]:
             return 0
-        cycles = dram.reads[state[_READ_HEAD] & _SLOTS, _LEN] - state[_READ_BEAT]
+        cycles = state[_row(_READS, state[_READ_HEAD]) + _LEN] - state[_READ_BEAT]
     elif state[_READ_HEAD] != state[_READ_TAIL]:
         # A word that is due and not shown has lost the bus to a write, for this cycle.
         cycles = _next_read(dram) - now
     if state[_B_HEAD] != state[_B_TAIL]:
-        cycles = min(cycles, dram.responses[state[_B_HEAD] & _SLOTS, _DUE] - now)
+        cycles = min(cycles, state[_row(_RESPONSES, state[_B_HEAD]) + _DUE] - now)
     if w_taken:
         if state[_WRITE_GAP]:
             return 0
     elif state[_WRITE_FREE] > now:
         cycles = min(cycles, state[_WRITE_FREE] - now)
     if (state[_WORDS] or w_taken) and state[_WRITE_HEAD] != state[_WRITE_TAIL]:
-        cycles = min(cycles, dram.writes[state[_WRITE_HEAD] & _SLOTS, _LEN] - state[_WRITE_BEAT])
+        cycles = min(cycles, state[_row(_WRITES, state[_WRITE_HEAD]) + _LEN] - state[_WRITE_BEAT])
     return int(max(cycles, 0))
 
 
 @inner
 def skip(dram: Dram, answer: Answer, w_valid: int, cycles: int) -> None:
     """Pass 1 to `steady` cycles at once; `answer` and `w_valid` as there."""
-    state = dram.registers
+    state = dram.state
     last = state[_NOW] + cycles - 1
     w_taken = w_valid & answer.w_ready
     if answer.r_valid:
@@ -271,15 +262,15 @@ def skip(dram: Dram, answer: Answer, w_valid: int, cycles: int) -> None:
 @inner
 def _next_read(dram: Dram) -> int:
     """The first cycle in which a new read word may be shown, if nothing more is accepted or taken."""
-    state = dram.registers
+    state = dram.state
     if state[_R_HELD] or state[_READ_HEAD] == state[_READ_TAIL]:
         return FOREVER
-    return int(max(dram.reads[state[_READ_HEAD] & _SLOTS, _DUE], state[_READ_FREE]))
+    return int(max(state[_row(_READS, state[_READ_HEAD]) + _DUE], state[_READ_FREE]))
 
 
 @inner
 def _move_read(dram: Dram, answer: Answer, r_ready: int) -> None:
-    state = dram.registers
+    state = dram.state
     if not answer.r_valid:
         return
     if not state[_R_HELD]:
@@ -310,14 +301,14 @@ def _occupy_write(state: NDArray[np.int64], now: int) -> None:
 @inner
 def _write_word(dram: Dram) -> None:
     """Write the oldest word, which in `vta_sim.rtl.dram` happens in the next cycle."""
-    state = dram.registers
-    burst = dram.writes[state[_WRITE_HEAD] & _SLOTS]
+    state = dram.state
+    burst = _row(_WRITES, state[_WRITE_HEAD])
     _meet_error(dram)
     state[_WORDS] -= 1
     state[_WRITE_BEAT] += 1
-    if state[_WRITE_BEAT] > burst[_LEN]:
+    if state[_WRITE_BEAT] > state[burst + _LEN]:
         due = state[_NOW] + 1 + state[_LATENCY]
-        _push(dram.responses, state[_B_TAIL], 0, state[_WORST], burst[_ID], due)
+        _push(state, _row(_RESPONSES, state[_B_TAIL]), 0, state[_WORST], state[burst + _ID], due)
         state[_B_TAIL] += 1
         state[_WRITE_HEAD] += 1
         state[_WRITE_BEAT] = 0
@@ -326,8 +317,8 @@ def _write_word(dram: Dram) -> None:
 
 @inner
 def _meet_error(dram: Dram) -> None:
-    state = dram.registers
-    address = dram.writes[state[_WRITE_HEAD] & _SLOTS, _ADDRESS]
+    state = dram.state
+    address = state[_row(_WRITES, state[_WRITE_HEAD]) + _ADDRESS]
     state[_WORST] = max(state[_WORST], _response(dram, address, state[_WRITE_BEAT]))
 
 
@@ -336,7 +327,7 @@ def _response(dram: Dram, address: int, beat: int) -> int:
     """The response of a word of a burst."""
     response = 0
     if dram.errors.shape[0]:
-        shift = dram.registers[_WORD_SHIFT]
+        shift = dram.state[_WORD_SHIFT]
         word = (address >> shift & (1 << (64 - shift)) - 1) + beat
         for number in range(dram.errors.shape[0]):
             if dram.errors[number, 0] <= word < dram.errors[number, 1]:
@@ -345,26 +336,30 @@ def _response(dram: Dram, address: int, beat: int) -> int:
 
 
 @inner
-def _push(queue: NDArray[np.int64], tail: int, first: int, second: int, ident: int, due: int) -> None:
-    slot = tail & _SLOTS
-    queue[slot, 0] = first
-    queue[slot, 1] = second
-    queue[slot, 2] = ident
-    queue[slot, 3] = due
+def _row(queue: int, number: int) -> int:
+    """Where a burst of a queue lies, which is the `number`-th that entered it."""
+    return queue + _FIELDS * (number & MOST_BURSTS - 1)
+
+
+@inner
+def _push(state: NDArray[np.int64], row: int, address: int, length: int, ident: int, due: int) -> None:
+    state[row + _ADDRESS] = address
+    state[row + _LEN] = length
+    state[row + _ID] = ident
+    state[row + _DUE] = due
 
 
 @inner
 def _pauses(dram: Dram, channel: int) -> bool:
-    threshold = dram.registers[_STALL_THRESHOLD]
+    threshold = dram.state[_STALL_THRESHOLD]
     if threshold == 0:
         return False
-    byte = dram.random[0] >> np.uint64(channel) & np.uint64(255)
-    return bool(int(byte) < threshold)
+    return bool(dram.state[_RANDOM] >> channel & 255 < threshold)
 
 
 @inner
-def _next_random(state: np.uint64) -> np.uint64:
+def _next_random(state: int) -> int:
     """Xorshift with the shifts 13, 7 and 17, which goes through all numbers of 64 bits but zero."""
-    state ^= state << np.uint64(13)
-    state ^= state >> np.uint64(7)
-    return state ^ state << np.uint64(17)
+    state ^= state << 13
+    state ^= state >> 7 & (1 << 57) - 1
+    return state ^ state << 17
