@@ -39,7 +39,7 @@ from vta_sim._jit import inner
 from vta_sim.timing import MOST_BURSTS, MemoryTiming, error_words
 
 FOREVER: Final = 1 << 62
-"""What `steady` says where nothing will change by itself."""
+"""What `steady` says where nothing changes by itself."""
 
 # Registers of the memory, by the name of the one in `vta_sim.rtl.dram` where there is one.
 (

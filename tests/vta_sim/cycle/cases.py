@@ -43,6 +43,7 @@ WITH_ERRORS: Final = "tiny, with errors"
 TIMED_MACHINES: Final[Mapping[str, VTAConfig]] = {**MACHINES, WITH_ERRORS: MACHINES["tiny"]}
 
 LARGE: Final = Size(micro_ops=300, transfer_bytes=4096)
+LARGE_LENGTHS: Final = (5, 12, 25, 40)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +55,12 @@ class TimedCase:
     has_results: bool
 
 
-def timed_case(machine: str, seed: int) -> TimedCase:
-    """The case of a seed on one of `TIMED_MACHINES`."""
+def timed_case(machine: str, seed: int, *, small: bool = False) -> TimedCase:
+    """The case of a seed on one of `TIMED_MACHINES`; small: for Amaranth's simulator, too."""
     rng = random.Random(f"{machine}, {seed}")
-    size, lengths = rng.choice([(SIZE, LENGTHS), (LARGE, (5, 12, 25, 40))])
+    size, lengths = rng.choice([(SIZE, LENGTHS), (LARGE, LARGE_LENGTHS)])
+    if small:
+        size, lengths = SIZE, LENGTHS
     config = TIMED_MACHINES[machine]
     queue_depth = QUEUE_DEPTHS.get(machine, 512)
     case = draw(machine, config, seed, queue_depth=queue_depth, size=size, lengths=lengths)
