@@ -31,6 +31,7 @@ class Start:
     insn_address: int
     insn_count: int
     bases: Bases = field(default_factory=Bases)
+    tokens: Tokens = field(default_factory=Tokens)
 
     @property
     def simulator_bases(self) -> engine.Bases:

@@ -21,9 +21,9 @@ _VERILATE: Final = (
     *("-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "--output-split", "20000"),
     *("-Wno-fatal", "-CFLAGS", "-std=c++20"),
 )
-# What runs once, at the start, would take the compiler longest.
-_FAST: Final = "-O3 -march=native"
-_MAKE: Final = (f"OPT_FAST={_FAST}", f"OPT_GLOBAL={_FAST}", "OPT_SLOW=-O0")
+FASTEST: Final = "-O3 -march=native"
+"""For the C++ compiler."""
+
 WHEEL_MAKE: Final = ("CXX=g++", "LINK=g++", "AR=ar", "PYTHON3=python3", "CFG_CXXFLAGS_PCH_I=-include")
 """For make: the wheel was configured on another machine."""
 
@@ -59,8 +59,8 @@ class Build:
         return self.verilate_seconds + self.compile_seconds
 
 
-def build(config: VTAConfig, folder: Path, *, jobs: int | None = None) -> Build:
-    """Build the simulator of a configuration in `folder`, with `jobs` compilers at a time (default: one per core).
+def build(config: VTAConfig, folder: Path, *, flags: str = FASTEST) -> Build:
+    """Build the simulator of a configuration in `folder`; flags: of the C++ compiler.
 
     Raises RuntimeError where a tool is missing or fails.
     """
@@ -90,8 +90,9 @@ def build(config: VTAConfig, folder: Path, *, jobs: int | None = None) -> Build:
         folder,
     )
     verilated = time.perf_counter()
-    parallel = f"-j{jobs or os.cpu_count() or 1}"
-    _call(["make", "-C", "obj", "-f", f"{_PREFIX}.mk", parallel, *WHEEL_MAKE, *_MAKE], folder)
+    # What runs once, at the start, would take the compiler longest.
+    optimised = (f"OPT_FAST={flags}", f"OPT_GLOBAL={flags}", "OPT_SLOW=-O0")
+    _call(["make", "-C", "obj", "-f", f"{_PREFIX}.mk", f"-j{os.cpu_count() or 1}", *WHEEL_MAKE, *optimised], folder)
     return Build(
         program=folder / "obj" / _PREFIX,
         config=config,

@@ -17,15 +17,13 @@ from bench.verilator_core.build import Build
 from bench.workloads import Pages, Start
 from runtime.device import PAGE_BYTES
 from vta_hw.rtl.registers import register_map
-from vta_hw.spec.program import Tokens
 from vta_hw.spec.registers import REGISTER_BYTES, Control, RegisterMap
-from vta_sim.rtl.driver import parameters
+from vta_sim.launch_parameters import parameters
 from vta_sim.timing import MemoryTiming
 
 LIMIT: Final = 1_000_000_000
 """Cycles in which a launch must be over."""
 
-_NO_TOKENS: Final = Tokens()
 _OTHER_REGISTERS: Final = ("status", "fault_insn")
 
 
@@ -82,7 +80,9 @@ class VerilatedCore:
             path = stem.with_suffix(f".{number}")
             data.tofile(path)
             yield f"load {address} {path}"
-        values = parameters(self._build.config, start.insn_address, start.insn_count, start.simulator_bases, _NO_TOKENS)
+        values = parameters(
+            self._build.config, start.insn_address, start.insn_count, start.simulator_bases, start.tokens
+        )
         for offset, word in self._registers.words({**values, "irq_enable": 1, "control": Control.LAUNCH}).items():
             yield f"write {offset} {word}"
         yield f"run {LIMIT}"

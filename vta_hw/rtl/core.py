@@ -23,10 +23,10 @@ from vta_hw.rtl.overlap import OverlappedComputeUnit
 from vta_hw.rtl.registers import event_layout
 from vta_hw.rtl.scratchpad import Geometry, Scratchpad
 from vta_hw.rtl.store import StoreUnit
-from vta_hw.rtl.tokens import TOKEN_BITS, TokenQueue
+from vta_hw.rtl.tokens import TokenQueue
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.instructions import MemoryType
-from vta_hw.spec.registers import TOKEN_QUEUES, Status
+from vta_hw.spec.registers import TOKEN_BITS, TOKEN_QUEUES, Status
 
 BASES: Final = ("insn", "uop", "inp", "wgt", "acc", "out")
 

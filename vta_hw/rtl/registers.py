@@ -11,13 +11,13 @@ from amaranth.lib.wiring import In, Out
 
 from vta_hw.rtl.axi import REGISTER_ADDRESS_BITS, AXI4Lite, Response
 from vta_hw.rtl.instruction import STATUS_BITS
-from vta_hw.rtl.tokens import TOKEN_BITS
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.registers import (
     EXTENSION_ID,
     FAULTS,
     REGISTER_BYTES,
     REGISTERS,
+    TOKEN_BITS,
     TOKEN_QUEUES,
     Access,
     Control,

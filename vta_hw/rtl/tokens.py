@@ -8,9 +8,7 @@ from amaranth.hdl import Elaboratable, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-TOKEN_BITS: Final = 11
-"""Bits of a token counter: one more than the 10 that programs may count on (VTA spec 11.11), so that the room that is
-kept for instructions in flight is beyond those."""
+from vta_hw.spec.registers import TOKEN_BITS
 
 MAX_IN_FLIGHT: Final = 16
 """Instructions a unit may have in flight: `room` promises a place for a token of each."""

@@ -100,6 +100,10 @@ TOKEN_QUEUES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The four token queues (VTA spec 5.2) in the order of their registers, and whose tokens they hold."""
 
+TOKEN_BITS: Final = 11
+"""Bits of a token counter: one more than the 10 that programs may count on (VTA spec 11.11), so that the room that is
+kept for instructions in flight is beyond those."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Register:

@@ -45,7 +45,7 @@ _DONE, _STUCK, _UNKNOWN_OPCODE = int(Code.DONE), int(Code.STUCK), int(Code.UNKNO
 
 
 @inner
-def _decode(words: NDArray[np.uint64], index: int, places: NDArray[np.int64], fields: NDArray[np.int64]) -> int:
+def decode(words: NDArray[np.uint64], index: int, places: NDArray[np.int64], fields: NDArray[np.int64]) -> int:
     """Fill `fields` from one instruction, as if all were unsigned; return its opcode."""
     opcode = int(words[index, 0] & np.uint64(7))
     for number in range(FIELD_COUNT):
@@ -117,7 +117,7 @@ def _build(stamp: str) -> Run:
             if module < 0:
                 break
             index = queues.next_insn[module]
-            opcode = _decode(words, index, places, fields)
+            opcode = decode(words, index, places, fields)
             if opcode > m.last_opcode:
                 fault[FAULT_VALUE] = opcode
                 status = _UNKNOWN_OPCODE

@@ -20,7 +20,7 @@ from vta_hw.spec.isa import ISA
 from vta_hw.spec.program import Tokens
 from vta_hw.spec.registers import Control, Status
 from vta_sim.functional.engine import Bases
-from vta_sim.rtl.driver import parameters
+from vta_sim.launch_parameters import parameters
 from vta_sim.rtl.engine import AmaranthSimulator
 from vta_sim.rtl.register_port import RegisterPort
 

@@ -11,7 +11,7 @@ from tests.vta_hw.rtl.register_bench import BOTH, CHANGED, DONE, NARROW, Bench, 
 from vta_hw.rtl.registers import register_map
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.registers import EXTENSION_ID, FAULTS, TOKEN_QUEUES, Access, Control, Status
-from vta_sim.rtl.driver import MAX_TOKENS
+from vta_sim.launch_parameters import MAX_TOKENS
 
 
 @BOTH

@@ -12,7 +12,7 @@ from tests.vta_sim.rtl.machines import contents_differ, execute
 from tests.vta_sim.spec_model import compare
 from vta_hw.spec.config import VTAConfig
 from vta_sim.errors import SimulationError
-from vta_sim.rtl.report import RtlReport
+from vta_sim.report import MachineReport
 
 MAX_CYCLES: Final = 200_000
 
@@ -48,7 +48,7 @@ def check(timed: TimedCase, mine: str = "cycle", reference: str = "compiled") ->
             yield f"{case.name}, launch {number}: {difference}"
 
 
-End = RtlReport | SimulationError
+End = MachineReport | SimulationError
 
 
 def _reports(timed: TimedCase, simulator: Any) -> Iterator[End]:

@@ -16,7 +16,7 @@ from tests.vta_sim.rtl.observer import Corner, Observer
 from tests.vta_sim.rtl.random_cases import PROGRAMS, random_cases
 from tests.vta_sim.spec_model import layout, pipeline
 from tests.vta_sim.spec_model.layout import Fields
-from vta_sim.rtl.driver import MAX_TOKENS
+from vta_sim.launch_parameters import MAX_TOKENS
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "coverage.md"
 MACHINE, TOKENS = "Machines and memories", "Tokens and launches"

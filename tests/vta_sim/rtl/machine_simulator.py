@@ -18,12 +18,13 @@ from vta_hw.spec.isa import MemoryType
 from vta_hw.spec.program import Tokens
 from vta_sim.errors import CycleLimit
 from vta_sim.functional.engine import Bases
+from vta_sim.launch_parameters import INSN_ALIGNMENT, parameters
 from vta_sim.memory import Memory
+from vta_sim.report import MachineReport
 from vta_sim.rtl.contents import contents
-from vta_sim.rtl.driver import CLOCK_PERIOD, INSN_ALIGNMENT, Driver, Outcome, parameters
+from vta_sim.rtl.driver import CLOCK_PERIOD, Driver, Outcome
 from vta_sim.rtl.machine import Machine
 from vta_sim.rtl.register_port import RegisterPort
-from vta_sim.rtl.report import RtlReport
 from vta_sim.timing import MemoryTiming
 
 
@@ -65,14 +66,14 @@ class MachineSimulator:
         allow_leftover_tokens: bool = False,
         allow_faults: bool = False,
         max_cycles: int = 100_000,
-    ) -> RtlReport:
+    ) -> MachineReport:
         """As `AmaranthSimulator.launch`."""
         values = parameters(self.config, insn_address, insn_count, bases or Bases(), tokens or Tokens())
         words = self.memory.read(insn_address, insn_count * INSN_ALIGNMENT).view("<u8").reshape(-1, 2)
         outcome: Outcome | None = self._do(lambda ctx: self._driver.launch(ctx, values, max_cycles))
         if outcome is None:
             raise CycleLimit(f"Launch must be over within {max_cycles} cycles, and is not")
-        report = RtlReport(config=self.config, words=words, **vars(outcome))
+        report = MachineReport(config=self.config, words=words, **vars(outcome))
         if not allow_faults:
             report.check(allow_leftover_tokens=allow_leftover_tokens)
         return report

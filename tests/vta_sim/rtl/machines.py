@@ -22,8 +22,8 @@ from vta_hw.spec.program import Tokens
 from vta_hw.spec.registers import Status
 from vta_sim.functional.engine import Bases, FunctionalSimulator
 from vta_sim.functional.report import Report
+from vta_sim.report import MachineReport
 from vta_sim.rtl.engine import AmaranthSimulator
-from vta_sim.rtl.report import RtlReport
 from vta_sim.timing import MemoryTiming
 
 PADS = (MemoryType.UOP, MemoryType.INP, MemoryType.WGT, MemoryType.ACC, MemoryType.OUT)
@@ -122,12 +122,12 @@ def execute(case: Case, simulator: FunctionalSimulator) -> Iterator[Report]: ...
 
 
 @overload
-def execute(case: Case, simulator: AmaranthSimulator, *, max_cycles: int) -> Iterator[RtlReport]: ...
+def execute(case: Case, simulator: AmaranthSimulator, *, max_cycles: int) -> Iterator[MachineReport]: ...
 
 
 def execute(
     case: Case, simulator: FunctionalSimulator | AmaranthSimulator, **options: int
-) -> Iterator[Report | RtlReport]:
+) -> Iterator[Report | MachineReport]:
     """Run the launches of a case one after the other, and give the report of each."""
     names = {UOP: "uop", INP: "inp", WGT: "wgt", ACC: "acc", OUT: "out"}
     bases = Bases(**{names[memory]: base for memory, base in case.bases.items()})
@@ -157,7 +157,7 @@ def contents_differ(functional: FunctionalSimulator, rtl: AmaranthSimulator) -> 
             yield f"{pad.name} differs in {count} scalars, first at {first}: {found[first]}, not {wanted[first]}"
 
 
-def counters_differ(expected: Report, report: RtlReport) -> Iterator[str]:
+def counters_differ(expected: Report, report: MachineReport) -> Iterator[str]:
     """Tokens, status, and every counter that does not count cycles."""
     if report.tokens_left != expected.tokens_left:
         yield f"tokens left are {report.tokens_left}, not {expected.tokens_left}"

@@ -36,7 +36,7 @@ from vta_hw.spec.isa import (
 from vta_hw.spec.program import Tokens
 from vta_sim.functional.engine import FunctionalSimulator
 from vta_sim.memory import Memory
-from vta_sim.rtl.report import RtlReport
+from vta_sim.report import MachineReport
 from vta_sim.timing import MemoryTiming
 
 SIM = preset("sim")
@@ -63,7 +63,7 @@ def run(
     timing: MemoryTiming = TIMING,
     memory: Memory | None = None,
     tokens: Tokens | None = None,
-) -> RtlReport:
+) -> MachineReport:
     """Launch instructions on a new machine, whose scratchpads are zero."""
     machine = simulator(config)
     machine.reset(memory=memory, timing=timing)

@@ -12,15 +12,15 @@ from vta_hw.spec.asm import assemble
 from vta_hw.spec.isa import ISA
 from vta_hw.spec.registers import Status
 from vta_sim.memory import Memory
+from vta_sim.report import MachineReport
 from vta_sim.rtl.axi_memory import SLVERR, Errors
-from vta_sim.rtl.report import RtlReport
 from vta_sim.timing import MemoryTiming
 
 LOAD = "load.inp dram_base=0x1000 y_size=1 x_size=1"
 GIVES = "finish push_prev"
 
 
-def launch(machine: str, insns: list[str], *, queue_depth: int = 512, errors: Errors | None = None) -> RtlReport:
+def launch(machine: str, insns: list[str], *, queue_depth: int = 512, errors: Errors | None = None) -> MachineReport:
     config = MACHINES[machine]
     words = ISA(config).encode_program(assemble("\n".join(insns), config)[0])
     memory = Memory()
@@ -30,7 +30,7 @@ def launch(machine: str, insns: list[str], *, queue_depth: int = 512, errors: Er
     return rtl.launch(INSN_AT, len(words), allow_faults=True, allow_leftover_tokens=True, max_cycles=5_000)
 
 
-def completed(report: RtlReport) -> tuple[Status, int, int]:
+def completed(report: MachineReport) -> tuple[Status, int, int]:
     return report.status, report.counters["insn_load"], report.counters["insn_compute"]
 
 

@@ -32,9 +32,9 @@ from vta_hw.rtl.tokens import MAX_IN_FLIGHT
 from vta_hw.spec.program import Tokens
 from vta_hw.spec.registers import Status
 from vta_sim.functional.engine import Bases
+from vta_sim.launch_parameters import MAX_TOKENS, parameters
+from vta_sim.report import MachineReport
 from vta_sim.rtl.axi_memory import DECERR, SLVERR, Errors
-from vta_sim.rtl.driver import MAX_TOKENS, parameters
-from vta_sim.rtl.report import RtlReport
 from vta_sim.timing import MemoryTiming
 
 BASES = Bases(uop=UOPS_AT, wgt=DATA_AT, inp=DATA_AT, acc=DATA_AT, out=OUT_AT)
@@ -51,7 +51,7 @@ class Misuse(Script):
         queue_depth: int = 512,
         errors: Errors | None = None,
         model: bool = True,
-    ) -> RtlReport:
+    ) -> MachineReport:
         """The report; memory, scratchpads and tokens are checked if the model can follow."""
         insns = [*self.insns, layout.encode(self.model, FINISH)] if finish else self.insns
         words = layout.to_words(insns)
@@ -99,7 +99,7 @@ PREPARATION = 5
 """Instructions of `misuse`."""
 
 
-def found(report: RtlReport) -> tuple[Status, int | None]:
+def found(report: MachineReport) -> tuple[Status, int | None]:
     return report.status, report.fault_insn
 
 

@@ -15,10 +15,10 @@ from vta_hw.spec.isa import ISA
 from vta_hw.spec.program import Tokens
 from vta_hw.spec.registers import Control, Status
 from vta_sim.functional.engine import Bases
-from vta_sim.rtl.driver import parameters
+from vta_sim.launch_parameters import parameters
+from vta_sim.report import MachineReport
 from vta_sim.rtl.engine import AmaranthSimulator, Job
 from vta_sim.rtl.register_port import RegisterPort
-from vta_sim.rtl.report import RtlReport
 from vta_sim.timing import MemoryTiming
 
 KEPT = ("status", "fault_insn", "cycle_count", "acc_writes")
@@ -39,7 +39,7 @@ class Machine(AmaranthSimulator):
         self._do(read)
         return found
 
-    def run(self, source: str) -> RtlReport:
+    def run(self, source: str) -> MachineReport:
         return self.launch(INSN_AT, self._place(source), allow_faults=True, allow_leftover_tokens=True)
 
     def interrupt(self, source: str, cycles: int) -> None:

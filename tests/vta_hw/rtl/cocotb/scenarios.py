@@ -18,8 +18,7 @@ from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 from runtime.device import PAGE_BYTES
 from tests.vta_hw.rtl.cocotb.bench import PATIENCE, PERIOD_NS, Bench, ModelMemory, SlaveMemory
 from tests.vta_hw.rtl.cocotb.launches import Launch, Launches
-from vta_hw.rtl.tokens import TOKEN_BITS
-from vta_hw.spec.registers import EXTENSION_ID, TOKEN_QUEUES, Access, Control, Status
+from vta_hw.spec.registers import EXTENSION_ID, TOKEN_BITS, TOKEN_QUEUES, Access, Control, Status
 from vta_sim.memory import Memory
 
 DELAYS: Final = (1, 20, 60, 120, 200, 300)

@@ -7,7 +7,8 @@ from typing import Final
 from amaranth.hdl import Assume, Elaboratable, Module, Signal
 
 from tests.vta_hw.rtl.formal.harness import Case, Proof
-from vta_hw.rtl.tokens import MAX_IN_FLIGHT, TOKEN_BITS, TokenQueue
+from vta_hw.rtl.tokens import MAX_IN_FLIGHT, TokenQueue
+from vta_hw.spec.registers import TOKEN_BITS
 
 LIMIT: Final = (1 << TOKEN_BITS) - 1
 
