@@ -147,7 +147,7 @@ class Schedule:
         """Blocks for all that is not computed in loops; gives a temporary to what is used outside its block."""
         elsewhere = [*self._controls()]
         elsewhere += [word for nest in loops for word in scalars(nest) if word.number not in self.kept]
-        order = _in_order([*elsewhere, *(target.word for target in flat)])
+        order = _in_order([*(target.word for target in flat), *elsewhere])
         parts = [order[begin : begin + BLOCK_WORDS] for begin in range(0, len(order), BLOCK_WORDS)] or [[]]
         home = {word.number: number for number, part in enumerate(parts) for word in part}
         for number, part in enumerate(parts):
@@ -267,15 +267,24 @@ def heavy_sources(words: Iterable[Word]) -> Iterator[Word]:
 
 
 def _in_order(sinks: Iterable[Word]) -> list[Word]:
-    """All words but light ones that the sinks need, arguments first."""
-    found: dict[int, Word] = {}
-    work = list(sinks)
-    while work:
-        word = work.pop()
-        if word.number not in found:
-            found[word.number] = word
-            work.extend(word.args)
-    return [found[number] for number in sorted(found) if found[number].op not in _LIGHT]
+    """All words but light ones that the sinks need, arguments first, those of a sink together."""
+    order: list[Word] = []
+    seen: set[int] = set()
+    for sink in sinks:
+        work = [(sink, iter(sink.args))] if sink.number not in seen else []
+        seen.add(sink.number)
+        while work:
+            word, rest = work[-1]
+            for arg in rest:
+                if arg.number not in seen:
+                    seen.add(arg.number)
+                    work.append((arg, iter(arg.args)))
+                    break
+            else:
+                work.pop()
+                if word.op not in _LIGHT:
+                    order.append(word)
+    return order
 
 
 def _aligned(offset: int, unit: int) -> int:
