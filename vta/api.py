@@ -11,7 +11,7 @@ import numpy as np
 from compiler.graph.layout import Layout, pack, unpack
 from runtime.session import RunStatistics, Session
 from vta.batching import Array, Port, batches, named_inputs, names
-from vta.engine_names import ON_ACCELERATOR, ON_CPU, Engine
+from vta.engine_names import ON_ACCELERATOR, ON_CPU, TIMED, Engine
 from vta.engines import is_accelerated, open_session
 from vta.errors import ApiError
 from vta.report import Cost, layer_costs, total_cost
@@ -145,7 +145,12 @@ class CompiledProgram:
 
     def _session(self, engine: Engine, timeout: float | None) -> Session:
         if engine not in self._sessions:
-            self._sessions[engine] = open_session(self._program_for(engine), engine)
+            program = self._program_for(engine)
+            if engine in TIMED and self.graph is None:  # what was compiled here has been proved
+                from vta.checking import refuse_races
+
+                refuse_races(program)
+            self._sessions[engine] = open_session(program, engine)
         self._sessions[engine].timeout = timeout
         return self._sessions[engine]
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
 from vta.errors import ApiError, CompilerFault
 from vta_hw.spec.isa import MemoryType
 from vta_hw.spec.program import Program
 from vta_sim.check.checker import check_program
 from vta_sim.check.findings import Rule, Severity
+
+_NO_BASES: Final[Mapping[MemoryType, int]] = MappingProxyType({})
 
 
 def proved(program: Program) -> Program:
@@ -19,11 +23,11 @@ def proved(program: Program) -> Program:
     return program
 
 
-def refuse_races(program: Program, bases: Mapping[MemoryType, int]) -> None:
-    """Raises ApiError with the first race of a raw program, whose result depends on time.
+def refuse_races(program: Program, bases: Mapping[MemoryType, int] = _NO_BASES) -> None:
+    """Raises ApiError with the first race of a program, whose result depends on time.
 
-    bases: byte address in the base register of each scratchpad, by its plain memory type.
+    bases: of a raw program, byte address in the base register of each scratchpad, by its plain memory type.
     """
     for finding in check_program(program, bases=bases):
         if finding.rule is Rule.RACE:
-            raise ApiError(f"Program must have no races, unless --allow-races is given, not this: {finding}")
+            raise ApiError(f"Program must have no races on an engine with a clock, not this: {finding}")

@@ -24,6 +24,7 @@ from vta.cli.params import (
     json_option,
 )
 from vta.engine_names import ON_ACCELERATOR, TIMED, Engine
+from vta.errors import ApiError
 
 if TYPE_CHECKING:
     from runtime.device import Bases, LaunchReport
@@ -145,7 +146,10 @@ def exec_command(
     if machine.engine in TIMED and not allow_races:
         from vta.checking import refuse_races
 
-        refuse_races(raw, ports(bases).by_memory)
+        try:
+            refuse_races(raw, ports(bases).by_memory)
+        except ApiError as error:
+            raise CommandError(f"{error}; --allow-races runs it") from error
     from runtime.replay import Range
 
     outputs = stored_ranges(raw, bases) if as_json else []

@@ -63,6 +63,7 @@ def check_program(
         program.config,
         Dram(images, rest_is_zero=program.is_raw),
         bases=bases,
+        code=(program.insn_address, program.insn_address + len(program.insns)),
         layers=program.layers,
         allow_leftover_tokens=program.is_raw if allow_leftover_tokens is None else allow_leftover_tokens,
         limits=limits,
@@ -73,8 +74,7 @@ def check_program(
     for step in program.steps:
         if isinstance(step, LaunchStep):
             part = words[step.insn_begin : step.insn_begin + step.insn_count]
-            address = program.insn_address + step.insn_begin * program.config.insn_bytes
-            found, tokens = checker.check_launch(part, tokens, insn_begin=step.insn_begin, insn_address=address)
+            found, tokens = checker.check_launch(part, tokens, insn_begin=step.insn_begin)
             findings += found
     return tuple(sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR))
 
@@ -82,7 +82,8 @@ def check_program(
 class Checker:
     """Checks the launches of a machine, one after the other: its scratchpads keep their contents.
 
-    The machine starts with zeros in them (VTA spec 3.7). See `check_program`.
+    The machine starts with zeros in them (VTA spec 3.7). code: first byte of the instructions and the byte behind them,
+    None if it is known that no STORE can reach them. For the rest see `check_program`.
     """
 
     def __init__(
@@ -91,12 +92,14 @@ class Checker:
         dram: Dram,
         *,
         bases: Bases = _NO_BASES,
+        code: tuple[int, int] | None = None,
         layers: Iterable[Layer] = (),
         allow_leftover_tokens: bool = False,
         limits: Limits = _DEFAULT_LIMITS,
     ) -> None:
         self.config = config
         self.dram = dram
+        self.code = code
         self.limits = limits
         self.allow_leftover_tokens = allow_leftover_tokens
         self.isa = ISA(config)
@@ -119,16 +122,14 @@ class Checker:
         tokens: Tokens = _NO_TOKENS,
         *,
         insn_begin: int = 0,
-        insn_address: int | None = None,
     ) -> tuple[list[Finding], Tokens]:
         """What is wrong with the next launch, and the tokens it leaves.
 
-        words: uint64 [N][2]. insn_begin: index of the first in the program, and so in findings. insn_address: byte
-        address of the first, None if it is known that no STORE can reach the instructions.
+        words: uint64 [N][2]. insn_begin: index of the first in the program, and so in findings.
         """
         rows = self.isa.decode_fields(words)
         launch = Launch(rows, tokens, self._done)
-        check = _LaunchCheck(self, words, rows, launch, insn_begin, insn_address)
+        check = _LaunchCheck(self, words, rows, launch, insn_begin)
         findings = list(check.findings())
         self._done = launch.after
         return findings, check.order.tokens
@@ -167,14 +168,12 @@ class _LaunchCheck:
         rows: NDArray[np.void],
         launch: Launch,
         insn_begin: int,
-        insn_address: int | None,
     ) -> None:
         self._checker = checker
         self._words = words
         self._rows = rows
         self._launch = launch
         self._insn_begin = insn_begin
-        self._code = None if insn_address is None else (insn_address, insn_address + 16 * len(words))
         self._insns = fields_of(rows)
         self.order: Order = launch.execute()
         # Once named, a race is taken for mended: those that follow from it would hide others.
@@ -283,14 +282,15 @@ class _LaunchCheck:
             yield self._lint(index, Rule.STALE_OUT, f"{Hint.STORE_OF_LOADED.value}, here OUT[{unit}]")
 
     def _overwrites_code(self, index: int, rows: Rows) -> Iterator[Finding]:
-        """Fetch reads ahead of everybody, and no token orders it."""
-        if self._code is None or self._insns[index].opcode != Opcode.STORE:
+        """Fetch reads ahead of everybody, and no token orders it; besides, all that is known here would be wrong."""
+        code = self._checker.code
+        if code is None or self._insns[index].opcode != Opcode.STORE:
             return
         begins, ends = rows.spans()
-        hit = np.flatnonzero((begins < np.uint64(self._code[1])) & (ends > np.uint64(self._code[0])))
+        hit = np.flatnonzero((begins < np.uint64(code[1])) & (ends > np.uint64(code[0])))
         if len(hit):
-            byte = max(int(begins[hit[0]]), self._code[0])
-            sentence = "a STORE must not write to the instructions of its launch, which are fetched at any time"
+            byte = max(int(begins[hit[0]]), code[0])
+            sentence = "a STORE must not write to the instructions of the program, which are fetched at any time"
             yield self._error(index, Rule.RACE, f"{sentence}, as it does at byte {byte:#x} of DRAM")
 
     def _end(self) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.vta.cli.conftest import Cli
@@ -151,10 +152,25 @@ def test_an_engine_with_a_clock_refuses_a_race_unless_it_is_allowed(cli: Cli, tm
     outcome = cli("exec", "racy.vta", "--engine", "amaranth")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == (
-        "error: Program must have no races, unless --allow-races is given, not this: "
+        "error: Program must have no races on an engine with a clock, not this: "
         "Instruction 2 (store.out dram_base=0x400 y_size=1 x_size=1 x_stride=1 push_prev) reads OUT[0], which "
         "instruction 1 (alu.add uop_end=1 iter_out=1 iter_in=1 imm=1 use_imm) writes; nothing orders them: "
-        "a token of g2s is missing between the two\n"
+        "a token of g2s is missing between the two; --allow-races runs it\n"
     )
     assert cli("exec", "racy.vta", "--engine", "amaranth", "--allow-races", "--json").code == 0
     assert cli("exec", "racy.vta", "--engine", "functional", "--json").code == 0
+
+
+def test_a_compiled_program_with_a_race_does_not_run_on_an_engine_with_a_clock(cli: Cli, tmp_path: Path) -> None:
+    program = vta_program()
+    words = bytearray(program.insns)
+    words[16 * 2] &= 0x87  # the ALU instruction gives no token
+    words[16 * 3] &= 0xF7  # and the STORE takes none
+    replace(program, insns=bytes(words)).save(tmp_path / "racy.vta")
+    np.save(tmp_path / "x.npy", np.zeros((2, 16, 1, 1), np.float32))
+    outcome = cli("run", "racy.vta", "--input", "x.npy", "--engine", "amaranth")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(
+        "error: Program must have no races on an engine with a clock, not this: Instruction 3 (store.out "
+    )
+    assert cli("run", "racy.vta", "--input", "x.npy").code == 0
