@@ -14,7 +14,7 @@ from typing import Final
 
 from vta_sim.rtl.netlist.emit import ZERO, Emitter, Value, held, wide_division
 from vta_sim.rtl.netlist.logic import Field, Logic, Read, Write
-from vta_sim.rtl.netlist.nests import NestWriter
+from vta_sim.rtl.netlist.nests import LOOP_METADATA, NestWriter
 from vta_sim.rtl.netlist.ranges import Ranges
 from vta_sim.rtl.netlist.schedule import Block, LoopBlock, Schedule, span_of
 from vta_sim.rtl.netlist.words import Place, Word, container, is_const
@@ -54,7 +54,7 @@ class Assembler:
         self._see_inputs()
         self._run(names)
         divisions = [wide_division(*each) for each in sorted(self._divisions)]
-        text = "\n".join((*self._functions, *divisions, _DECLARATIONS))
+        text = "\n".join((*self._functions, *divisions, _DECLARATIONS, LOOP_METADATA))
         return Assembly(text=text, outputs=schedule.outputs, temporary_bytes=schedule.temporary_bytes)
 
     # Blocks
@@ -62,7 +62,8 @@ class Assembler:
     def _computing(self) -> Iterator[str]:
         """Functions that compute the blocks, in this order."""
         emitter, words = self._emitter((), ""), 0
-        for block in (*self._schedule.blocks, *self._schedule.loops):
+        blocks: list[Block | LoopBlock] = [*self._schedule.blocks, *self._schedule.loops]
+        for block in blocks:
             if words > FUNCTION_WORDS:
                 yield self._function(f"compute{block.number}", emitter.lines)
                 emitter, words = self._emitter((), ""), 0

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from vta_sim.rtl.netlist.emit import Emitter
 from vta_sim.rtl.netlist.loops import Nest, body_words
 from vta_sim.rtl.netlist.words import Word
+
+LOOP_KIND: Final = "!0"
+LOOP_METADATA: Final = """
+!0 = distinct !{!0, !1}
+!1 = !{!"llvm.loop.unroll.disable"}
+"""
+"""Loops are to become vector instructions, and not to be unrolled before."""
 
 
 class NestWriter:
@@ -36,10 +44,10 @@ class NestWriter:
         self._choose([target.word for target in self._nest.first])
 
     def _choose(self, values: list[Word]) -> None:
-        choices = [_choices(value) for value in values if value.number in self._nest.body]
+        choices = [choice for value in values if value.number in self._nest.body and (choice := _choices(value))]
         conditions = choices[0][0] if choices else ()
         same = len(choices) == len(values) and all(each[0] == conditions for each in choices)
-        if not conditions or not same or any(map(self._varies, conditions)):
+        if not same or any(map(self._varies, conditions)):
             self._loop(values)
             return
         emitter = self._emitter
@@ -117,14 +125,14 @@ class NestWriter:
             yield f"{here}.latch:"
             yield f"  %{here}.next = add i64 %{here}.i, 1"
             yield f"  %{here}.over = icmp eq i64 %{here}.next, {nest.counts[level]}"
-            yield f"  br i1 %{here}.over, label %{after}, label %{here}"
+            yield f"  br i1 %{here}.over, label %{after}, label %{here}, !llvm.loop {LOOP_KIND}"
         yield f"{label}.end:"
 
 
-def _choices(word: Word) -> tuple[tuple[Word, ...], tuple[Word, ...], Word | None]:
+def _choices(word: Word) -> tuple[tuple[Word, ...], tuple[Word, ...], Word] | None:
     """Conditions and values, of which the last whose condition holds counts, and the value if none does."""
     if word.op == "assign":
         return word.args[1::2], word.args[2::2], word.args[0]
     if word.op == "select":
         return word.args[:1], word.args[1:2], word.args[2]
-    return (), (), None
+    return None

@@ -17,7 +17,7 @@ from vta_sim.rtl.netlist.logic import Field, Logic
 from vta_sim.rtl.netlist.loops import Nest, Target, body_words, find_nests, scalars
 from vta_sim.rtl.netlist.words import Place, Word, container, is_const
 
-BLOCK_WORDS: Final = 48
+BLOCK_WORDS: Final = 12
 """Words of a block: more let less be left out, fewer let more be looked after."""
 _SHARED: Final = 2
 """Uses of an array's words from which on it is kept, and not computed again for each."""
@@ -147,8 +147,7 @@ class Schedule:
         """Blocks for all that is not computed in loops; gives a temporary to what is used outside its block."""
         elsewhere = [*self._controls()]
         elsewhere += [word for nest in loops for word in scalars(nest) if word.number not in self.kept]
-        order = _in_order([*(target.word for target in flat), *elsewhere])
-        parts = [order[begin : begin + BLOCK_WORDS] for begin in range(0, len(order), BLOCK_WORDS)] or [[]]
+        parts = _parts([*(target.word for target in flat), *elsewhere])
         home = {word.number: number for number, part in enumerate(parts) for word in part}
         for number, part in enumerate(parts):
             for source in heavy_sources(arg for word in part for arg in word.args):
@@ -222,12 +221,12 @@ class Schedule:
                     for byte in range(place.offset, place.offset + reach + place.nbytes):
                         self._state_readers[byte] |= 1 << loop.number
         # An array is read as a whole.
-        for words in self._logic.arrays:
-            if words[0].number in self.kept:
+        for array in self._logic.arrays:
+            if array[0].number in self.kept:
                 mask = 0
-                for word in words:
+                for word in array:
                     mask |= self._word_readers[word.number]
-                for word in words:
+                for word in array:
                     self._word_readers[word.number] = mask
 
     def _note(self, block: int, used: Iterable[Word], own: set[int]) -> None:
@@ -266,24 +265,37 @@ def heavy_sources(words: Iterable[Word]) -> Iterator[Word]:
             yield word
 
 
-def _in_order(sinks: Iterable[Word]) -> list[Word]:
-    """All words but light ones that the sinks need, arguments first, those of a sink together."""
-    order: list[Word] = []
+def _parts(sinks: Iterable[Word]) -> list[list[Word]]:
+    """All words but light ones that the sinks need, arguments first, those of few sinks together."""
+    parts: list[list[Word]] = [[]]
     seen: set[int] = set()
     for sink in sinks:
-        work = [(sink, iter(sink.args))] if sink.number not in seen else []
-        seen.add(sink.number)
-        while work:
-            word, rest = work[-1]
-            for arg in rest:
-                if arg.number not in seen:
-                    seen.add(arg.number)
-                    work.append((arg, iter(arg.args)))
-                    break
-            else:
-                work.pop()
-                if word.op not in _LIGHT:
-                    order.append(word)
+        own = _unseen(sink, seen)
+        if parts[-1] and len(parts[-1]) + len(own) > BLOCK_WORDS:
+            parts.append([])
+        for word in own:
+            if len(parts[-1]) >= BLOCK_WORDS:
+                parts.append([])
+            parts[-1].append(word)
+    return parts
+
+
+def _unseen(sink: Word, seen: set[int]) -> list[Word]:
+    """The words but light ones that a sink needs and that are not yet seen, which they are then; arguments first."""
+    order: list[Word] = []
+    work = [(sink, iter(sink.args))] if sink.number not in seen else []
+    seen.add(sink.number)
+    while work:
+        word, rest = work[-1]
+        for arg in rest:
+            if arg.number not in seen:
+                seen.add(arg.number)
+                work.append((arg, iter(arg.args)))
+                break
+        else:
+            work.pop()
+            if word.op not in _LIGHT:
+                order.append(word)
     return order
 
 
