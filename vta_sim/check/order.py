@@ -63,7 +63,7 @@ class Order:
     outstanding: Mapping[str, Outstanding]
 
 
-class Launch:
+class TokenFlow:
     """The instructions of a launch as far as their order is concerned.
 
     rows: of `ISA.decode_fields`. before: instructions of each unit that are complete at the beginning.

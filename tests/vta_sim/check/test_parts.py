@@ -8,23 +8,27 @@ import random
 import numpy as np
 import pytest
 
+from tests.vta_sim.check.cases import faulty_stream
+from tests.vta_sim.check.timings import Stream
 from tests.vta_sim.spec_model import compare, layout
 from tests.vta_sim.spec_model.machine import Machine
+from tests.vta_sim.spec_model.pipeline import MODULES, POPS, PUSHES, QUEUES, module_of, queues_of
 from vta_hw.spec.asm import assemble
 from vta_hw.spec.config import preset
 from vta_hw.spec.isa import ISA, MemoryType, Module, Uop
 from vta_hw.spec.program import Tokens
 from vta_sim.check.dram import Cells, Dram, Rows
 from vta_sim.check.history import History
-from vta_sim.check.order import Launch, Limits, way
+from vta_sim.check.order import Limits, TokenFlow, way
 from vta_sim.check.touches import MicroOps, Toucher, fields_of, spread, units_of
+from vta_sim.token_queues import ENDS
 
 TINY = preset("tiny")
 
 
-def launch(source: str, tokens: Tokens | None = None) -> Launch:
+def launch(source: str, tokens: Tokens | None = None) -> TokenFlow:
     words = ISA(TINY).encode_program(assemble(source, TINY)[0])
-    return Launch(ISA(TINY).decode_fields(words), tokens or Tokens())
+    return TokenFlow(ISA(TINY).decode_fields(words), tokens or Tokens())
 
 
 def test_clocks_go_with_tokens() -> None:
@@ -69,6 +73,40 @@ def test_outstanding_tokens_are_those_of_the_worst_timing() -> None:
     """The third push knows that the first token was taken."""
     source = "load.inp push_next\nload.uop pop_prev push_prev\nload.inp push_next\nload.inp pop_next push_next"
     assert launch(source).execute().outstanding["l2g"].count == 2
+
+
+def test_outstanding_tokens_are_reached_when_the_taker_moves_last() -> None:
+    """Random programs, in which the taker of a queue executes only what the others wait for."""
+    for seed in range(40):
+        stream = faulty_stream(seed)
+        config = compare.toolkit_config(stream.config)
+        order = TokenFlow(ISA(config).decode_fields(stream.words), compare.as_tokens(stream.tokens)).execute()
+        for queue, (_, taker) in ENDS.items():
+            assert order.outstanding[queue].count == most_held(stream, queue, taker.name.lower()), (seed, queue)
+
+
+def most_held(stream: Stream, queue: str, taker: str) -> int:
+    """Most tokens in a queue after one was given, if its taker moves last."""
+    insns = [layout.decode(stream.config, word) for word in layout.from_words(stream.words)]
+    waiting = {module: [i for i, insn in enumerate(insns) if module_of(insn) == module] for module in MODULES}
+    tokens = dict(zip(QUEUES, stream.tokens, strict=True))
+    most = 0
+    while True:
+        ready = [
+            module
+            for module, own in waiting.items()
+            if own and all(tokens[name] for name in queues_of(insns[own[0]], POPS))
+        ]
+        if not ready:
+            return most
+        module = next((module for module in ready if module != taker), taker)
+        insn = insns[waiting[module].pop(0)]
+        for name in queues_of(insn, POPS):
+            tokens[name] -= 1
+        for name in queues_of(insn, PUSHES):
+            tokens[name] += 1
+            if name == queue:
+                most = max(most, tokens[name])
 
 
 def test_limits_bring_to_a_stop_what_has_no_room() -> None:
