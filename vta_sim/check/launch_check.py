@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _UNKNOWN_MICRO_OPS: Final = (
     "micro-ops must come from memory whose contents are known; it, and all others like it, count as touching everything"
 )
+_LAST_END: Final = (1 << 64) - 1
 _MODULES: Final = (Module.LOAD, Module.COMPUTE, Module.STORE)
 
 
@@ -84,7 +85,8 @@ class LaunchCheck:
         """Takes what leaves the address space out of the list."""
         bits = self._checker.config.address_bits
         for index, rows in enumerate(moved):
-            if rows is not None and rows.end > 1 << bits:
+            # The last byte of 64 bits has none behind it that 64 bits can name.
+            if rows is not None and rows.end > min(1 << bits, _LAST_END):
                 sentence = f"bytes of DRAM must lie within the {bits} address bits, not end at {rows.end:#x}"
                 yield self._error(index, Rule.OUT_OF_RANGE, sentence)
                 moved[index] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from functools import cache
 from pathlib import Path
@@ -15,11 +16,13 @@ from tests.vta_sim.check.cases import checker_of, faulty_stream, findings, rando
 from tests.vta_sim.check.faulty import FAULTS
 from tests.vta_sim.check.fuzz import compare_with_brute_force, judge
 from tests.vta_sim.check.fuzz_rtl import Rtl, problems
-from tests.vta_sim.check.timings import is_result, outcomes
+from tests.vta_sim.check.timings import Stream, is_result, outcomes
 from tests.vta_sim.rtl.machines import MACHINES
 from tests.vta_sim.rtl.random_cases import PROGRAMS, QUEUE_DEPTHS, draw
-from tests.vta_sim.spec_model import compare
-from tests.vta_sim.spec_model.stream import Stream
+from tests.vta_sim.spec_model import compare, layout
+from tests.vta_sim.spec_model.dram import Dram
+from tests.vta_sim.spec_model.generate import random_config
+from tests.vta_sim.spec_model.stream import Stream as Recorded
 from tests.vta_sim.test_streams import RECORDED, SYNTHETIC
 from vta import checking
 from vta.api import compile_model
@@ -56,7 +59,7 @@ def test_random_programs_have_no_errors(machine: str) -> None:
 
 @pytest.mark.parametrize("path", STREAMS)
 def test_streams_have_no_errors(path: Path) -> None:
-    stream = Stream.load(path)
+    stream = Recorded.load(path)
     program = Program.raw(
         config=VTAConfig.from_json(stream.vta_config),
         insns=stream.insns,
@@ -162,3 +165,17 @@ def test_what_execution_finds_portable_or_not_the_checker_finds_too() -> None:
         always = {(insn, hint) for insn, hint in expected if "STORE must take" not in hint}
         assert always <= told
         assert {one for one in told if "STORE must take" in one[1]} <= expected
+
+
+def test_any_bits_have_an_answer() -> None:
+    """Noise, with addresses and tokens that no launch has: sentences, and quickly, but no exception."""
+    for seed in range(100):
+        rng = random.Random(seed)
+        stream = Stream(
+            config=random_config(rng),
+            words=layout.to_words([rng.getrandbits(128) for _ in range(rng.randint(1, 40))]),
+            dram=Dram(),
+            bases={port: rng.choice([0, 2**64 - 1, rng.getrandbits(64)]) for port in range(5)},
+            tokens=tuple(rng.choice([0, 5, 3000]) for _ in range(4)),
+        )
+        assert all(str(finding) for finding in findings(stream))
