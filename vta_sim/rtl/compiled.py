@@ -54,19 +54,28 @@ _SINCE: Final = {
 
 
 class _Probed(Elaboratable):
-    """A machine, and what is to be known of it in every cycle as one signal: `SAMPLED`, counts, starts."""
+    """A machine, and what is to be known of it in every cycle as one signal: `SAMPLED`, counts, starts.
+
+    `wanted`: something happens at the storage port, or the events are not those of the cycle before.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self.events = Signal(len(SAMPLED) + 2)
-        self.ports = [*(getattr(machine, name) for name in machine.signature.members), self.events]
+        self.wanted = Signal()
+        self.ports = [*(getattr(machine, name) for name in machine.signature.members), self.events, self.wanted]
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         m.submodules.machine = machine = self._machine
         registers = machine.top.registers
         counts = registers.running & ~registers.soft_reset
-        m.d.comb += self.events.eq(Cat(sampled_bits(machine.top), counts, registers.start))
+        before = Signal.like(self.events)
+        m.d.comb += [
+            self.events.eq(Cat(sampled_bits(machine.top), counts, registers.start)),
+            self.wanted.eq(machine.storage_read_enable | machine.storage_write_enable | (self.events != before)),
+        ]
+        m.d.sync += before.eq(self.events)
         return m
 
 
@@ -207,7 +216,6 @@ class CompiledSimulator:
         if len(self._changes):
             trace = trace_of_samples(self.config, words, counters["cycle_count"], np.concatenate(self._recorded))
             trace.verify(counters)
-        cycles = int(self._context[edge.CYCLE])
         since = {unit: int(self._context[place]) for unit, place in _SINCE.items()}
         return MachineReport(
             config=self.config,
@@ -217,7 +225,7 @@ class CompiledSimulator:
             fault_insn=fault_insn if status & FAULTS and fault_insn != NO_INSN else None,
             tokens_left=Tokens(**{name: values[f"tokens_{name}"] for name in TOKEN_QUEUES}),
             trace=trace,
-            waiting_since={unit: cycle for unit, cycle in since.items() if cycle < cycles},
+            waiting_since={unit: cycle for unit, cycle in since.items() if cycle >= 0},
         )
 
     def scratchpad(self, memory_type: MemoryType) -> NDArray[np.generic]:
@@ -239,6 +247,7 @@ class CompiledSimulator:
         """Tell the function at the clock edge where everything is."""
         simulator, context = self._simulator, self._context
         context[:] = 0
+        context[list(_SINCE.values())] = -1
         context[edge.BUS_BYTES] = self.config.bus_bits // 8
         for place, name in (
             (edge.READ_ENABLE, "storage_read_enable"),
@@ -260,7 +269,7 @@ class CompiledSimulator:
             context[place] = sum(1 << COUNTERS.index(name) for name in names)
         context[edge.CHANGES], context[edge.ROOM] = self._changes.ctypes.data, len(self._changes)
         self._tell_table()
-        simulator.on_edge(edge.EDGE.address, context.ctypes.data)
+        simulator.on_edge(edge.EDGE.address, context.ctypes.data, when="wanted")
 
     def _tell_table(self) -> None:
         table = self.memory.table

@@ -43,20 +43,23 @@ from vta_sim.rtl.netlist import HOOK_SETS, HOOK_STOPS
     LOAD_WAITS,
     COMPUTE_WAITS,
     STORE_WAITS,
-    # Of the launch so far: its cycles, and the cycle from which on each unit has waited.
+    # When it was called last: the edge, the events, the cycle of the launch.
+    EDGE_NUMBER,
+    LAST,
     CYCLE,
+    # The cycle of the launch since which each unit has waited, -1 if it does not.
     LOAD_SINCE,
     COMPUTE_SINCE,
     STORE_SINCE,
-    # Changes of the events, in pairs (cycle, events): where to, how many fit, how many there are, the last events.
+    # Changes of the events, in pairs (cycle, events): where to, how many fit, how many there are, the last of them.
     CHANGES,
     ROOM,
     COUNT,
-    LAST,
+    NOTED,
     # What Python must do before the machine goes on, of `Demand`.
     DEMAND,
     CONTEXT_WORDS,
-) = range(33)
+) = range(35)
 
 NOTHING: Final = 0
 PAGES: Final = 1
@@ -120,30 +123,36 @@ def _write_word(table: PageTable, context: NDArray[np.int64], outputs: NDArray[n
 
 
 @inner
-def _note(context: NDArray[np.int64], events: int) -> None:
-    """Keep what a trace and a deadlock are made of."""
+def _note(context: NDArray[np.int64], events: int, number: int) -> None:
+    """Keep what a trace and a deadlock are made of. Events have not changed since the last call, until now."""
+    before = context[LAST]
+    cycle = context[CYCLE]
+    if before >> context[COUNTS] & 1:
+        cycle += number - context[EDGE_NUMBER]
     if events >> context[COUNTS] & 1:
-        cycle = context[CYCLE]
-        if context[ROOM] and (events ^ context[LAST]) & context[EVENT_MASK]:
+        bits = events & context[EVENT_MASK]
+        if context[ROOM] and bits != context[NOTED]:
             changes = _words_at(context[CHANGES], 2 * context[ROOM])
             count = context[COUNT]
             changes[2 * count] = cycle
-            changes[2 * count + 1] = events & context[EVENT_MASK]
-            context[LAST] = events
+            changes[2 * count + 1] = bits
+            context[NOTED] = bits
             context[COUNT] = count + 1
-        context[CYCLE] = cycle + 1
         for unit in range(3):
             if not events & context[LOAD_WAITS + unit]:
-                context[LOAD_SINCE + unit] = cycle + 1
+                context[LOAD_SINCE + unit] = -1
+            elif context[LOAD_SINCE + unit] < 0:
+                context[LOAD_SINCE + unit] = cycle
     if events >> context[STARTS] & 1:
-        context[CYCLE] = context[COUNT] = context[LAST] = 0
+        cycle = context[COUNT] = context[NOTED] = 0
         for unit in range(3):
-            context[LOAD_SINCE + unit] = 0
+            context[LOAD_SINCE + unit] = -1
+    context[EDGE_NUMBER], context[LAST], context[CYCLE] = number, events, cycle
 
 
 def _build(stamp: str) -> Any:
-    @cfunc(types.int64(types.int64, types.int64, types.int64), cache=True)
-    def edge(state: int, temporary: int, words: int) -> int:
+    @cfunc(types.int64(types.int64, types.int64, types.int64, types.int64), cache=True)
+    def edge(state: int, temporary: int, words: int, number: int) -> int:
         _ = stamp
         context = _words_at(words, CONTEXT_WORDS)
         inputs, outputs = _bytes_at(state, context[STATE_BYTES]), _bytes_at(temporary, context[OUTPUT_BYTES])
@@ -159,7 +168,7 @@ def _build(stamp: str) -> Any:
             result = HOOK_SETS
         if outputs[context[WRITE_ENABLE]] and not _write_word(table, context, outputs):
             demand = PAGES
-        _note(context, _number(outputs, context[EVENTS], context[EVENT_BYTES]))
+        _note(context, _number(outputs, context[EVENTS], context[EVENT_BYTES]), number)
         if demand == NOTHING and context[ROOM] and context[COUNT] == context[ROOM]:
             demand = CHANGES_FULL
         context[DEMAND] = demand
@@ -169,7 +178,10 @@ def _build(stamp: str) -> Any:
 
 
 EDGE: Final = _build(source_stamp(__file__, pages.__file__))
-"""Called at each edge (`Simulator.on_edge`), with the context as int64 [CONTEXT_WORDS]; returns what hooks return."""
+"""Called at edges (`Simulator.on_edge`) at which the storage port moves or events have changed.
+
+With the context as int64 [CONTEXT_WORDS]; returns what hooks return.
+"""
 
 
 def _build_write(stamp: str) -> Callable[[PageTable, NDArray[np.int64], NDArray[np.uint8]], bool]:

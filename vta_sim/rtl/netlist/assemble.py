@@ -22,6 +22,9 @@ from vta_sim.rtl.netlist.words import Place, Word, container, is_const
 FUNCTION_WORDS: Final = 1000
 """Words of a function: LLVM takes more than proportional time for large ones."""
 
+GROUP_BLOCKS: Final = 8
+"""Blocks that are left out by one test if none is to be computed; a power of two up to 64."""
+
 HOOK_STOPS: Final = 1
 HOOK_SETS: Final = 2
 """What a hook returns, added up: the run ends behind this edge; it has set inputs."""
@@ -63,19 +66,26 @@ class Assembler:
         """Functions that compute the blocks, in this order."""
         emitter, words = self._emitter((), ""), 0
         blocks: list[Block | LoopBlock] = [*self._schedule.blocks, *self._schedule.loops]
-        for block in blocks:
+        for begin in range(0, len(blocks), GROUP_BLOCKS):
             if words > FUNCTION_WORDS:
-                yield self._function(f"compute{block.number}", emitter.lines)
+                yield self._function(f"compute{begin}", emitter.lines)
                 emitter, words = self._emitter((), ""), 0
-            words += self._block(emitter, block)
+            group = blocks[begin : begin + GROUP_BLOCKS]
+            # No block sets the flag of one before it, so that nothing in the group is to be done if no flag is set now.
+            with emitter.when(self._is_flagged(emitter, begin, (1 << len(group)) - 1)):
+                words += sum(self._block(emitter, block) for block in group)
         yield self._function("compute", emitter.lines)
+
+    def _is_flagged(self, emitter: Emitter, block: int, mask: int) -> str:
+        """Whether flags are set: bit n of the mask is that of the n-th block from `block` on."""
+        place = self._flag("now", block)
+        flags = emitter.line(f"load i64, ptr {emitter.line(f'getelementptr inbounds i8, ptr %t, i64 {place}')}")
+        own = emitter.line(f"and i64 {flags}, {_signed(mask << block % 64)}")
+        return emitter.line(f"icmp ne i64 {own}, 0")
 
     def _block(self, emitter: Emitter, block: Block | LoopBlock) -> int:
         """Compute a block if its flag is set; how many words it has."""
-        place = self._flag("now", block.number)
-        flags = emitter.line(f"load i64, ptr {emitter.line(f'getelementptr inbounds i8, ptr %t, i64 {place}')}")
-        own = emitter.line(f"and i64 {flags}, {_signed(1 << block.number % 64)}")
-        with emitter.when(emitter.line(f"icmp ne i64 {own}, 0")):
+        with emitter.when(self._is_flagged(emitter, block.number, 1)):
             if isinstance(block, LoopBlock):
                 self._loops(emitter, block)
                 return len(block.nest.body)
@@ -306,10 +316,12 @@ define void @settle(ptr %s, ptr %n, ptr %t, ptr %m) {{
   ret void
 }}
 
-define i64 @run(ptr %s, ptr %n, ptr %t, ptr %m, i64 %cycles, i64 %until, ptr %hook, ptr %context) {{
+define i64 @run(ptr %s, ptr %n, ptr %t, ptr %m,
+                i64 %cycles, i64 %until, ptr %hook, ptr %context, i64 %when, i64 %base) {{
   %watches = icmp sge i64 %until, 0
   %watched = getelementptr i8, ptr %t, i64 %until
   %hooked = icmp ne ptr %hook, null
+  %wanted = getelementptr i8, ptr %t, i64 %when
   call void @wake{arguments}
   br label %next
 next:
@@ -328,9 +340,14 @@ stopped:
   br label %finish
 edge:
   call void @commit{arguments}
-  br i1 %hooked, label %call, label %end
+  br i1 %hooked, label %ask, label %end
+ask:
+  %want = load i8, ptr %wanted
+  %now = icmp ne i8 %want, 0
+  br i1 %now, label %call, label %end
 call:
-  %wish = call i64 %hook(ptr %s, ptr %t, ptr %context)
+  %number = add i64 %base, %done
+  %wish = call i64 %hook(ptr %s, ptr %t, ptr %context, i64 %number)
   %sets = and i64 %wish, {sets}
   %set = icmp ne i64 %sets, 0
   br i1 %set, label %inputs, label %see

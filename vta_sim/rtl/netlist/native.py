@@ -16,6 +16,8 @@ _RUN: Final = ctypes.CFUNCTYPE(
     ctypes.c_int64,
     ctypes.c_void_p,
     ctypes.c_void_p,
+    ctypes.c_int64,
+    ctypes.c_int64,
 )
 _SETTLE: Final = ctypes.CFUNCTYPE(None, *(ctypes.c_void_p,) * 4)
 

@@ -17,7 +17,7 @@ from vta_sim.rtl.netlist.logic import Field, Logic
 from vta_sim.rtl.netlist.loops import Nest, Target, body_words, find_nests, scalars
 from vta_sim.rtl.netlist.words import Place, Word, container, is_const
 
-BLOCK_WORDS: Final = 12
+BLOCK_WORDS: Final = 8
 """Words of a block: more let less be left out, fewer let more be looked after."""
 _SHARED: Final = 2
 """Uses of an array's words from which on it is kept, and not computed again for each."""

@@ -76,7 +76,8 @@ class Simulator:
         self._temporary = _buffer(layout.temporary_bytes)
         self._memories = [_buffer(memory.depth * memory.row_bytes) for memory in layout.memories]
         self._pointers = np.array([memory.ctypes.data for memory in self._memories], np.int64)
-        self._hook: tuple[int, int] = (0, 0)
+        self._hook: tuple[int, int, int] = (0, 0, 0)
+        self._edges = 0
         self.reset()
 
     def reset(self) -> None:
@@ -85,6 +86,7 @@ class Simulator:
         for place, value in self._code.layout.init:
             _scatter((Field(0, place),), self._state, value)
         self._next[:] = self._state
+        self._edges = 0
         for memory, data in zip(self._code.layout.memories, self._memories, strict=True):
             data[:] = 0
             rows = Rows(memory, data)
@@ -128,8 +130,9 @@ class Simulator:
         native, done = self._native(), 0
         while done < cycles:
             wanted = min(_CHUNK, cycles - done)
-            ticked = native.run(*self._arguments, wanted, where, *self._hook)
+            ticked = native.run(*self._arguments, wanted, where, *self._hook, self._edges)
             done += ticked
+            self._edges += ticked
             if ticked < wanted:
                 break
         self._settled = False
@@ -142,14 +145,15 @@ class Simulator:
                 return Rows(memory, data)
         raise ValueError(f"Memory must be one of the design's, not {name!r}")
 
-    def on_edge(self, function: int, context: int) -> None:
-        """Let every tick of the clock call a C function at address `function`, or none if that is 0.
+    def on_edge(self, function: int, context: int, *, when: str) -> None:
+        """Let the clock, where the output or observed bit `when` is 1, call a C function at address `function`.
 
-        It gets the addresses of the state, of the outputs as they were before the edge, and `context`. It returns
+        It gets the addresses of the state, of the outputs as they were before the edge, `context`, and the number of
+        edges since the simulator was made or reset. It returns
         int64: the sum of `HOOK_STOPS`, if the run shall end behind this edge, and `HOOK_SETS`, if it has set inputs.
         See `place_of`.
         """
-        self._hook = (function, context)
+        self._hook = (function, context, self._watched(when))
 
     def place_of(self, name: str) -> tuple[Field, ...]:
         """Where an input lies in the state, or an output in the temporary store."""
