@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from vta_sim.functional import faults
 from vta_sim.functional.columns import Code, Queues, field_positions, make_queues
 from vta_sim.functional.launch import RUN
 from vta_sim.functional.report import Report
-from vta_sim.functional.state import contents, fill_with_pattern, make_machine, with_room_for
+from vta_sim.functional.state import Machine, contents, fill_with_pattern, make_machine, with_room_for
 from vta_sim.memory import Memory
 
 _INSN_BYTES: Final = 16
@@ -42,6 +42,14 @@ class Bases:
 
 
 _NO_BASES: Final = Bases()
+
+
+class Kernel(NamedTuple):
+    """Arguments of compiled code: the machine, `field_positions`, and base addresses by memory type, int64 [8]."""
+
+    machine: Machine
+    places: NDArray[np.int64]
+    bases: NDArray[np.int64]
 
 
 class FunctionalSimulator:
@@ -115,6 +123,11 @@ class FunctionalSimulator:
                     raise faults.deadlock(self._isa, words, queues)
                 case _:
                     raise faults.failure(self._isa, words, code, queues.fault)
+
+    def kernel(self, words: NDArray[np.uint64], bases: Bases) -> Kernel:
+        """What compiled code needs to execute instructions, uint64 [N][2], on this machine, for another engine."""
+        self._machine = with_room_for(self._machine, self._most_micro_ops(words))
+        return Kernel(machine=self._machine, places=self._places, bases=_base_column(bases))
 
     def scratchpad(self, memory_type: MemoryType) -> NDArray[np.generic]:
         """Return a copy of a scratchpad, with tiles as in VTA spec 4.

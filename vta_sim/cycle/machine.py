@@ -1,0 +1,466 @@
+"""The units together, cycle by cycle (`_control` of vta_hw/rtl/core.py), and over many at once where they only count.
+
+In each cycle the units are stepped in an order in which what they show each other comes from registers that have not
+changed yet; what one gives another (tokens, instructions in queues) arrives at the end of the cycle. A cycle in which
+no register changed but those that count is followed by others like it, up to the smallest horizon of the units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vta_hw.spec.isa import MemoryType, Module, Opcode
+from vta_hw.spec.registers import FAULTS, Status
+from vta_sim import pages
+from vta_sim._jit import entry, inner, source_stamp
+from vta_sim.cycle import (
+    compute,
+    decode,
+    dram,
+    fetch,
+    load,
+    load_engine,
+    memory_engine,
+    pipeline,
+    queues,
+    records,
+    store,
+    transfer,
+    values,
+    wires,
+)
+from vta_sim.cycle.compute import ComputeUnit
+from vta_sim.cycle.dram import Answer, Dram
+from vta_sim.cycle.fetch import Fetch
+from vta_sim.cycle.load import LoadUnit
+from vta_sim.cycle.load_engine import LoadEngine
+from vta_sim.cycle.memory_engine import COMPUTE, FETCH, LOAD, MemoryEngine
+from vta_sim.cycle.pipeline import Pipeline
+from vta_sim.cycle.queues import InsnQueues
+from vta_sim.cycle.records import array, new_record
+from vta_sim.cycle.store import StoreUnit
+from vta_sim.cycle.transfer import Bursts
+from vta_sim.cycle.wires import Wires, bit
+from vta_sim.functional import alu, columns, gemm, launch, nest, packing, state, vector
+from vta_sim.functional import load as functional_load
+from vta_sim.functional import store as functional_store
+from vta_sim.functional.columns import FIELD_COUNT, MEMORY_TYPE, RESET, Code
+from vta_sim.functional.state import Machine
+from vta_sim.pages import PageTable
+from vta_sim.trace_build import SAMPLED
+
+RUNNING, OVER, NO_FRAMES, LOG_FULL = range(4)
+"""What `RUN` ends with: the cycles it was given are over; the launch is; page frames are needed; room in the log is."""
+
+_QUIET_CYCLES: Final = 16  # `vta_hw.rtl.core.QUIET_CYCLES`
+_LOAD_QUEUE, _COMPUTE_QUEUE, _STORE_QUEUE = (int(module.value) for module in Module)
+_DEADLOCK, _STORES_OUTSTANDING = int(Status.DEADLOCK), int(Status.STORES_OUTSTANDING)
+_FAULTS: Final = int(FAULTS)
+_GEMM, _INP, _UOP = int(Opcode.GEMM), int(MemoryType.INP), int(MemoryType.UOP)
+_LOAD_OPCODE: Final = int(Opcode.LOAD)
+_GROW, _DONE = int(Code.GROW), int(Code.DONE)
+_FETCH_BLOCKED: Final = bit("fetch_wait_queue")
+_EVENTS: Final = len(SAMPLED)
+_WAITS: Final = (
+    bit("load_wait_token"),
+    bit("compute_wait_load") | bit("compute_wait_store"),
+    bit("store_wait_token"),
+)
+
+
+class Control:
+    """The course of a launch, and what it counts.
+
+    cycle: cycles so far. complete, finished, quiet: as in the RTL. over: the launch has ended. status, fault_insn: as
+    the registers. bits: the events (`SAMPLED`) of the last cycle, and of all since cycle `bits_since`; events: cycles
+    of each before that. waits_since: for each unit, since which cycle it has done nothing but wait for tokens, or -1.
+    changes: entries of the log. The others are counters of the register map.
+    """
+
+    cycle: int
+    complete: int
+    finished: int
+    quiet: int
+    over: int
+    status: int
+    fault_insn: int
+    bits: int
+    bits_since: int
+    events: NDArray[np.int64] = array(_EVENTS)
+    waits_since: NDArray[np.int64] = array(3)
+    changes: int
+    gemm_uops: int
+    alu_uops: int
+    acc_writes: int
+    uop_bytes: int
+    inp_bytes: int
+    wgt_bytes: int
+    acc_bytes: int
+    out_bytes: int
+
+
+class Heads:
+    """The heads of the queues of load, compute and store: index (-1 without one), opcode, fields."""
+
+    insn: NDArray[np.int64] = array(3)
+    opcode: NDArray[np.int64] = array(3)
+    fields: NDArray[np.int64] = array(3, FIELD_COUNT)
+    single: NDArray[np.int64] = array(FIELD_COUNT)
+    fault: NDArray[np.int64] = array(4)
+
+
+class Units(NamedTuple):
+    """The registers of all units, each an array of one record."""
+
+    parameters: NDArray[np.void]
+    wires: NDArray[np.void]
+    control: NDArray[np.void]
+    heads: NDArray[np.void]
+    queues: NDArray[np.void]
+    fetch: NDArray[np.void]
+    fetch_bursts: NDArray[np.void]
+    load: NDArray[np.void]
+    load_engine: NDArray[np.void]
+    load_bursts: NDArray[np.void]
+    compute: NDArray[np.void]
+    pipeline: NDArray[np.void]
+    compute_engine: NDArray[np.void]
+    compute_bursts: NDArray[np.void]
+    store: NDArray[np.void]
+    store_bursts: NDArray[np.void]
+    engine: NDArray[np.void]
+
+
+def new_units(parameters: NDArray[np.void]) -> Units:
+    """All units as before a launch."""
+    return Units(
+        parameters=parameters,
+        wires=new_record(Wires),
+        control=new_record(Control),
+        heads=new_record(Heads),
+        queues=new_record(InsnQueues),
+        fetch=new_record(Fetch),
+        fetch_bursts=new_record(Bursts),
+        load=new_record(LoadUnit),
+        load_engine=new_record(LoadEngine),
+        load_bursts=new_record(Bursts),
+        compute=new_record(ComputeUnit),
+        pipeline=new_record(Pipeline),
+        compute_engine=new_record(LoadEngine),
+        compute_bursts=new_record(Bursts),
+        store=new_record(StoreUnit),
+        store_bursts=new_record(Bursts),
+        engine=new_record(MemoryEngine),
+    )
+
+
+class Program(NamedTuple):
+    """The instructions of a launch.
+
+    words: uint64 [N][2]. module, flags: uint8 [N], as in `columns.Queues`. members: int64 [N], the instructions of
+    load, of compute, of store, each in order; first: int64 [4], where those of each begin, and the end. places: see
+    `columns.field_positions`. bases: int64 [8], base addresses by memory type.
+    """
+
+    words: NDArray[np.uint64]
+    module: NDArray[np.uint8]
+    flags: NDArray[np.uint8]
+    members: NDArray[np.int64]
+    first: NDArray[np.int64]
+    places: NDArray[np.int64]
+    bases: NDArray[np.int64]
+
+
+@inner
+def _start(u: Units, d: Dram) -> None:
+    """The registers in the first cycle of a launch."""
+    fetch.start(u.fetch[0], u.fetch_bursts[0], u.parameters[0])
+    transfer.reset(u.load_bursts[0])
+    transfer.reset(u.compute_bursts[0])
+    transfer.reset(u.store_bursts[0])
+    pipeline.reset(u.pipeline[0])
+    memory_engine.reset(u.engine[0])
+    heads, control = u.heads[0], u.control[0]
+    control.fault_insn = wires.NO_INSN
+    for unit in range(3):
+        heads.insn[unit] = -1
+        control.waits_since[unit] = -1
+    # The cycle in which the registers start the launch.
+    dram.clock(d, dram.look(d), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1)
+
+
+@inner
+def _show_heads(heads: Heads, q: InsnQueues, program: Program) -> None:
+    """Decode the instructions that came to the heads of their queues."""
+    for module in range(3):
+        if not q.shows[module]:
+            heads.insn[module] = -1
+            continue
+        insn = program.members[program.first[module] + q.head[module]]
+        if insn != heads.insn[module]:
+            heads.insn[module] = insn
+            heads.opcode[module] = launch.decode(program.words, insn, program.places, heads.fields[module])
+
+
+@inner
+def _count(c: Control, bits: int, log: NDArray[np.int64]) -> None:
+    """Count the cycles since the last change, and note that the events of the cycle at hand are others."""
+    if bits == c.bits:
+        return
+    cycles = c.cycle - c.bits_since
+    for event in range(_EVENTS):
+        c.events[event] += (c.bits >> event & 1) * cycles
+    for unit in range(3):
+        if bits & _WAITS[unit] == 0:
+            c.waits_since[unit] = -1
+        elif c.bits & _WAITS[unit] == 0:
+            c.waits_since[unit] = c.cycle
+    c.bits = bits
+    c.bits_since = c.cycle
+    if log.shape[0]:
+        log[c.changes, 0] = c.cycle
+        log[c.changes, 1] = bits
+        c.changes += 1
+
+
+@inner
+def _cycle(u: Units, d: Dram, answer: Answer, m: Machine, program: Program, log: NDArray[np.int64]) -> None:
+    """One cycle."""
+    p, w, c, heads, q = u.parameters[0], u.wires[0], u.control[0], u.heads[0], u.queues[0]
+    f, fb, lu, le, lb = u.fetch[0], u.fetch_bursts[0], u.load[0], u.load_engine[0], u.load_bursts[0]
+    s, sb, e = u.store[0], u.store_bursts[0], u.engine[0]
+    co, pi, ce, cb = u.compute[0], u.pipeline[0], u.compute_engine[0], u.compute_bursts[0]
+    wires.begin_cycle(w)
+
+    # What the units show, from registers that the cycle before left.
+    fetch_wants, load_wants, compute_wants = fetch.wants(f, fb), lb.valid != 0, cb.valid != 0
+    offers_burst = store.offers_burst(s)
+    reader = memory_engine.grant(e, fetch_wants, load_wants, compute_wants)
+    sends_burst = offers_burst and e.aw_spare == 0
+    sends_word = s.word_valid != 0 and e.w_spare == 0
+    last_word = s.word_last != 0
+    beat, error, response, failed = e.beat, e.beat_error != 0, e.response != 0, e.response_error != 0
+    insn_load, insn_compute, insn_store = heads.insn[0], heads.insn[1], heads.insn[2]
+    store_works = s.begun != s.ended or insn_store >= 0
+    quiet_memory = not (fetch_wants or load_wants or compute_wants or offers_burst or s.word_valid)
+    quiet_memory = quiet_memory and memory_engine.reads_are_answered(e) and memory_engine.writes_are_answered(e)
+    quiet_memory = quiet_memory and fetch.is_idle(f, fb)
+    done = quiet_memory and c.complete == p.count
+    gave_up = f.failed != 0
+    handed_out = f.index == p.count or gave_up
+    at_rest = False
+    flags_load, flags_store = int(program.flags[insn_load]), int(program.flags[insn_store])
+    if quiet_memory and lu.begun == lu.ended and s.begun == s.ended and compute.is_idle(co, pi):
+        at_rest = insn_load < 0 or load.is_waiting(w, flags_load)
+        at_rest = at_rest and (insn_store < 0 or store.is_waiting(w, flags_store))
+        at_rest = at_rest and (insn_compute < 0 or compute.is_waiting(w, int(program.flags[insn_compute])))
+    finish = done or c.quiet == _QUIET_CYCLES
+
+    # What they do.
+    read_address, read_beats = 0, 0
+    if reader == FETCH:
+        read_address, read_beats = fb.burst, fb.beats
+    elif reader == LOAD:
+        read_address, read_beats = lb.burst, lb.beats
+    elif reader == COMPUTE:
+        read_address, read_beats = cb.burst, cb.beats
+    write_address, write_beats = store.burst(s)
+    fetch.step(f, fb, q, p, w, program.module, reader == FETCH, beat == FETCH, error)
+    loads = load.step(lu, le, lb, q, p, w, insn_load, flags_load, heads.fields[0], reader == LOAD, beat == LOAD, error)
+    computes = compute.step(
+        co, pi, ce, cb, p, w, m, insn_compute, program.flags, program.words, heads.opcode[1], heads.fields[1],
+        reader == COMPUTE, beat == COMPUTE, error,
+    )  # fmt: skip
+    stores = store.step(
+        s, sb, p, w, insn_store, flags_store, heads.fields[2], sends_burst, sends_word, response, failed
+    )
+    memory_engine.step(
+        e, d, answer, w, reader, read_address, read_beats, sends_burst, write_address, write_beats, sends_word,
+        last_word,
+    )  # fmt: skip
+    if loads:
+        _begin_load(u, m, program, insn_load)
+    if computes:
+        _begin_compute(u, m, program, insn_compute)
+    if stores:
+        kind = heads.fields[2, MEMORY_TYPE]
+        c.out_bytes += store.begin(
+            s, sb, q, p, w, insn_store, int(program.flags[insn_store]), heads.fields[2], program.bases[kind],
+            m.elem_bytes[kind],
+        )  # fmt: skip
+
+    # The course of the launch.
+    found = w.fault_status
+    if finish and not (done and c.finished) and not gave_up:
+        found |= _DEADLOCK
+    if found & _FAULTS and not c.status & _FAULTS:
+        c.fault_insn = w.fault_insn
+    c.status |= found
+    if w.finished:
+        c.finished = 1
+        if store_works:
+            c.status |= _STORES_OUTSTANDING
+    handed_out = handed_out or w.bits & _FETCH_BLOCKED != 0
+    quiet = min(c.quiet + 1, _QUIET_CYCLES) if at_rest and handed_out else 0
+    if quiet != c.quiet:
+        c.quiet = quiet
+        w.moved = 1
+    c.complete += w.retired
+    c.over = int(finish)
+    _count(c, w.bits, log)
+    c.cycle += 1
+    wires.exchange_tokens(w)
+    if queues.step(q):
+        w.moved = 1
+        _show_heads(heads, q, program)
+
+
+@inner
+def _begin_load(u: Units, m: Machine, program: Program, insn: int) -> None:
+    c, fields = u.control[0], u.heads[0].fields[_LOAD_QUEUE]
+    kind = fields[MEMORY_TYPE]
+    nbytes = load.begin(
+        u.load[0], u.load_engine[0], u.load_bursts[0], u.queues[0], u.parameters[0], u.wires[0], insn,
+        int(program.flags[insn]), fields, program.bases[kind], m.elem_bytes[kind], m.depths[kind],
+    )  # fmt: skip
+    if kind == _INP:
+        c.inp_bytes += nbytes
+    else:
+        c.wgt_bytes += nbytes
+
+
+@inner
+def _begin_compute(u: Units, m: Machine, program: Program, insn: int) -> None:
+    c, heads = u.control[0], u.heads[0]
+    opcode, fields = heads.opcode[_COMPUTE_QUEUE], heads.fields[_COMPUTE_QUEUE]
+    amount = compute.begin(
+        u.compute[0], u.pipeline[0], u.compute_engine[0], u.compute_bursts[0], u.queues[0], u.parameters[0],
+        u.wires[0], m, insn, int(program.flags[insn]), opcode, fields, program.bases[fields[MEMORY_TYPE] & 7],
+    )  # fmt: skip
+    _count_work(c, decode.kind_of(m, opcode, fields), opcode, fields, amount)
+
+
+@inner
+def _count_work(c: Control, kind: int, opcode: int, fields: NDArray[np.int64], amount: int) -> None:
+    """Count the bytes or micro-op steps of an instruction of the compute unit."""
+    if kind == decode.LOAD:
+        if fields[MEMORY_TYPE] == _UOP:
+            c.uop_bytes += amount
+        else:
+            c.acc_bytes += amount
+    elif kind == decode.ALU:
+        c.alu_uops += amount
+        c.acc_writes += amount
+    elif kind == decode.GEMM:
+        c.acc_writes += amount
+        if opcode != _GEMM or fields[RESET] == 0:
+            c.gemm_uops += amount
+
+
+@inner
+def _compute_values(u: Units, m: Machine, table: PageTable, program: Program, fields: NDArray[np.int64]) -> bool:
+    """Execute the instructions that are due; False if page frames ran out, with the rest still due."""
+    w, heads = u.wires[0], u.heads[0]
+    while w.due_count:
+        insn = w.due[0]
+        opcode = launch.decode(program.words, insn, program.places, fields)
+        status = values.execute(m, table, opcode, fields, heads.single, program.bases, heads.fault)
+        if status == _GROW:
+            return False
+        if status != _DONE and program.module[insn] == _COMPUTE_QUEUE and opcode != _LOAD_OPCODE:
+            pipeline.find_faults(u.pipeline[0], m, u.parameters[0], opcode)
+        w.due_count -= 1
+        for number in range(w.due_count):
+            w.due[number] = w.due[number + 1]
+    return True
+
+
+@inner
+def _leap(u: Units, d: Dram, answer: Answer, before: Answer, m: Machine, limit: int) -> int:
+    """Pass as many cycles like the last as there are, up to `limit`; return how many.
+
+    In the last one, in which the memory showed `before`, nothing moved; `answer` is what it shows now.
+    """
+    p, s, e, pi = u.parameters[0], u.store[0], u.engine[0], u.pipeline[0]
+    beat = answer.r_id if answer.r_valid else -1
+    if beat != e.beat or (e.w_valid and answer.w_ready != before.w_ready):
+        return 0
+    if (e.ar_valid and answer.ar_ready) or (e.aw_valid and answer.aw_ready) or e.w_last:
+        return 0
+    cycles = min(limit, dram.steady(d, answer, e.w_valid))
+    reads = s.made != s.read and (s.word_valid == 0 or e.w_spare == 0)
+    cycles = store.horizon(s, reads, cycles)
+    cycles = load_engine.horizon(u.load_engine[0], beat == LOAD, cycles)
+    cycles = load_engine.horizon(u.compute_engine[0], beat == COMPUTE, cycles)
+    cycles = pipeline.horizon(pi, m, p, cycles)
+    if cycles < 1:
+        return 0
+    dram.skip(d, answer, e.w_valid, cycles)
+    if reads:
+        s.beat += cycles
+    load_engine.advance(u.load_engine[0], beat == LOAD, cycles)
+    load_engine.advance(u.compute_engine[0], beat == COMPUTE, cycles)
+    pipeline.advance(pi, cycles)
+    u.control[0].cycle += cycles
+    return cycles
+
+
+def bytes_fetched(u: Units) -> int:
+    """The bytes of instructions that have come."""
+    p = u.parameters[0]
+    arrived = int(u.fetch["arrived"][0] * p["lanes"] - p["first_lane"])
+    return max(min(arrived, int(p["count"] * p["beats"])), 0) * (16 // int(p["beats"]))
+
+
+Run = Callable[[Units, Dram, Machine, PageTable, Program, NDArray[np.int64], int], int]
+
+
+def _build(stamp: str) -> Run:
+    @entry
+    def run(
+        u: Units, d: Dram, m: Machine, table: PageTable, program: Program, log: NDArray[np.int64], until: int
+    ) -> int:
+        _ = stamp
+        c, w = u.control[0], u.wires[0]
+        fields = np.zeros(FIELD_COUNT, np.int64)
+        if c.cycle == 0:
+            _start(u, d)
+        if not _compute_values(u, m, table, program, fields):
+            return NO_FRAMES
+        before = dram.look(d)
+        while c.cycle < until and not c.over:
+            answer = dram.look(d)
+            if c.cycle and not w.moved and _leap(u, d, answer, before, m, until - c.cycle):
+                before = answer
+                w.moved = 1
+                continue
+            if log.shape[0] and c.changes == log.shape[0]:
+                return LOG_FULL
+            _cycle(u, d, answer, m, program, log)
+            before = answer
+            if w.due_count and not _compute_values(u, m, table, program, fields):
+                return NO_FRAMES
+        if c.over:
+            _count(c, -1, log[:0])
+            return OVER
+        return RUNNING
+
+    return run
+
+
+_SOURCES = (
+    alu, columns, compute, decode, dram, fetch, functional_load, functional_store, gemm, launch, load, load_engine,
+    memory_engine, nest, packing, pages, pipeline, queues, records, state, store, transfer, values, vector, wires,
+)  # fmt: skip
+
+RUN = _build(source_stamp(__file__, *(str(module.__file__) for module in _SOURCES)))
+"""Run a launch up to cycle `until`, or as far as it goes; return RUNNING, OVER, NO_FRAMES or LOG_FULL.
+
+Arguments: units, memory as seen from the port, machine of the functional engine, page table, program, log of changes of
+events (int64 [K][2], none are noted if K is 0; entries are `Control.changes`), cycle. After anything but OVER it is
+called again, with a new page table or log where that was called for and everything else the same.
+"""
