@@ -129,10 +129,18 @@ class TimedDevice(SimulatedDevice):
         self._simulator.start(insn_address, insn_count, bases=ports, tokens=tokens, max_cycles=self._max_cycles)
         self._running, self._allow_leftover_tokens, self._cycles = True, allow_leftover_tokens, 0
 
+    def _advance(self) -> bool:
+        try:
+            return self._simulator.advance(self._step)
+        except BaseException:
+            # Whatever it is, there is nothing left to wait for.
+            self._running = False
+            raise
+
     def wait(self, timeout: float | None = None) -> LaunchReport:
         self._check_running()
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._simulator.advance(self._step):
+        while not self._advance():
             self._cycles += self._step
             self._progress(self._cycles)
             if deadline is not None and time.monotonic() >= deadline:

@@ -18,10 +18,10 @@ TINY = preset("tiny")
 
 SOURCE = """
 load.uop y_size=1 x_size=1
-load.inp y_size=1 x_size=1 push_next
+load.inp y_size=1 x_size=1
 load.wgt y_size=1 x_size=1 push_next
 gemm uop_end=1 iter_out=1 iter_in=2 pop_prev
-alu.add uop_end=1 iter_out=1 iter_in=2 use_imm pop_prev push_next
+alu.add uop_end=1 iter_out=1 iter_in=2 use_imm push_next
 gemm uop_end=1 iter_out=1 iter_in=0
 store.out y_size=1 x_size=1 pop_prev push_prev
 load.acc y_size=1 x_size=1 pop_next

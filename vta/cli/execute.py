@@ -24,7 +24,6 @@ from vta.cli.params import (
     json_option,
 )
 from vta.engine_names import ON_ACCELERATOR, TIMED, Engine
-from vta.errors import ApiError
 
 if TYPE_CHECKING:
     from runtime.device import Bases, LaunchReport
@@ -125,7 +124,7 @@ def exec_command(
     them (see `vta check`).
     """
     check_dumps(dumps)
-    machine = Machine(engine=engine, memory=memory, vcd=vcd)
+    machine = Machine(engine=engine, memory=memory, vcd=vcd, allow_races=allow_races)
     check_outputs(
         [*(("--dump", dump.path) for dump in dumps), ("--vcd", vcd), ("--save", save)],
         [
@@ -143,13 +142,7 @@ def exec_command(
         raw = build_raw(config.value, insns, count, segments, tokens, insn_address, bases, dumps)
     else:
         raise CommandError("Give the instructions with --insns FILE, or a raw PROGRAM.vta")
-    if machine.engine in TIMED and not allow_races:
-        from vta.checking import refuse_races
-
-        try:
-            refuse_races(raw, ports(bases).by_memory)
-        except ApiError as error:
-            raise CommandError(f"{error}; --allow-races runs it") from error
+    machine.check_races(raw, ports(bases))
     from runtime.replay import Range
 
     outputs = stored_ranges(raw, bases) if as_json else []

@@ -14,10 +14,12 @@ import click
 from vta.cli import params
 from vta.cli.errors import CommandError
 from vta.engine_names import TIMED, Engine
+from vta.errors import ApiError
 
 if TYPE_CHECKING:
-    from runtime.device import Device
+    from runtime.device import Bases, Device
     from vta_hw.spec.config import VTAConfig
+    from vta_hw.spec.program import Program
     from vta_sim.timing import MemoryTiming
 
 STALL_PROBABILITY: Final = 0.3
@@ -108,6 +110,7 @@ class Machine:
     memory: MemoryOptions
     vcd: Path | None = None
     trace: bool = False
+    allow_races: bool = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self.memory).items():
@@ -115,6 +118,17 @@ class Machine:
                 raise self._refused(f"--{name.replace('_', '-')}", TIMED)
         if self.vcd is not None and self.engine not in WITH_WAVEFORM:
             raise self._refused("--vcd", WITH_WAVEFORM)
+
+    def check_races(self, program: Program, bases: Bases | None = None) -> None:
+        """Raises CommandError for a program whose result depends on time, if the engine has a clock."""
+        if self.allow_races or self.engine not in TIMED:
+            return
+        from vta.checking import refuse_races
+
+        try:
+            refuse_races(program, {} if bases is None else bases.by_memory)
+        except ApiError as error:
+            raise CommandError(f"{error}; --allow-races runs it") from error
 
     def _refused(self, option: str, engines: tuple[Engine, ...]) -> CommandError:
         *others, last = (engine.value for engine in engines)

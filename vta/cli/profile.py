@@ -74,16 +74,13 @@ def profile_command(
     check_outputs(
         [("--trace", trace)], [("PROGRAM.vta", program), ("--calibrate", calibrate), ("--config", config.path)]
     )
-    machine = Machine(engine=engine, memory=memory, trace=True)
+    machine = Machine(engine=engine, memory=memory, trace=True, allow_races=allow_races)
     with Activity("Loading") as activity:
         from vta.profile import profile
 
         source = read_program(context, program, config, calibrate)
         timing = memory.timing(engine, source.config)
-        if source.is_raw and not allow_races:
-            from vta.checking import refuse_races
-
-            refuse_races(source, {})
+        machine.check_races(source)
         with naming(program):
             traces = run(source, machine, timeout, activity)
         result = profile(source, traces, timing)
@@ -140,9 +137,9 @@ def run(program: Program, machine: Machine, timeout: float | None, activity: Act
         from vta.engines import host_loader
 
         inputs = {buffer.name: np.zeros(stored(buffer)[1], stored(buffer)[0]) for buffer in program.inputs}
-        with Session(device, program, host_loader(machine.engine), timeout=timeout) as session:
-            session.run(inputs)
-            return session.statistics.traces
+        session = Session(device, program, host_loader(machine.engine), timeout=timeout)
+        session.run(inputs)
+        return session.statistics.traces
 
 
 def figures(
