@@ -86,13 +86,20 @@ class Assembler:
     def _block(self, emitter: Emitter, block: Block | LoopBlock) -> int:
         """Compute a block if its flag is set; how many words it has."""
         with emitter.when(self._is_flagged(emitter, block.number, 1)):
-            if isinstance(block, LoopBlock):
-                self._loops(emitter, block)
-                return len(block.nest.body)
-            inner = self._emitter(block.words, f"b{block.number}.")
-            self._compute(inner, block)
-            emitter.lines += inner.lines
-        return len(block.words)
+            needed = "true"
+            if isinstance(block, LoopBlock) and block.guard is not None:
+                needed = emitter.bit(block.guard)
+                # Left for a later cycle.
+                waits = emitter.line(f"xor i1 {needed}, true")
+                self._set_flags(emitter, "next", 1 << block.number, waits)
+            with emitter.when(needed):
+                if isinstance(block, LoopBlock):
+                    self._loops(emitter, block)
+                else:
+                    inner = self._emitter(block.words, f"b{block.number}.")
+                    self._compute(inner, block)
+                    emitter.lines += inner.lines
+        return len(block.nest.body) if isinstance(block, LoopBlock) else len(block.words)
 
     def _compute(self, emitter: Emitter, block: Block) -> None:
         schedule = self._schedule
@@ -113,11 +120,7 @@ class Assembler:
                     current = emitter.pointer("%s", target.offset)
                     changes["next", mask].append(_differs(emitter, target.word, current))
             emitter.store(target.word, emitter.pointer(target.base, target.offset))
-        for (when, mask), bits in changes.items():
-            changed = bits[0]
-            for bit in bits[1:]:
-                changed = emitter.line(f"or i1 {changed}, {bit}")
-            self._set_flags(emitter, when, mask, changed)
+        self._wake_readers(emitter, changes)
 
     def _loops(self, emitter: Emitter, block: LoopBlock) -> None:
         schedule, nest = self._schedule, block.nest
@@ -150,6 +153,24 @@ class Assembler:
             if condition is not None:
                 more = emitter.line(f"select i1 {condition}, i64 {more}, i64 0")
             flags = emitter.line(f"or i64 {flags}, {more}")
+            emitter.lines.append(f"  store i64 {flags}, ptr {pointer}")
+
+    def _wake_readers(self, emitter: Emitter, changes: Mapping[tuple[str, int], Sequence[str]]) -> None:
+        """Set flags for this cycle or the next: the mask of each key if one of its bits is 1."""
+        added: dict[int, str] = {}
+        for (when, mask), bits in changes.items():
+            changed = bits[0]
+            for bit in bits[1:]:
+                changed = emitter.line(f"or i1 {changed}, {bit}")
+            for word in range(self._schedule.flag_words):
+                part = mask >> (64 * word) & (1 << 64) - 1
+                if part:
+                    place = self._flag(when, 64 * word)
+                    more = emitter.line(f"select i1 {changed}, i64 {_signed(part)}, i64 0")
+                    added[place] = emitter.line(f"or i64 {added[place]}, {more}") if place in added else more
+        for place, more in added.items():
+            pointer = emitter.pointer("%t", place)
+            flags = emitter.line(f"or i64 {emitter.line(f'load i64, ptr {pointer}')}, {more}")
             emitter.lines.append(f"  store i64 {flags}, ptr {pointer}")
 
     def _emitter(self, inside: Iterable[Word] = (), prefix: str = "") -> Emitter:
@@ -376,7 +397,7 @@ _DECLARATIONS: Final = "\n".join(
 
 
 def _memcpy(target: str, source: str, nbytes: int) -> str:
-    return f"  call void @llvm.memcpy.p0.p0.i64(ptr align 8 {target}, ptr align 8 {source}, i64 {nbytes}, i1 false)"
+    return f"  call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {nbytes}, i1 false)"
 
 
 def _by_enable(write: Write) -> Iterator[tuple[Word, list[int]]]:
@@ -400,7 +421,8 @@ def _spans(places: Iterable[Place]) -> list[tuple[int, int]]:
 
 
 def _copy(emitter: Emitter, source: str, target: str, nbytes: int) -> None:
-    emitter.lines.append(f"  call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {nbytes}, i1 false)")
+    """Copy bytes that do not overlap."""
+    emitter.lines.append(_memcpy(target, source, nbytes))
 
 
 def _differs(emitter: Emitter, word: Word, pointer: str) -> str:

@@ -11,7 +11,7 @@ from vta_sim.rtl.netlist import cells
 from vta_sim.rtl.netlist.cuts import Cuts, Piece, used_bits
 from vta_sim.rtl.netlist.logic import Field, Logic, Memory, Part, Read, Register, Write
 from vta_sim.rtl.netlist.loops import LEAST
-from vta_sim.rtl.netlist.words import REGISTER_BITS, Place, Word, Words, container
+from vta_sim.rtl.netlist.words import REGISTER_BITS, Place, Word, Words, container, excludes
 
 _BINARY: Final = {"+": "add", "-": "sub", "*": "mul", "u//": "udiv", "u%": "urem"}
 _SHIFTS: Final = {"<<": "shl", "u>>": "lshr", "s>>": "ashr"}
@@ -256,8 +256,10 @@ class Flattener:
                 patterns = tuple((_pattern(each, "01"), _pattern(each, "1")) for each in cell.patterns)
                 return words.match(self._word(cell.value), patterns)
             case nir.PriorityMatch():
-                others = [words.invert(self._bit(net)) for net in cell.inputs[:part]]
-                return words.all_of([self._bit(cell.en), *others, self._bit(cell.inputs[part])])
+                own = self._bit(cell.inputs[part])
+                before = (self._bit(net) for net in cell.inputs[:part])
+                others = [words.invert(other) for other in before if not excludes(own, other)]
+                return words.all_of([self._bit(cell.en), *others, own])
             case nir.AssignmentList():
                 assignments = [
                     (self._bit(each.cond), self._word(each.value[low - each.start : high - each.start]))

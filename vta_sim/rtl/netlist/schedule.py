@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 from vta_sim.rtl.netlist.logic import Field, Logic
@@ -37,10 +38,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopBlock:
-    """A nest of loops that is computed or left out."""
+    """A nest of loops that is computed or left out; guard: a bit, while it is 0 nobody needs it."""
 
     number: int
     nest: Nest
+    guard: Word | None
 
 
 class Schedule:
@@ -55,6 +57,7 @@ class Schedule:
         self._logic = logic
         self._size = 0
         self.kept: dict[int, int] = {}
+        self._enables: dict[int, Word] = {}
         self.temporaries: dict[int, Place] = {}
         self.outputs = {name: self._place_output(words) for name, words in logic.outputs.items()}
         self.inputs_copy = self.reserve(logic.input_bytes, _ALIGNMENT)
@@ -69,7 +72,10 @@ class Schedule:
         ]
         self.blocks = self._blocks(flat, loops)
         first = len(self.blocks)
-        self.loops = [LoopBlock(number=first + number, nest=nest) for number, nest in enumerate(loops)]
+        self.loops = [
+            LoopBlock(number=first + number, nest=nest, guard=self._enable_of(nest))
+            for number, nest in enumerate(loops)
+        ]
         self._count = first + len(loops)
         self.copies = list(self._copies())
         self._find_readers()
@@ -117,7 +123,10 @@ class Schedule:
             fields = self._logic.memories[write.memory].fields
             for number, enable, data in write.fields:
                 if not is_const(enable, 0):
-                    yield Target(data, "%t", row + fields[number].place.offset)
+                    offset = row + fields[number].place.offset
+                    if enable.op != "const":
+                        self._enables[offset] = enable
+                    yield Target(data, "%t", offset)
 
     def _array_loops(self) -> Iterator[Nest]:
         """Loops for arrays that can be computed in loops as a whole, which then are in the temporary store."""
@@ -165,6 +174,15 @@ class Schedule:
             stores[number].append(target)
         return [Block(number=number, words=part, stores=stores[number]) for number, part in enumerate(parts)]
 
+    def _enable_of(self, nest: Nest) -> Word | None:
+        """The bit that decides whether rows are written, if all that is stored is of such rows and has it in common."""
+        if nest.first[0].base != "%t":
+            return None
+        loops = zip(nest.target_steps, nest.counts, strict=True)
+        moves = product(*(range(0, step * count, step) for step, count in loops))
+        enables = {self._enables.get(target.offset + sum(move)) for move in moves for target in nest.first}
+        return enables.pop() if len(enables) == 1 else None
+
     def _temporary(self, word: Word) -> None:
         if word.number not in self.temporaries:
             nbytes = container(word.width) // 8
@@ -205,6 +223,7 @@ class Schedule:
             words = body_words(nest)
             own = {word.number for word in words}
             used = [arg for word in words for arg in word.args] + [target.word for target in nest.first]
+            used += [loop.guard] if loop.guard else []
             self._note(loop.number, (word for word in used if word.number not in nest.steps), own)
             for word in words:
                 if word.op == "read":

@@ -193,6 +193,15 @@ def is_const(word: Word, value: int) -> bool:
     return word.op == "const" and word.param == value
 
 
+def excludes(one: Word, other: Word) -> bool:
+    """Whether two bits are known never to be 1 together, because one word cannot fit the patterns of both."""
+    return (
+        one.op == other.op == "match"
+        and one.args == other.args
+        and all(mask & others & (value ^ wanted) for mask, value in one.param for others, wanted in other.param)
+    )
+
+
 def _continues(low: Word, high: Word) -> Word | None:
     """The word of which `low` and `high` are neighbouring parts."""
     if high.op != "slice":
