@@ -144,7 +144,7 @@ def step(
             requant = opcode == _ALU and fields[ALU_OPCODE] == _REQUANT and m.last_alu_opcode >= _REQUANT
             early = requant and pipeline.is_plain(e)
             begins = u.begun == u.ended and not early and pipeline.accepts(e, wait)
-    retired = pipeline.step(e, m, p, w, wait)
+    retired = pipeline.step(e, m, p, w, wait, False)
     if retired >= 0:
         retire(w, int(flags[retired]), int(words[retired, 0] & np.uint64(7)))
     if load_engine.step(loader, b, p, w, taken, beat, error):
@@ -171,8 +171,8 @@ def begin(
     opcode: int,
     fields: NDArray[np.int64],
     base: int,
-) -> int:
-    """Begin the head of the queue, at the end of the cycle; return the bytes that it will read, or its micro-ops."""
+) -> None:
+    """Begin the head of the queue, at the end of the cycle."""
     w.bits |= _BEGIN
     w.moved = 1
     q.read[_MODULE] = 1
@@ -186,11 +186,12 @@ def begin(
         u.loads[u.begun & _IN_FLIGHT - 1] = insn
         u.begun += 1
         memory = fields[MEMORY_TYPE]
-        return load_engine.begin(loader, b, p, fields, insn, base, m.elem_bytes[memory], m.depths[memory])
+        load_engine.begin(loader, b, p, fields, insn, base, m.elem_bytes[memory], m.depths[memory])
+        return
     runs = kind == decode.GEMM or kind == decode.ALU
     u.is_alu = int(kind == decode.ALU)
     if runs:
         compute_values(w, insn)
         if fields[ITER_OUT] != 0 and fields[ITER_IN] != 0:
             w.bits |= _NEXT_ALU if u.is_alu else _NEXT_GEMM
-    return pipeline.begin(e, fields, opcode, insn, runs, False)
+    pipeline.begin(e, fields, opcode, insn, runs, False)

@@ -107,8 +107,8 @@ def begin(
     base: int,
     elem_bytes: int,
     depth: int,
-) -> int:
-    """Begin the head of the queue, at the end of the cycle; return the bytes that it will read."""
+) -> None:
+    """Begin the head of the queue, at the end of the cycle."""
     w.bits |= _BEGIN
     w.moved = 1
     q.read[_MODULE] = 1
@@ -118,6 +118,5 @@ def begin(
     order[_NOP] = int(fields[X_SIZE] == 0)
     order[_PUSH] = flags >> FLAG_PUSH_NEXT & 1
     u.begun += 1
-    if fields[X_SIZE] == 0:
-        return 0
-    return load_engine.begin(e, b, p, fields, insn, base, elem_bytes, depth)
+    if fields[X_SIZE] != 0:
+        load_engine.begin(e, b, p, fields, insn, base, elem_bytes, depth)

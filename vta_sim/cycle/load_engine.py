@@ -36,11 +36,15 @@ _INDEX_MASK: Final = (1 << 18) - 1  # `vta_hw.rtl.transfer.INDEX_BITS`
 _RUN_MASK: Final = (1 << 21) - 1  # `vta_hw.rtl.padding.RUN_BITS`
 _NEVER: Final = -1
 
-_INSN, _PAD_KIND, _BEATS, _OUTSIDE, _FIRST, _MIDDLE, _LAST, _ROWS, _X_SIZE, _PADDED, _SRAM_BASE, _LIMIT = range(12)
+(
+    _INSN, _KIND, _BEATS, _OUTSIDE, _FIRST, _MIDDLE, _LAST, _ROWS, _X_SIZE, _PADDED, _SRAM_BASE, _LIMIT,
+    _OFFSET, _ROW_STEP, _ELEM_BYTES,
+) = range(15)  # fmt: skip
 """Columns of `LoadEngine.loads`.
 
-_PAD_KIND: plain memory type. _BEATS: bus words. _OUTSIDE: bus words before the first that leaves the scratchpad, or
-_NEVER. _FIRST to _ROWS: the window of `PadWalker`. _LIMIT: elements of the scratchpad.
+_KIND: plain memory type. _BEATS: bus words. _OUTSIDE: bus words before the first that leaves the scratchpad, or
+_NEVER. _FIRST to _ROWS: the window of `PadWalker`. _LIMIT: elements of the scratchpad. _OFFSET: of the first byte in
+its bus word, _ROW_STEP: bytes from row to row, _ELEM_BYTES: of an element.
 """
 
 _UOP, _INP, _WGT, _ACC = (int(kind) for kind in (MemoryType.UOP, MemoryType.INP, MemoryType.WGT, MemoryType.ACC))
@@ -57,10 +61,11 @@ class LoadEngine:
     patterns: how many the walker of beats has taken; walks: it has one, with `beats` bus words to come. windows: how
     many the walker of pads has taken; has_window: it has one. run, rows, index, padded: of the window. ahead: loads
     whose data is there before their pads. alone: the latest has pads only. unfilled: a bit for each scratchpad, with
-    pads to write. writes: something is being written.
+    pads to write. writes: something is being written. place, left, offset: where the next bus word of the pattern goes,
+    in elements, the bytes left of its row, and the place of the first of them in the word; row_offset: of the row.
     """
 
-    loads: NDArray[np.int64] = array(_RING, 12)
+    loads: NDArray[np.int64] = array(_RING, 15)
     begun: int
     patterns: int
     walks: int
@@ -75,6 +80,10 @@ class LoadEngine:
     alone: int
     unfilled: int
     writes: int
+    place: int
+    left: int
+    offset: int
+    row_offset: int
 
 
 @inner
@@ -112,11 +121,11 @@ def step(e: LoadEngine, b: Bursts, p: Parameters, w: Wires, taken: bool, beat: b
     complete = e.has_window != 0 and e.run == 0 and e.rows == 0
     filled = complete and e.padded != 0
     done = complete and e.ahead != 0
-    pads = e.run != 0 and not (beat and loads[pattern, _PAD_KIND] == loads[window, _PAD_KIND])
+    pads = e.run != 0 and not (beat and loads[pattern, _KIND] == loads[window, _KIND])
     if pads and e.index >= loads[window, _LIMIT]:
-        report_fault(w, _index_status(loads[window, _PAD_KIND]), loads[window, _INSN])
+        report_fault(w, _index_status(loads[window, _KIND]), loads[window, _INSN])
     if beat and loads[pattern, _OUTSIDE] == loads[pattern, _BEATS] - e.beats:
-        report_fault(w, _index_status(loads[pattern, _PAD_KIND]), loads[pattern, _INSN])
+        report_fault(w, _index_status(loads[pattern, _KIND]), loads[pattern, _INSN])
     if beat and error:
         report_fault(w, _READ_ERROR, loads[pattern, _INSN])
     # BeatWalker
@@ -132,7 +141,7 @@ def step(e: LoadEngine, b: Bursts, p: Parameters, w: Wires, taken: bool, beat: b
         moved = True
     if filled:
         e.padded = 0
-        e.unfilled &= ~(1 << loads[window, _PAD_KIND])
+        e.unfilled &= ~(1 << loads[window, _KIND])
         moved = True
     if e.has_window == 0 or done:
         if e.begun != e.windows:
@@ -164,6 +173,43 @@ def step(e: LoadEngine, b: Bursts, p: Parameters, w: Wires, taken: bool, beat: b
 
 
 @inner
+def follow(e: LoadEngine, p: Parameters, kind: int, beat: bool) -> tuple[int, int]:
+    """First element and number of elements of a scratchpad that are written in the next cycle (`next_banks`).
+
+    To be called in every cycle, before `step`: it walks the places of the bus words along (`BeatWalker.o`).
+    """
+    loads = e.loads
+    pattern, window = (e.patterns - 1) & _RING - 1, (e.windows - 1) & _RING - 1
+    first, count = 0, 0
+    if beat:
+        load = loads[pattern]
+        word = 1 << p.log_word
+        if e.beats == load[_BEATS]:
+            e.place = (load[_SRAM_BASE] + _lead(load)) * load[_ELEM_BYTES]
+            e.left = load[_X_SIZE] * load[_ELEM_BYTES]
+            e.offset = e.row_offset = load[_OFFSET]
+        take = min(e.left, word - e.offset)
+        if load[_KIND] == kind:
+            first, count = e.place // load[_ELEM_BYTES], max(take // load[_ELEM_BYTES], 1)
+        e.place += take
+        e.left -= take
+        e.offset = 0
+        if e.left == 0:
+            e.place += load[_MIDDLE] * load[_ELEM_BYTES]
+            e.left = load[_X_SIZE] * load[_ELEM_BYTES]
+            e.row_offset = e.offset = e.row_offset + load[_ROW_STEP] & word - 1
+    if e.run != 0 and loads[window, _KIND] == kind and not (beat and loads[pattern, _KIND] == kind):
+        first, count = e.index, 1
+    return first, count
+
+
+@inner
+def _lead(load: NDArray[np.int64]) -> int:
+    """Pads before the first data."""
+    return int(load[_FIRST])
+
+
+@inner
 def horizon(e: LoadEngine, beat: bool, limit: int) -> int:
     """For how many cycles like the last, up to `limit`, only beats and pads count down.
 
@@ -174,7 +220,7 @@ def horizon(e: LoadEngine, beat: bool, limit: int) -> int:
         limit = min(limit, e.beats - 1)
         if e.loads[pattern, _OUTSIDE] != _NEVER:
             return 0
-    if e.run != 0 and not (beat and e.loads[pattern, _PAD_KIND] == e.loads[window, _PAD_KIND]):
+    if e.run != 0 and not (beat and e.loads[pattern, _KIND] == e.loads[window, _KIND]):
         limit = min(limit, e.run - 1)
         if e.index + e.run > e.loads[window, _LIMIT]:
             return 0
@@ -187,7 +233,7 @@ def advance(e: LoadEngine, beat: bool, cycles: int) -> None:
     pattern, window = (e.patterns - 1) & _RING - 1, (e.windows - 1) & _RING - 1
     if beat:
         e.beats -= cycles
-    if e.run != 0 and not (beat and e.loads[pattern, _PAD_KIND] == e.loads[window, _PAD_KIND]):
+    if e.run != 0 and not (beat and e.loads[pattern, _KIND] == e.loads[window, _KIND]):
         e.run -= cycles
         e.index += cycles
 
@@ -202,8 +248,8 @@ def begin(
     base: int,
     elem_bytes: int,
     depth: int,
-) -> int:
-    """Accept a LOAD at the end of a cycle in which it is accepted; return the bytes that it will read."""
+) -> None:
+    """Accept a LOAD at the end of a cycle in which it is accepted."""
     load = e.loads[e.begun & _RING - 1]
     e.begun += 1
     kind = plain(fields[MEMORY_TYPE])
@@ -213,7 +259,7 @@ def begin(
     has_pads = beside + fields[Y_PAD_0] + below != 0
     first = width * fields[Y_PAD_0] + fields[X_PAD_0] if rows != 0 else width * (fields[Y_PAD_0] + below)
     load[_INSN] = insn
-    load[_PAD_KIND] = kind
+    load[_KIND] = kind
     load[_FIRST] = first & _RUN_MASK
     load[_MIDDLE] = beside
     load[_LAST] = width * below + fields[X_PAD_1]
@@ -222,6 +268,7 @@ def begin(
     load[_PADDED] = int(has_pads)
     load[_SRAM_BASE] = fields[SRAM_BASE]
     load[_LIMIT] = depth
+    load[_ELEM_BYTES] = elem_bytes
     address = base + fields[DRAM_BASE] * elem_bytes
     row_step, nbytes = fields[X_STRIDE] * elem_bytes, columns * elem_bytes
     if rows == 0:
@@ -231,12 +278,13 @@ def begin(
     if has_pads:
         e.unfilled |= 1 << kind
     elements = width * (rows + fields[Y_PAD_0] + below)
+    load[_OFFSET] = address & (1 << p.log_word) - 1
+    load[_ROW_STEP] = row_step
     load[_OUTSIDE] = _NEVER
     load[_BEATS] = _count_beats(p, address, row_step, nbytes, rows)
     if fields[SRAM_BASE] + elements > depth:
         dest = fields[SRAM_BASE] + first & _INDEX_MASK
         load[_OUTSIDE] = _first_outside(p, address, row_step, elem_bytes, columns, rows, dest, width, depth)
-    return rows * nbytes
 
 
 @inner

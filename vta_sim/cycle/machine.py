@@ -25,8 +25,10 @@ from vta_sim.cycle import (
     load,
     load_engine,
     memory_engine,
+    overlap,
     pipeline,
     queues,
+    ranges,
     records,
     store,
     transfer,
@@ -39,8 +41,10 @@ from vta_sim.cycle.fetch import Fetch
 from vta_sim.cycle.load import LoadUnit
 from vta_sim.cycle.load_engine import LoadEngine
 from vta_sim.cycle.memory_engine import COMPUTE, FETCH, LOAD, MemoryEngine
+from vta_sim.cycle.overlap import Overlap
 from vta_sim.cycle.pipeline import Pipeline
 from vta_sim.cycle.queues import InsnQueues
+from vta_sim.cycle.ranges import Scanner
 from vta_sim.cycle.records import array, new_record
 from vta_sim.cycle.store import StoreUnit
 from vta_sim.cycle.transfer import Bursts
@@ -48,7 +52,7 @@ from vta_sim.cycle.wires import Wires, bit
 from vta_sim.functional import alu, columns, gemm, launch, nest, packing, state, vector
 from vta_sim.functional import load as functional_load
 from vta_sim.functional import store as functional_store
-from vta_sim.functional.columns import FIELD_COUNT, MEMORY_TYPE, RESET, Code
+from vta_sim.functional.columns import FIELD_COUNT, MEMORY_TYPE, RESET, X_SIZE, Y_SIZE, Code
 from vta_sim.functional.state import Machine
 from vta_sim.pages import PageTable
 from vta_sim.trace_build import SAMPLED
@@ -60,8 +64,10 @@ _QUIET_CYCLES: Final = 16  # `vta_hw.rtl.core.QUIET_CYCLES`
 _LOAD_QUEUE, _COMPUTE_QUEUE, _STORE_QUEUE = (int(module.value) for module in Module)
 _DEADLOCK, _STORES_OUTSTANDING = int(Status.DEADLOCK), int(Status.STORES_OUTSTANDING)
 _FAULTS: Final = int(FAULTS)
-_GEMM, _INP, _UOP = int(Opcode.GEMM), int(MemoryType.INP), int(MemoryType.UOP)
-_LOAD_OPCODE: Final = int(Opcode.LOAD)
+_INP, _WGT, _UOP = int(MemoryType.INP), int(MemoryType.WGT), int(MemoryType.UOP)
+_LOAD_OPCODE, _STORE_OPCODE, _GEMM, _ALU = (
+    int(opcode) for opcode in (Opcode.LOAD, Opcode.STORE, Opcode.GEMM, Opcode.ALU)
+)
 _GROW, _DONE = int(Code.GROW), int(Code.DONE)
 _FETCH_BLOCKED: Final = bit("fetch_wait_queue")
 _EVENTS: Final = len(SAMPLED)
@@ -114,7 +120,10 @@ class Heads:
 
 
 class Units(NamedTuple):
-    """The registers of all units, each an array of one record."""
+    """The registers of all units, each an array of one record.
+
+    A machine that overlaps has `overlap` and `scanner` in place of `compute`, and in `alu_pipeline` a second one.
+    """
 
     parameters: NDArray[np.void]
     wires: NDArray[np.void]
@@ -127,7 +136,10 @@ class Units(NamedTuple):
     load_engine: NDArray[np.void]
     load_bursts: NDArray[np.void]
     compute: NDArray[np.void]
+    overlap: NDArray[np.void]
+    scanner: NDArray[np.void]
     pipeline: NDArray[np.void]
+    alu_pipeline: NDArray[np.void]
     compute_engine: NDArray[np.void]
     compute_bursts: NDArray[np.void]
     store: NDArray[np.void]
@@ -149,7 +161,10 @@ def new_units(parameters: NDArray[np.void]) -> Units:
         load_engine=new_record(LoadEngine),
         load_bursts=new_record(Bursts),
         compute=new_record(ComputeUnit),
+        overlap=new_record(Overlap),
+        scanner=new_record(Scanner),
         pipeline=new_record(Pipeline),
+        alu_pipeline=new_record(Pipeline),
         compute_engine=new_record(LoadEngine),
         compute_bursts=new_record(Bursts),
         store=new_record(StoreUnit),
@@ -183,6 +198,7 @@ def _start(u: Units, d: Dram) -> None:
     transfer.reset(u.compute_bursts[0])
     transfer.reset(u.store_bursts[0])
     pipeline.reset(u.pipeline[0])
+    pipeline.reset(u.alu_pipeline[0])
     memory_engine.reset(u.engine[0])
     heads, control = u.heads[0], u.control[0]
     control.fault_insn = wires.NO_INSN
@@ -228,12 +244,43 @@ def _count(c: Control, bits: int, log: NDArray[np.int64]) -> None:
 
 
 @inner
+def _is_idle(u: Units) -> bool:
+    """Whether the compute unit has nothing in flight."""
+    if u.parameters[0].overlap:
+        return overlap.is_idle(u.overlap[0])
+    return compute.is_idle(u.compute[0], u.pipeline[0])
+
+
+@inner
+def _step_compute(u: Units, m: Machine, program: Program, taken: bool, beat: bool, error: bool) -> None:
+    """One cycle of the compute unit, of either kind. taken: its burst; beat: a bus word comes, maybe with an error."""
+    p, w, heads, q = u.parameters[0], u.wires[0], u.heads[0], u.queues[0]
+    loader, b, pipe = u.compute_engine[0], u.compute_bursts[0], u.pipeline[0]
+    insn, opcode, fields = heads.insn[_COMPUTE_QUEUE], heads.opcode[_COMPUTE_QUEUE], heads.fields[_COMPUTE_QUEUE]
+    flags, words = program.flags, program.words
+    if p.overlap:
+        begins = overlap.step(
+            u.overlap[0], u.scanner[0], pipe, u.alu_pipeline[0], loader, b, q, p, w, m, insn, flags, words, opcode,
+            fields, program.bases, taken, beat, error,
+        )  # fmt: skip
+    else:
+        begins = compute.step(
+            u.compute[0], pipe, loader, b, p, w, m, insn, flags, words, opcode, fields, taken, beat, error
+        )
+        if begins:
+            base = program.bases[fields[MEMORY_TYPE] & 7]
+            compute.begin(u.compute[0], pipe, loader, b, q, p, w, m, insn, int(flags[insn]), opcode, fields, base)
+    if begins:
+        _count_work(u.control[0], m, opcode, fields)
+
+
+@inner
 def _cycle(u: Units, d: Dram, answer: Answer, m: Machine, program: Program, log: NDArray[np.int64]) -> None:
     """One cycle."""
     p, w, c, heads, q = u.parameters[0], u.wires[0], u.control[0], u.heads[0], u.queues[0]
     f, fb, lu, le, lb = u.fetch[0], u.fetch_bursts[0], u.load[0], u.load_engine[0], u.load_bursts[0]
     s, sb, e = u.store[0], u.store_bursts[0], u.engine[0]
-    co, pi, ce, cb = u.compute[0], u.pipeline[0], u.compute_engine[0], u.compute_bursts[0]
+    cb = u.compute_bursts[0]
     wires.begin_cycle(w)
 
     # What the units show, from registers that the cycle before left.
@@ -254,7 +301,7 @@ def _cycle(u: Units, d: Dram, answer: Answer, m: Machine, program: Program, log:
     handed_out = f.index == p.count or gave_up
     at_rest = False
     flags_load, flags_store = int(program.flags[insn_load]), int(program.flags[insn_store])
-    if quiet_memory and lu.begun == lu.ended and s.begun == s.ended and compute.is_idle(co, pi):
+    if quiet_memory and lu.begun == lu.ended and s.begun == s.ended and _is_idle(u):
         at_rest = insn_load < 0 or load.is_waiting(w, flags_load)
         at_rest = at_rest and (insn_store < 0 or store.is_waiting(w, flags_store))
         at_rest = at_rest and (insn_compute < 0 or compute.is_waiting(w, int(program.flags[insn_compute])))
@@ -271,10 +318,7 @@ def _cycle(u: Units, d: Dram, answer: Answer, m: Machine, program: Program, log:
     write_address, write_beats = store.burst(s)
     fetch.step(f, fb, q, p, w, program.module, reader == FETCH, beat == FETCH, error)
     loads = load.step(lu, le, lb, q, p, w, insn_load, flags_load, heads.fields[0], reader == LOAD, beat == LOAD, error)
-    computes = compute.step(
-        co, pi, ce, cb, p, w, m, insn_compute, program.flags, program.words, heads.opcode[1], heads.fields[1],
-        reader == COMPUTE, beat == COMPUTE, error,
-    )  # fmt: skip
+    _step_compute(u, m, program, reader == COMPUTE, beat == COMPUTE, error)
     stores = store.step(
         s, sb, p, w, insn_store, flags_store, heads.fields[2], sends_burst, sends_word, response, failed
     )
@@ -283,15 +327,15 @@ def _cycle(u: Units, d: Dram, answer: Answer, m: Machine, program: Program, log:
         last_word,
     )  # fmt: skip
     if loads:
-        _begin_load(u, m, program, insn_load)
-    if computes:
-        _begin_compute(u, m, program, insn_compute)
+        kind = heads.fields[0, MEMORY_TYPE]
+        base, elem_bytes, depth = program.bases[kind], m.elem_bytes[kind], m.depths[kind]
+        load.begin(lu, le, lb, q, p, w, insn_load, flags_load, heads.fields[0], base, elem_bytes, depth)
+        _count_work(c, m, heads.opcode[0], heads.fields[0])
     if stores:
         kind = heads.fields[2, MEMORY_TYPE]
-        c.out_bytes += store.begin(
-            s, sb, q, p, w, insn_store, int(program.flags[insn_store]), heads.fields[2], program.bases[kind],
-            m.elem_bytes[kind],
-        )  # fmt: skip
+        base, elem_bytes = program.bases[kind], m.elem_bytes[kind]
+        store.begin(s, sb, q, p, w, insn_store, flags_store, heads.fields[2], base, elem_bytes)
+        _count_work(c, m, heads.opcode[2], heads.fields[2])
 
     # The course of the launch.
     found = w.fault_status
@@ -320,45 +364,30 @@ def _cycle(u: Units, d: Dram, answer: Answer, m: Machine, program: Program, log:
 
 
 @inner
-def _begin_load(u: Units, m: Machine, program: Program, insn: int) -> None:
-    c, fields = u.control[0], u.heads[0].fields[_LOAD_QUEUE]
+def _count_work(c: Control, m: Machine, opcode: int, fields: NDArray[np.int64]) -> None:
+    """Count the bytes or micro-op steps of an instruction that begins."""
     kind = fields[MEMORY_TYPE]
-    nbytes = load.begin(
-        u.load[0], u.load_engine[0], u.load_bursts[0], u.queues[0], u.parameters[0], u.wires[0], insn,
-        int(program.flags[insn]), fields, program.bases[kind], m.elem_bytes[kind], m.depths[kind],
-    )  # fmt: skip
-    if kind == _INP:
-        c.inp_bytes += nbytes
-    else:
-        c.wgt_bytes += nbytes
-
-
-@inner
-def _begin_compute(u: Units, m: Machine, program: Program, insn: int) -> None:
-    c, heads = u.control[0], u.heads[0]
-    opcode, fields = heads.opcode[_COMPUTE_QUEUE], heads.fields[_COMPUTE_QUEUE]
-    amount = compute.begin(
-        u.compute[0], u.pipeline[0], u.compute_engine[0], u.compute_bursts[0], u.queues[0], u.parameters[0],
-        u.wires[0], m, insn, int(program.flags[insn]), opcode, fields, program.bases[fields[MEMORY_TYPE] & 7],
-    )  # fmt: skip
-    _count_work(c, decode.kind_of(m, opcode, fields), opcode, fields, amount)
-
-
-@inner
-def _count_work(c: Control, kind: int, opcode: int, fields: NDArray[np.int64], amount: int) -> None:
-    """Count the bytes or micro-op steps of an instruction of the compute unit."""
-    if kind == decode.LOAD:
-        if fields[MEMORY_TYPE] == _UOP:
-            c.uop_bytes += amount
-        else:
-            c.acc_bytes += amount
-    elif kind == decode.ALU:
-        c.alu_uops += amount
-        c.acc_writes += amount
-    elif kind == decode.GEMM:
-        c.acc_writes += amount
+    if opcode == _STORE_OPCODE:
+        if not store.is_nop(fields):
+            c.out_bytes += fields[X_SIZE] * fields[Y_SIZE] * m.elem_bytes[kind]
+    elif opcode == _LOAD_OPCODE:
+        nbytes = fields[X_SIZE] * fields[Y_SIZE] * m.elem_bytes[kind]
+        if kind == _INP:
+            c.inp_bytes += nbytes
+        elif kind == _WGT:
+            c.wgt_bytes += nbytes
+        elif decode.kind_of(m, opcode, fields) == decode.LOAD:
+            if kind == _UOP:
+                c.uop_bytes += nbytes
+            else:
+                c.acc_bytes += nbytes
+    elif decode.kind_of(m, opcode, fields) == decode.ALU:
+        c.alu_uops += pipeline.steps_of(fields)
+        c.acc_writes += pipeline.steps_of(fields)
+    elif decode.kind_of(m, opcode, fields) == decode.GEMM:
+        c.acc_writes += pipeline.steps_of(fields)
         if opcode != _GEMM or fields[RESET] == 0:
-            c.gemm_uops += amount
+            c.gemm_uops += pipeline.steps_of(fields)
 
 
 @inner
@@ -372,7 +401,10 @@ def _compute_values(u: Units, m: Machine, table: PageTable, program: Program, fi
         if status == _GROW:
             return False
         if status != _DONE and program.module[insn] == _COMPUTE_QUEUE and opcode != _LOAD_OPCODE:
-            pipeline.find_faults(u.pipeline[0], m, u.parameters[0], opcode)
+            if opcode == _ALU and u.parameters[0].overlap:
+                pipeline.find_faults(u.alu_pipeline[0], m, u.parameters[0], opcode)
+            else:
+                pipeline.find_faults(u.pipeline[0], m, u.parameters[0], opcode)
         w.due_count -= 1
         for number in range(w.due_count):
             w.due[number] = w.due[number + 1]
@@ -380,7 +412,7 @@ def _compute_values(u: Units, m: Machine, table: PageTable, program: Program, fi
 
 
 @inner
-def _leap(u: Units, d: Dram, answer: Answer, before: Answer, m: Machine, limit: int) -> int:
+def _leap(u: Units, d: Dram, answer: Answer, before: Answer, limit: int) -> int:
     """Pass as many cycles like the last as there are, up to `limit`; return how many.
 
     In the last one, in which the memory showed `before`, nothing moved; `answer` is what it shows now.
@@ -396,7 +428,10 @@ def _leap(u: Units, d: Dram, answer: Answer, before: Answer, m: Machine, limit: 
     cycles = store.horizon(s, reads, cycles)
     cycles = load_engine.horizon(u.load_engine[0], beat == LOAD, cycles)
     cycles = load_engine.horizon(u.compute_engine[0], beat == COMPUTE, cycles)
-    cycles = pipeline.horizon(pi, m, p, cycles)
+    cycles = pipeline.horizon(pi, cycles)
+    if p.overlap:
+        # The bank that a bus word or a step uses matters to others.
+        cycles = 0 if beat == COMPUTE else pipeline.horizon(u.alu_pipeline[0], cycles)
     if cycles < 1:
         return 0
     dram.skip(d, answer, e.w_valid, cycles)
@@ -434,7 +469,7 @@ def _build(stamp: str) -> Run:
         before = dram.look(d)
         while c.cycle < until and not c.over:
             answer = dram.look(d)
-            if c.cycle and not w.moved and _leap(u, d, answer, before, m, until - c.cycle):
+            if c.cycle and not w.moved and _leap(u, d, answer, before, until - c.cycle):
                 before = answer
                 w.moved = 1
                 continue
@@ -454,7 +489,8 @@ def _build(stamp: str) -> Run:
 
 _SOURCES = (
     alu, columns, compute, decode, dram, fetch, functional_load, functional_store, gemm, launch, load, load_engine,
-    memory_engine, nest, packing, pages, pipeline, queues, records, state, store, transfer, values, vector, wires,
+    memory_engine, nest, overlap, packing, pages, pipeline, queues, ranges, records, state, store, transfer, values,
+    vector, wires,
 )  # fmt: skip
 
 RUN = _build(source_stamp(__file__, *(str(module.__file__) for module in _SOURCES)))

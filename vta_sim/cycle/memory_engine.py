@@ -82,7 +82,7 @@ def grant(e: MemoryEngine, fetch: bool, load: bool, compute: bool) -> int:
 @inner
 def reads_are_answered(e: MemoryEngine) -> bool:
     """Whether no burst of a reader is at work."""
-    return e.at_work[FETCH] == 0 and e.at_work[LOAD] == 0 and e.at_work[COMPUTE] == 0
+    return bool(e.at_work[FETCH] == 0 and e.at_work[LOAD] == 0 and e.at_work[COMPUTE] == 0)
 
 
 @inner

@@ -58,8 +58,9 @@ class Pipeline:
 
     fields: of the instruction in the nest. uop, inner, outer: of the step that the nest shows. dst: accumulators that
     the steps in the stages write, src: the one that the step in `index` reads besides; -1 where it does not matter.
-    tracks: they matter for the instruction in the nest; shifts: for a step in a stage. faults: step at which an index is out of range and bits of status, of the instruction in
-    the nest; bad, bad_insn: bits of status, of the step in `index`. step: the one that the nest shows.
+    tracks: they matter for the instruction in the nest; shifts: for a step in a stage. step: the one that the nest
+    shows. faulty: the instruction in the nest has indices out of range; faults: first step at which each kind of them
+    is, and its bit of status. bad, bad_insn: bits of status due to the step in `index`.
     """
 
     steps: int
@@ -119,21 +120,40 @@ def waits(e: Pipeline) -> bool:
 
 
 @inner
+def late(e: Pipeline) -> int:
+    """The accumulator that `sum` reads and `write` writes in the next cycle, or -1; only if it is tracked."""
+    return int(e.dst[_SUM])
+
+
+@inner
+def is_last(e: Pipeline) -> bool:
+    """Whether the nest shows no step, or the last of its instruction."""
+    return e.steps <= 1
+
+
+@inner
 def accepts(e: Pipeline, wait: bool) -> bool:
     """Whether the nest accepts an instruction, in a cycle in which `index` waits or not."""
     return e.steps == 0 or (e.steps == 1 and not wait)
 
 
 @inner
-def step(e: Pipeline, m: Machine, p: Parameters, w: Wires, wait: bool) -> int:
+def step(e: Pipeline, m: Machine, p: Parameters, w: Wires, wait: bool, hold: bool) -> int:
     """One clock edge but for what begins; the instruction that retires, or -1.
 
-    wait: the step in `index` stays there.
+    wait: the step in `index` stays there. hold: all stages but `write` stay as they are.
     """
     retired = _NONE
     if e.last >> _WRITE & 1:
         retired = e.insns[e.ended & _RING - 1]
         e.ended += 1
+    if hold:
+        e.valid &= _BEFORE_WRITE
+        e.last &= _BEFORE_WRITE
+        e.plain &= _BEFORE_WRITE
+        e.dst[_WRITE] = _NONE
+        w.moved = 1
+        return retired
     valid, last, plain = e.valid, e.last, e.plain
     kept = valid & _INDEX if wait else 0
     e.valid = (valid & ~kept) << 1 & _ALL | kept
@@ -211,15 +231,21 @@ def _meet_fault(e: Pipeline) -> None:
 
 
 @inner
-def begin(e: Pipeline, fields: NDArray[np.int64], opcode: int, insn: int, runs: bool, tracks: bool) -> int:
-    """Accept an instruction, at the end of a cycle in which it is accepted; return its micro-op steps.
+def steps_of(fields: NDArray[np.int64]) -> int:
+    """Micro-op steps of a GEMM or ALU instruction."""
+    return int(fields[ITER_OUT] * fields[ITER_IN] * max(fields[UOP_END] - fields[UOP_BGN], 0))
+
+
+@inner
+def begin(e: Pipeline, fields: NDArray[np.int64], opcode: int, insn: int, runs: bool, tracks: bool) -> None:
+    """Accept an instruction, at the end of a cycle in which it is accepted.
 
     runs: it is a GEMM or ALU instruction with known codes; others make one step without work. tracks: whether it
     matters which accumulators it uses, even if it is no REQUANT.
     """
     e.insns[e.begun & _RING - 1] = insn
     e.begun += 1
-    steps = fields[ITER_OUT] * fields[ITER_IN] * max(fields[UOP_END] - fields[UOP_BGN], 0) if runs else 0
+    steps = steps_of(fields) if runs else 0
     e.insn = insn
     e.work = int(steps != 0)
     e.requant = int(runs and opcode == _ALU and fields[ALU_OPCODE] == _REQUANT)
@@ -231,7 +257,6 @@ def begin(e: Pipeline, fields: NDArray[np.int64], opcode: int, insn: int, runs: 
     e.uop = fields[UOP_BGN]
     e.inner = 0
     e.outer = 0
-    return steps
 
 
 @inner
@@ -275,7 +300,7 @@ def _note(e: Pipeline, kind: int, number: int, status: int) -> None:
 
 
 @inner
-def horizon(e: Pipeline, m: Machine, p: Parameters, limit: int) -> int:
+def horizon(e: Pipeline, limit: int) -> int:
     """For how many cycles, up to `limit`, steps go through the pipeline and none is the last of its instruction.
 
     The last cycle was like that. Steps whose accumulators matter are taken one by one.

@@ -27,7 +27,7 @@ class InsnQueues:
 @inner
 def is_full(q: InsnQueues, p: Parameters, module: int) -> bool:
     """Whether no instruction can be written (`w_rdy`)."""
-    return q.level[module] == p.queue_depth - 1
+    return bool(q.level[module] == p.queue_depth - 1)
 
 
 @inner

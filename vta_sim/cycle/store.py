@@ -92,6 +92,12 @@ def offers_burst(u: StoreUnit) -> bool:
 
 
 @inner
+def is_sending(u: StoreUnit) -> bool:
+    """Whether a burst that was split, or a word of it, has yet to be taken by the port."""
+    return u.made != u.sent or u.made != u.read or u.place_valid != 0 or u.word_valid != 0
+
+
+@inner
 def burst(u: StoreUnit) -> tuple[int, int]:
     """The burst on the port: byte address, bus words."""
     place = u.sent & _MAX_BURSTS - 1
@@ -138,11 +144,8 @@ def step(
         elif in_flight != _IN_FLIGHT:
             begins = is_nop(fields) or transfer.accepts(b, splits)
     refused = (u.made != u.sent and not sends_burst) or (u.word_valid != 0 and not sends_word)
-    if refused:
+    if refused or (at_work and b.rows == 0 and b.valid == 0 and not is_sending(u)):
         w.bits |= _WAIT_MEMORY
-    elif at_work and b.rows == 0 and b.valid == 0 and u.made == u.sent:
-        if u.made == u.read and u.place_valid == 0 and u.word_valid == 0:
-            w.bits |= _WAIT_MEMORY
     moved = sends_burst or response
     moved = _complete(u, w) or moved
     if response:
@@ -227,8 +230,8 @@ def begin(
     fields: NDArray[np.int64],
     base: int,
     elem_bytes: int,
-) -> int:
-    """Begin the head of the queue, at the end of the cycle; return the bytes that it will write."""
+) -> None:
+    """Begin the head of the queue, at the end of the cycle."""
     w.bits |= _BEGIN
     w.moved = 1
     q.read[_MODULE] = 1
@@ -241,14 +244,13 @@ def begin(
     order[_PUSH] = flags >> FLAG_PUSH_PREV & 1
     u.begun += 1
     if nop:
-        return 0
+        return
     u.places[u.placed & _IN_FLIGHT - 1] = fields[SRAM_BASE] * elem_bytes
     u.placed += 1
     nbytes = fields[X_SIZE] * elem_bytes
     address, row_step = base + fields[DRAM_BASE] * elem_bytes, fields[X_STRIDE] * elem_bytes
     transfer.begin(b, p, address, row_step, nbytes, fields[Y_SIZE])
     compute_values(w, insn)
-    return nbytes * fields[Y_SIZE]
 
 
 @inner
@@ -260,4 +262,5 @@ def is_nop(fields: NDArray[np.int64]) -> bool:
 @inner
 def horizon(u: StoreUnit, reads: bool, limit: int) -> int:
     """For how many cycles, up to `limit`, the reader only counts, in which it reads or not."""
-    return min(limit, u.bursts[u.read & _MAX_BURSTS - 1, _BEATS] - u.beat - 1) if reads else limit
+    left = u.bursts[u.read & _MAX_BURSTS - 1, _BEATS] - u.beat
+    return int(min(limit, left - 1)) if reads else limit

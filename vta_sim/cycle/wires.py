@@ -37,8 +37,9 @@ class Parameters:
     log_word: log2 of the bytes of a bus word. address_mask: of byte addresses. count: instructions. base: byte address
     of the first. first_lane: its place in its bus word. beats: bus words of an instruction; lanes: instructions of a
     bus word, one of both is 1. prefetch: bus words that fetch asks for ahead. queue_depth: of the instruction queues.
-    acc_mask: of accumulator indices. inp_depth, wgt_depth: elements of these scratchpads. out_bytes: of OUT.
-    acc_banks, uop_banks: banks of these scratchpads in a machine that overlaps (`vta_hw.rtl.scratchpad.Geometry`).
+    overlap: whether the compute unit has lanes. acc_mask: of accumulator indices. inp_depth, wgt_depth: elements.
+    acc_banks, uop_banks: banks of these scratchpads if it has lanes (`vta_hw.rtl.scratchpad.Geometry`). out_bytes: of
+    OUT.
     """
 
     log_word: int
@@ -50,6 +51,7 @@ class Parameters:
     lanes: int
     prefetch: int
     queue_depth: int
+    overlap: int
     acc_mask: int
     inp_depth: int
     wgt_depth: int
@@ -72,6 +74,7 @@ def make_parameters(config: VTAConfig, *, base: int, count: int, queue_depth: in
         "lanes": lanes,
         "prefetch": _PREFETCH_BITS // max(config.bus_bits, 8 * _INSN_BYTES),
         "queue_depth": queue_depth,
+        "overlap": int(config.overlap),
         "acc_mask": config.acc_depth - 1,
         "inp_depth": config.inp_depth,
         "wgt_depth": config.wgt_depth,
@@ -131,13 +134,13 @@ def report_fault(w: Wires, status: int, insn: int) -> None:
 @inner
 def available(w: Wires, queue: int) -> bool:
     """Whether there is a token to take (`TokenQueue.pop`)."""
-    return w.tokens[queue] != 0
+    return bool(w.tokens[queue] != 0)
 
 
 @inner
 def room(w: Wires, queue: int) -> bool:
     """Whether an instruction may begin that gives a token (`TokenQueue.push`)."""
-    return w.tokens[queue] <= LAST_ROOM
+    return bool(w.tokens[queue] <= LAST_ROOM)
 
 
 @inner
