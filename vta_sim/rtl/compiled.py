@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from amaranth.hdl import Cat, Elaboratable, MemoryData, Module, Signal
 from numpy.typing import NDArray
 
+import vta_hw.rtl
+import vta_hw.spec
+import vta_sim.rtl
 from vta_hw.rtl.registers import register_map
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.instructions import MemoryType
@@ -27,11 +33,14 @@ from vta_sim.rtl.compiled_registers import Registers
 from vta_sim.rtl.contents import contents, fill_with_pattern
 from vta_sim.rtl.driver import RESET_PATIENCE
 from vta_sim.rtl.machine import Machine
-from vta_sim.rtl.netlist import compile_design
+from vta_sim.rtl.netlist import cached_design, compile_design
 from vta_sim.rtl.recorder import sampled_bits
 from vta_sim.timing import MemoryTiming
 from vta_sim.trace import COUNTERS
 from vta_sim.trace_build import SAMPLED, trace_of_samples
+
+if TYPE_CHECKING:
+    from vta_sim.rtl.netlist.waveform import Waveform
 
 MAX_CYCLES: Final = 1_000_000_000
 """Cycles after which a launch is given up unless the caller says otherwise."""
@@ -79,12 +88,45 @@ class _Probed(Elaboratable):
         return m
 
 
+def _source_stamp() -> str:
+    """A digest of the files that a machine is made from."""
+    digest = hashlib.sha256()
+    for package in (vta_hw.rtl, vta_hw.spec, vta_sim.rtl):
+        for file in sorted(Path(package.__path__[0]).glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _described(errors: Errors | None) -> list[tuple[int, int, int]]:
+    return [(where.start, where.stop, code) for where, code in (errors or {}).items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waves:
+    """What to write of a waveform (VCD), which takes about a millisecond a cycle for all signals.
+
+    signals: names or patterns of names ("machine.top.core.load.*") of ports, registers and observed signals. begin,
+    end: the first cycle, and the one behind the last, None for all that follow; cycles are counted from the register
+    write that starts a launch.
+    """
+
+    path: Path
+    signals: tuple[str, ...] = ("*",)
+    begin: int = 0
+    end: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.begin < 0 or (self.end is not None and self.end < self.begin):
+            raise ValueError(f"Cycles of a waveform must be a range from 0 on, not {self.begin} to {self.end}")
+
+
 class CompiledSimulator:
     """One VTA as RTL, with the memory of `vta_sim.rtl.dram`, all compiled.
 
     The parameters are those of `AmaranthSimulator`. cache: directory for machine code, which must be writable by its
-    owner alone. observe: names of further signals for `peek`. Compiling takes some seconds, unless the cache has it.
-    Not safe for use by several threads at once.
+    owner alone. observe: names of further signals for `peek` and `run_until`. waves: the waveform to write, complete
+    after `close` or at the end of a ``with`` block. Compiling takes some seconds, unless the cache has it. Not safe for
+    use by several threads at once.
     """
 
     def __init__(
@@ -98,6 +140,7 @@ class CompiledSimulator:
         trace: bool = False,
         cache: Path | None = None,
         observe: Iterable[str] = (),
+        waves: Waves | None = None,
         **options: int,
     ) -> None:
         self.config = config
@@ -105,18 +148,41 @@ class CompiledSimulator:
         if poison:
             for memory_type, pad in self._machine.top.scratchpads.items():
                 fill_with_pattern(memory_type, pad)
-        probed = _Probed(self._machine)
-        self._design = compile_design(probed, ports=probed.ports, cache=cache, observe=observe)
-        self._simulator = self._design.simulator()
+        names = tuple(observe)
+
+        def probed() -> tuple[Elaboratable, Sequence[Signal]]:
+            design = _Probed(self._machine)
+            return design, design.ports
+
+        if cache is None:
+            design, ports = probed()
+            compiled = compile_design(design, ports=ports, observe=names)
+        else:
+            key = f"{config.digest} {sorted(options.items())} {_described(errors)} {poison} {_source_stamp()}"
+            compiled = cached_design(key, probed, cache=cache, observe=names)
+        self._simulator = compiled.simulator()
         self._map = register_map(config)
         self._registers = Registers(self._simulator, self._map)
         self._changes = np.zeros((_CHANGES if trace else 0, 2), np.int64)
         self._context = np.zeros(edge.CONTEXT_WORDS, np.int64)
         self._launched: tuple[NDArray[np.uint64], int] | None = None
+        self._waves = waves
+        with ExitStack() as files:
+            self._waveform: Waveform | None = None
+            if waves is not None:
+                from vta_sim.rtl.netlist.waveform import Waveform, fitting
+
+                signals = fitting(self._simulator, waves.signals)
+                file = files.enter_context(waves.path.open("w", encoding="ascii"))
+                self._waveform = Waveform(self._simulator, file, signals)
+                files.callback(self._waveform.close)
+            self._files = files.pop_all()
         self.reset(memory=memory, timing=timing)
 
     def reset(self, *, memory: Memory | None = None, timing: MemoryTiming = _DEFAULT_TIMING) -> None:
-        """Be as new, with other memory."""
+        """Be as new, with other memory. Raises SimulationError while a waveform is being written."""
+        if self._waveform is not None and self._simulator.edges:
+            raise SimulationError("Simulator must not be reset while it writes a waveform")
         self.memory = Memory() if memory is None else memory
         self._simulator.reset()
         settings = timing.settings(self.config.bus_bits // 8)
@@ -135,7 +201,8 @@ class CompiledSimulator:
         self.close()
 
     def close(self) -> None:
-        """Nothing is left to do; there is no file to finish."""
+        """Finish the waveform."""
+        self._files.close()
 
     def launch(
         self,
@@ -177,6 +244,7 @@ class CompiledSimulator:
         self._recorded = []
         self._outcome = None
         self._remaining = max_cycles
+        self._position = 0
         self._broken = True
         self._registers.write({**values, "irq_enable": 1, "control": Control.LAUNCH})
         self._broken = False
@@ -189,12 +257,13 @@ class CompiledSimulator:
         wanted = min(cycles, self._remaining)
         done, finished = 0, False
         while done < wanted and not finished:
-            done += self._simulator.run(wanted - done, until="irq")
+            asked, ticked = self._run(wanted - done)
+            done += ticked
             demand = int(self._context[edge.DEMAND])
             if demand:
                 self._meet(demand)
             else:
-                finished = done < wanted
+                finished = ticked < asked
         self._remaining -= done
         if finished:
             self._finish()
@@ -242,6 +311,40 @@ class CompiledSimulator:
     def peek(self, name: str) -> int:
         """A register or observed signal by its hierarchical name below the machine, "top.core.load.busy"."""
         return self._simulator.peek(name)
+
+    def poke(self, name: str, value: int) -> None:
+        """Set an input or a register by its hierarchical name; see `Simulator.poke`."""
+        self._simulator.poke(name, value)
+
+    def run_until(self, signal: str, cycles: int) -> bool:
+        """Carry on with a launch until an output or observed signal of one bit is 1; whether it is within `cycles`.
+
+        Time then stands still in that cycle. A launch that is over before stands still too.
+        """
+        for _ in range(cycles):
+            if self.peek(signal):
+                return True
+            if self.advance(1):
+                break
+        return bool(self.peek(signal))
+
+    def _run(self, cycles: int) -> tuple[int, int]:
+        """Tick at most so often until the launch is over: how often it was tried, and done."""
+        simulator, waves, position = self._simulator, self._waves, self._position
+        if waves is None or (waves.end is not None and position >= waves.end):
+            asked = cycles
+        elif position < waves.begin:
+            asked = min(cycles, waves.begin - position)
+        else:
+            if simulator.peek("irq"):
+                return 1, 0
+            assert self._waveform is not None
+            self._waveform.run(1)
+            self._position += 1
+            return 1, 1
+        ticked = simulator.run(asked, until="irq")
+        self._position += ticked
+        return asked, ticked
 
     def _make_context(self) -> None:
         """Tell the function at the clock edge where everything is."""

@@ -55,9 +55,13 @@ class Layout:
             "inputs": {name: numbers(fields) for name, fields in self.inputs.items()},
             "outputs": {name: numbers(fields) for name, fields in self.outputs.items()},
             "names": {name: [part(each) for each in parts] for name, parts in self.names.items()},
-            "init": [[place.offset, place.width, value] for place, value in self.init],
+            "init": [[place.offset, place.width, hex(value)] for place, value in self.init],
             "memories": [
-                {**asdict(each), "fields": numbers(each.fields), "init": list(each.init.items())}
+                {
+                    **asdict(each),
+                    "fields": numbers(each.fields),
+                    "init": [[row, hex(value)] for row, value in each.init.items()],
+                }
                 for each in self.memories
             ],
         }
@@ -76,7 +80,13 @@ class Layout:
             return Part(low, width, Place(*place) if place else None, begin)
 
         memories = tuple(
-            Memory(**{**each, "fields": tuple(map(field, each["fields"])), "init": dict(each["init"])})
+            Memory(
+                **{
+                    **each,
+                    "fields": tuple(map(field, each["fields"])),
+                    "init": {row: int(value, 16) for row, value in each["init"]},
+                }
+            )
             for each in source["memories"]
         )
         return Layout(
@@ -86,6 +96,6 @@ class Layout:
             inputs=placed(source["inputs"]),
             outputs=placed(source["outputs"]),
             names={name: tuple(map(part, parts)) for name, parts in source["names"].items()},
-            init=tuple((Place(offset, width), value) for offset, width, value in source["init"]),
+            init=tuple((Place(offset, width), int(value, 16)) for offset, width, value in source["init"]),
             memories=memories,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Final
 
@@ -95,15 +95,55 @@ class Simulator:
         self._settled = False
 
     def poke(self, name: str, value: int) -> None:
-        """Set an input. ValueError for what is none, and for a value that does not fit."""
-        fields = self._code.layout.inputs.get(name)
-        if fields is None:
-            raise ValueError(f"Input must be one of the design's, not {name!r}")
-        width = _width(fields)
+        """Set an input, or what a register holds in this cycle.
+
+        ValueError for what is neither, and for a value that does not fit.
+        """
+        parts = self._settable(name)
+        if parts is None:
+            raise ValueError(f"Signal to set must be an input or a register, not {name!r}")
+        width = sum(part.width for part in parts)
         if not 0 <= value < 1 << width:
             raise ValueError(f"Value of {name} must fit {width} bits, not {value!r}")
-        _scatter(fields, self._state, value)
+        for part in parts:
+            assert part.place is not None
+            word = (Field(0, part.place),)
+            mask = (1 << part.width) - 1
+            kept = _gather(word, self._state) & ~(mask << part.begin)
+            _scatter(word, self._state, kept | (value >> part.low & mask) << part.begin)
+        self._next[:] = self._state
         self._settled = False
+
+    def _settable(self, name: str) -> Sequence[Part] | None:
+        layout = self._code.layout
+        if name in layout.inputs:
+            return [Part(field.low, field.place.width, field.place, 0) for field in layout.inputs[name]]
+        parts = layout.names.get(name)
+        inner = parts and all(part.place and part.place.offset >= layout.input_bytes for part in parts)
+        return parts if inner else None
+
+    @property
+    def edges(self) -> int:
+        """How often the clock has ticked since the simulator was made or reset."""
+        return self._edges
+
+    @cached_property
+    def signals(self) -> Mapping[str, int]:
+        """All that `peek` knows, with its width in bits."""
+        layout = self._code.layout
+        widths = {name: sum(part.width for part in parts) for name, parts in layout.names.items()}
+        return widths | {
+            name: _width(fields) for table in (layout.outputs, layout.inputs) for name, fields in table.items()
+        }
+
+    def bytes_of(self, name: str) -> Sequence[int] | None:
+        """The bytes of `state` that make a signal, None if it is computed from others."""
+        layout = self._code.layout
+        if name in layout.outputs:
+            return None
+        places = [field.place for field in layout.inputs.get(name, ())]
+        places += [part.place for part in layout.names.get(name, ()) if part.place is not None]
+        return [byte for place in places for byte in range(place.offset, place.offset + place.nbytes)]
 
     def peek(self, name: str) -> int:
         """The value of a signal. ValueError for one that is neither port nor register and was not observed."""
