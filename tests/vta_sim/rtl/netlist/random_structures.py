@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from amaranth.hdl import Cat, Mux, Shape, Signal, Value
+from amaranth.lib.memory import Memory
 
 from tests.vta_sim.rtl.netlist.random_scope import Piece, Scope
 
@@ -30,7 +31,7 @@ def _odd(rng: random.Random, lanes: int) -> int | None:
 def _order(rng: random.Random, lanes: int) -> list[int]:
     """From which lane each takes its operand: in a way that is affine, nearly so, or not."""
     numbers = list(range(lanes))
-    choice = rng.randrange(6)
+    choice = rng.randrange(8)
     if choice == 0:
         rng.shuffle(numbers)
     elif choice == 1:
@@ -43,6 +44,10 @@ def _order(rng: random.Random, lanes: int) -> list[int]:
         numbers = numbers[begin:] + numbers[:begin]
     elif choice == 4:
         numbers = [number // 2 for number in numbers]
+    elif choice == 5:
+        numbers = [number % max(1, lanes // 4) for number in numbers]
+    elif choice == 6:
+        numbers = [rng.randrange(lanes)] * lanes
     return numbers
 
 
@@ -214,6 +219,38 @@ def counters(scope: Scope) -> None:
             m.d.sync += [count.eq(0) for count in row]
 
 
+def memory_lanes(scope: Scope) -> None:
+    """Rows of lanes in a memory, of which each is computed and written by itself, perhaps from the row that is read."""
+    rng, m, values = scope.rng, scope.module, scope.values
+    lanes, width = rng.choice([2, 4, 8, 16, 16, 32]), rng.choice([8, 8, 16, 32, 32, 64])
+    depth = rng.choice([2, 4, 5, 8])
+    block = Memory(shape=lanes * width, depth=depth, init=[])
+    name = f"m{len(scope.design.memories)}"
+    m.submodules[name] = block
+    scope.design.memories[scope.path + name] = block.data
+    granule = rng.choice([width, width, 2 * width, lanes * width])
+    writer = block.write_port(granularity=granule)
+    reader = block.read_port(transparent_for=[writer] if rng.random() < 0.5 else [])
+    row = _row(scope, lanes, Shape(width, rng.random() < 0.5), packed=rng.random() < 0.5)
+    narrow = scope.operand(Shape(8 * lanes))
+    mode, odd, order = scope.bit(), _odd(rng, lanes), _order(rng, lanes)
+    accumulates = rng.random() < 0.5
+    parts: list[Value] = []
+    for lane in range(lanes):
+        old = Value.cast(reader.data)[lane * width : (lane + 1) * width]
+        source = row[order[lane]]
+        wide = old + source if accumulates and lane != odd else source
+        small = narrow[8 * lane : 8 * lane + 8].as_signed()
+        parts.append(Cat(Mux(mode, small, wide.as_signed()))[:width])
+    m.d.comb += [
+        reader.addr.eq(values.index(depth)),
+        writer.addr.eq(values.index(depth)),
+        writer.data.eq(Cat(*parts)),
+        writer.en.eq(values.of(len(writer.en)) if rng.random() < 0.5 else scope.bit().replicate(len(writer.en))),
+    ]
+    scope.drive(Shape(lanes * width), Value.cast(reader.data))
+
+
 STRUCTURES: Final[Sequence[Piece]] = (
     multiply_accumulate,
     multiply_accumulate,
@@ -223,4 +260,6 @@ STRUCTURES: Final[Sequence[Piece]] = (
     packed_lanes,
     saturating_lanes,
     counters,
+    memory_lanes,
+    memory_lanes,
 )

@@ -120,18 +120,27 @@ class Recording:
         """Do the events again, and forget them; AssertionError for an output that is not what it was."""
         if self._compiled is None:
             self._compiled = self._compile()
-        while self.events:
-            match self.events.popleft():
-                case Reset():
-                    self._compiled.reset()
-                    self._comparing = True
-                case Fixed():
-                    self._comparing = False
-                case Row(memory, row, value):
-                    rows = self._compiled.memory(self._memories[id(memory)])
-                    rows[row] = value & ((1 << len(Value.cast(memory[row]))) - 1)
-                case Edge() as edge:
-                    self._do(self._compiled, edge)
+        try:
+            while self.events:
+                self._repeat(self._compiled, self.events.popleft())
+        except AssertionError:
+            # What follows would differ too, until the next reset.
+            self.events.clear()
+            self._comparing = False
+            raise
+
+    def _repeat(self, compiled: Compiled, event: Event) -> None:
+        match event:
+            case Reset():
+                compiled.reset()
+                self._comparing = True
+            case Fixed():
+                self._comparing = False
+            case Row(memory, row, value):
+                rows = compiled.memory(self._memories[id(memory)])
+                rows[row] = value & ((1 << len(Value.cast(memory[row]))) - 1)
+            case Edge():
+                self._do(compiled, event)
 
     def _do(self, compiled: Compiled, edge: Edge) -> None:
         if not self._comparing:
@@ -196,12 +205,15 @@ class _Engine(PySimEngine):
 
 
 class Recorder:
-    """Lets every simulator that is made note what happens."""
+    """Lets every simulator that is made note what happens.
+
+    seen: classes in the designs that were replayed; edges: cycles in which outputs were compared.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.seen: set[type] = set()
         self.edges = 0
-        self._recordings: list[tuple[Recording, _Engine]] = []
+        self.recordings: list[tuple[Recording, _Engine]] = []
         make, add_clock = Simulator.__init__, Simulator.add_clock
 
         def recorded(simulator: Simulator, toplevel: Elaboratable) -> None:
@@ -210,7 +222,7 @@ class Recorder:
             make(simulator, toplevel, engine=_Engine)
             engine: _Engine = simulator._engine
             engine.recording = recording
-            self._recordings.append((engine.recording, engine))
+            self.recordings.append((engine.recording, engine))
 
         def clocked(simulator: Simulator, period: float, **options: Any) -> None:
             add_clock(simulator, period, **options)
@@ -224,7 +236,7 @@ class Recorder:
 
     def replay(self) -> None:
         """Do again what was done since this was last called."""
-        for recording, engine in self._recordings:
+        for recording, engine in self.recordings:
             if not engine.has_clock:
                 engine.note_moment()
             before = recording.edges
