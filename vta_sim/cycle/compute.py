@@ -12,7 +12,7 @@ from vta_sim._jit import inner
 from vta_sim.cycle import decode, load_engine, pipeline
 from vta_sim.cycle.load_engine import LoadEngine
 from vta_sim.cycle.pipeline import Pipeline
-from vta_sim.cycle.queues import InsnQueues
+from vta_sim.cycle.queues import FLAG_FINISH, InsnQueues
 from vta_sim.cycle.records import array
 from vta_sim.cycle.transfer import Bursts
 from vta_sim.cycle.wires import (
@@ -40,11 +40,10 @@ from vta_sim.functional.columns import (
     MEMORY_TYPE,
     S2G,
 )
-from vta_sim.functional.state import Machine
 
 _IN_FLIGHT: Final = 16  # `vta_hw.rtl.tokens.MAX_IN_FLIGHT`
 _MODULE: Final = int(Module.COMPUTE.value)
-_FINISH, _ALU = int(Opcode.FINISH), int(Opcode.ALU)
+_ALU: Final = int(Opcode.ALU)
 _REQUANT: Final = int(AluOp.REQUANT)
 _GEMM_BUSY, _ALU_BUSY, _LOAD_BUSY = bit("gemm_busy"), bit("alu_busy"), bit("compute_load_busy")
 _WAIT_LOAD, _WAIT_STORE = bit("compute_wait_load"), bit("compute_wait_store")
@@ -55,11 +54,12 @@ _NEXT_GEMM, _NEXT_ALU, _LOADED = bit("next_gemm"), bit("next_alu"), bit("loaded"
 class ComputeUnit:
     """Registers of the compute unit, beside those of its pipeline and of its load engine.
 
-    loads: LOADs in flight, by their number modulo its length; begun, ended: how many did. is_alu: the instruction in
-    the nest is one of the ALU.
+    loads, flags: LOADs in flight, by their number modulo their length; begun, ended: how many did. is_alu: the
+    instruction in the nest is one of the ALU.
     """
 
     loads: NDArray[np.int64] = array(_IN_FLIGHT)
+    flags: NDArray[np.int64] = array(_IN_FLIGHT)
     begun: int
     ended: int
     is_alu: int
@@ -92,15 +92,14 @@ def count_waits(w: Wires, flags: int) -> None:
 
 
 @inner
-def retire(w: Wires, flags: int, opcode: int) -> None:
+def retire(w: Wires, flags: int) -> None:
     """An instruction completes in this cycle."""
     w.bits |= _END
     w.retired += 1
     w.moved = 1
     give_token(w, G2L, flags >> FLAG_PUSH_PREV & 1)
     give_token(w, G2S, flags >> FLAG_PUSH_NEXT & 1)
-    if opcode == _FINISH:
-        w.finished = 1
+    w.finished |= flags >> FLAG_FINISH & 1
 
 
 @inner
@@ -111,20 +110,19 @@ def step(
     b: Bursts,
     p: Parameters,
     w: Wires,
-    m: Machine,
+    uops: NDArray[np.uint32],
     insn: int,
-    flags: NDArray[np.uint8],
-    words: NDArray[np.uint64],
+    flags: int,
     opcode: int,
     fields: NDArray[np.int64],
     taken: bool,
     beat: bool,
     error: bool,
 ) -> bool:
-    """One cycle but for what begins; whether the head of the queue, `insn`, begins.
+    """One cycle but for what begins; whether the head of the queue, `insn` with `flags`, begins.
 
-    `insn` is -1 without a head; its opcode and decoded fields are `opcode` and `fields` otherwise. flags, words: of all
-    instructions. taken: the burst; beat: a bus word comes, with or without an error.
+    `insn` is -1 without a head; its opcode and decoded fields are `opcode` and `fields` otherwise. uops: the micro-op
+    scratchpad. taken: the burst; beat: a bus word comes, with or without an error.
     """
     wait = pipeline.waits(e)
     begins = False
@@ -133,26 +131,25 @@ def step(
     if u.begun != u.ended:
         w.bits |= _LOAD_BUSY
     if insn >= 0:
-        own = int(flags[insn])
-        if is_waiting(w, own):
+        if is_waiting(w, flags):
             if is_idle(u, e):
-                count_waits(w, own)
-        elif decode.kind_of(m, opcode, fields) == decode.LOAD:
+                count_waits(w, flags)
+        elif decode.kind_of(p, opcode, fields) == decode.LOAD:
             begins = pipeline.is_empty(e) and u.begun - u.ended != _IN_FLIGHT
             begins = begins and load_engine.accepts(loader, b, fields[MEMORY_TYPE], taken)
         else:
-            requant = opcode == _ALU and fields[ALU_OPCODE] == _REQUANT and m.last_alu_opcode >= _REQUANT
+            requant = opcode == _ALU and fields[ALU_OPCODE] == _REQUANT and p.last_alu_opcode >= _REQUANT
             early = requant and pipeline.is_plain(e)
             begins = u.begun == u.ended and not early and pipeline.accepts(e, wait)
-    retired = pipeline.step(e, m, p, w, wait, False)
+    retired = pipeline.step(e, uops, p, w, wait, False)
     if retired >= 0:
-        retire(w, int(flags[retired]), int(words[retired, 0] & np.uint64(7)))
+        retire(w, retired)
     if load_engine.step(loader, b, p, w, taken, beat, error):
-        done = u.loads[u.ended & _IN_FLIGHT - 1]
+        oldest = u.ended & _IN_FLIGHT - 1
         u.ended += 1
         w.bits |= _LOADED
-        compute_values(w, done)
-        retire(w, int(flags[done]), int(words[done, 0] & np.uint64(7)))
+        compute_values(w, u.loads[oldest])
+        retire(w, u.flags[oldest])
     return begins
 
 
@@ -165,12 +162,10 @@ def begin(
     q: InsnQueues,
     p: Parameters,
     w: Wires,
-    m: Machine,
     insn: int,
     flags: int,
     opcode: int,
     fields: NDArray[np.int64],
-    base: int,
 ) -> None:
     """Begin the head of the queue, at the end of the cycle."""
     w.bits |= _BEGIN
@@ -178,15 +173,15 @@ def begin(
     q.read[_MODULE] = 1
     take_token(w, L2G, flags >> FLAG_POP_PREV & 1)
     take_token(w, S2G, flags >> FLAG_POP_NEXT & 1)
-    fault = decode.fault_of(m, opcode, fields)
+    fault = decode.fault_of(p, opcode, fields)
     if fault:
         report_fault(w, fault, insn)
-    kind = decode.kind_of(m, opcode, fields)
+    kind = decode.kind_of(p, opcode, fields)
     if kind == decode.LOAD:
         u.loads[u.begun & _IN_FLIGHT - 1] = insn
+        u.flags[u.begun & _IN_FLIGHT - 1] = flags
         u.begun += 1
-        memory = fields[MEMORY_TYPE]
-        load_engine.begin(loader, b, p, fields, insn, base, m.elem_bytes[memory], m.depths[memory])
+        load_engine.begin(loader, b, p, fields, insn)
         return
     runs = kind == decode.GEMM or kind == decode.ALU
     u.is_alu = int(kind == decode.ALU)
@@ -194,4 +189,4 @@ def begin(
         compute_values(w, insn)
         if fields[ITER_OUT] != 0 and fields[ITER_IN] != 0:
             w.bits |= _NEXT_ALU if u.is_alu else _NEXT_GEMM
-    pipeline.begin(e, fields, opcode, insn, runs, False)
+    pipeline.begin(e, fields, opcode, insn, flags, runs, False)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from vta_hw.spec.isa import MemoryType, Opcode
 from vta_hw.spec.registers import Status
 from vta_sim._jit import inner
+from vta_sim.cycle.wires import Parameters
 from vta_sim.functional.columns import ALU_OPCODE, MEMORY_TYPE, X_SIZE, Y_PAD_0, Y_PAD_1, Y_SIZE
-from vta_sim.functional.state import Machine
 
 LOAD, GEMM, ALU, NOTHING = range(4)
 """A LOAD with data or pads to move; loops of GEMM or ALU; neither."""
@@ -24,24 +24,24 @@ _UNKNOWN_OPCODE, _UNKNOWN_MEMORY_TYPE, _UNKNOWN_ALU_OPCODE = (
 
 
 @inner
-def kind_of(m: Machine, opcode: int, fields: NDArray[np.int64]) -> int:
+def kind_of(p: Parameters, opcode: int, fields: NDArray[np.int64]) -> int:
     """What to do for an instruction of the compute queue."""
     if opcode == _LOAD:
         kind = fields[MEMORY_TYPE]
-        known = kind == _UOP or (kind >= _ACC and kind != _OUT and kind <= m.last_memory_type)
+        known = kind == _UOP or (kind >= _ACC and kind != _OUT and kind <= p.last_memory_type)
         return LOAD if fields[X_SIZE] != 0 and known else NOTHING
     if opcode == _ALU:
-        return ALU if fields[ALU_OPCODE] <= m.last_alu_opcode else NOTHING
-    return GEMM if opcode == _GEMM or (opcode == _GEMM_OVERWRITE and opcode <= m.last_opcode) else NOTHING
+        return ALU if fields[ALU_OPCODE] <= p.last_alu_opcode else NOTHING
+    return GEMM if opcode == _GEMM or (opcode == _GEMM_OVERWRITE and opcode <= p.last_opcode) else NOTHING
 
 
 @inner
-def fault_of(m: Machine, opcode: int, fields: NDArray[np.int64]) -> int:
+def fault_of(p: Parameters, opcode: int, fields: NDArray[np.int64]) -> int:
     """The bit of `Status` that is due to codes that the machine does not know, or 0."""
-    if opcode > m.last_opcode:
+    if opcode > p.last_opcode:
         return _UNKNOWN_OPCODE
     if opcode == _LOAD:
         has_rows = fields[Y_SIZE] != 0 or fields[Y_PAD_0] != 0 or fields[Y_PAD_1] != 0
         moves = fields[X_SIZE] != 0 and has_rows
-        return _UNKNOWN_MEMORY_TYPE if moves and kind_of(m, opcode, fields) == NOTHING else 0
-    return _UNKNOWN_ALU_OPCODE if opcode == _ALU and kind_of(m, opcode, fields) == NOTHING else 0
+        return _UNKNOWN_MEMORY_TYPE if moves and kind_of(p, opcode, fields) == NOTHING else 0
+    return _UNKNOWN_ALU_OPCODE if opcode == _ALU and kind_of(p, opcode, fields) == NOTHING else 0

@@ -12,10 +12,10 @@ from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.isa import MemoryType, Module
 from vta_hw.spec.program import Tokens
 from vta_hw.spec.registers import FAULTS, REGISTERS, TOKEN_QUEUES, PointerWidth, Status
-from vta_sim.cycle import machine
 from vta_sim.cycle.dram import Dram, new_dram
-from vta_sim.cycle.machine import LOG_FULL, NO_FRAMES, OVER, RUN, Program, Units, new_units
-from vta_sim.cycle.wires import make_parameters
+from vta_sim.cycle.machine import LOG_FULL, NO_FRAMES, OVER, RUN, Program, Units
+from vta_sim.cycle.records import record_type
+from vta_sim.cycle.wires import set_parameters
 from vta_sim.errors import CycleLimit, SimulationError
 from vta_sim.functional.columns import make_queues
 from vta_sim.functional.engine import Bases, FunctionalSimulator, Kernel
@@ -35,12 +35,14 @@ MAX_QUEUE_DEPTH: Final = 65536
 _STEP: Final = 10_000_000
 """Cycles for which compiled code keeps control, so that Python sees signals in time."""
 
+_UNITS: Final = record_type(Units)
 _LOG_ROWS: Final = 1 << 16
 _NO_BASES: Final = Bases()
 _NO_TOKENS: Final = Tokens()
 _DEFAULT_TIMING: Final = MemoryTiming()
 _SUMS: Final = (
-    "gemm_uops", "alu_uops", "acc_writes", "uop_bytes", "inp_bytes", "wgt_bytes", "acc_bytes", "out_bytes",
+    "gemm_uops", "alu_uops", "acc_writes", "insn_bytes", "uop_bytes", "inp_bytes", "wgt_bytes", "acc_bytes",
+    "out_bytes",
 )  # fmt: skip
 
 
@@ -133,16 +135,19 @@ class CycleSimulator:
         if self._launch is not None and not self._launch.is_over:
             raise SimulationError("Launch must be over before the simulator is used again, and is not")
         words = self.memory.read(insn_address, insn_count * INSN_ALIGNMENT).view("<u8").reshape(-1, 2)
-        units = new_units(
-            make_parameters(self.config, base=insn_address, count=insn_count, queue_depth=self._queue_depth)
-        )
-        units.wires["tokens"] = [getattr(start, name) for name in TOKEN_QUEUES]
+        kernel = self._values.kernel(words, bases)
+        units = np.zeros(1, _UNITS)
+        set_parameters(
+            units["parameters"][0], self.config, kernel,
+            base=insn_address, count=insn_count, queue_depth=self._queue_depth,
+        )  # fmt: skip
+        units["wires"]["tokens"] = [getattr(start, name) for name in TOKEN_QUEUES]
         self._launch = _Launch(
             values=self._values,
+            kernel=kernel,
             units=units,
             dram=new_dram(self._timing, self.config.bus_bits // 8, self._errors),
             words=words,
-            bases=bases,
             max_cycles=max_cycles,
             trace=self._traces,
         )
@@ -168,10 +173,10 @@ class _Launch:
         self,
         values: FunctionalSimulator,
         *,
-        units: Units,
+        kernel: Kernel,
+        units: NDArray[np.void],
         dram: Dram,
         words: NDArray[np.uint64],
-        bases: Bases,
         max_cycles: int,
         trace: bool,
     ) -> None:
@@ -179,7 +184,7 @@ class _Launch:
         self._memory = values.memory
         self._units = units
         self._dram = dram
-        self._kernel = values.kernel(words, bases)
+        self._kernel = kernel
         self._program = _program(self._config, words, self._kernel)
         self._max_cycles = max_cycles
         self._log = np.zeros((_LOG_ROWS if trace else 0, 2), np.int64)
@@ -193,7 +198,7 @@ class _Launch:
 
     @property
     def _cycle(self) -> int:
-        return int(self._units.control["cycle"][0])
+        return int(self._units["control"]["cycle"][0])
 
     def advance(self, cycles: int) -> bool:
         """See `CycleSimulator.advance`."""
@@ -214,12 +219,12 @@ class _Launch:
         """See `CycleSimulator.report`."""
         if not self._ended:
             raise CycleLimit(f"Launch must be over within {self._max_cycles} cycles, and is not")
-        control = self._units.control[0]
+        control = self._units["control"][0]
         counters = self._counters()
         fault_insn = int(control["fault_insn"])
         status = Status(int(control["status"]))
         since = dict(zip(Module, control["waits_since"].tolist(), strict=True))
-        tokens = dict(zip(TOKEN_QUEUES, self._units.wires["tokens"][0].tolist(), strict=True))
+        tokens = dict(zip(TOKEN_QUEUES, self._units["wires"]["tokens"][0].tolist(), strict=True))
         return MachineReport(
             config=self._config,
             words=self._program.words,
@@ -233,12 +238,12 @@ class _Launch:
 
     def _counters(self) -> dict[str, int]:
         """Those of the register map, in its order, which saturate."""
-        control = self._units.control[0]
+        control = self._units["control"][0]
         events = dict(zip(SAMPLED, control["events"].tolist(), strict=True))
         found = {name: events[name] for name in COUNTERS}
         found |= {f"insn_{unit.name.lower()}": events[f"end_{unit.name.lower()}"] for unit in Module}
         found |= {name: int(control[name]) for name in _SUMS}
-        found |= {"cycle_count": self._cycle, "insn_bytes": machine.bytes_fetched(self._units)}
+        found["cycle_count"] = self._cycle
         registers = REGISTERS[PointerWidth(self._config.address_bits)]
         return {each.name: min(found[each.name], (1 << each.bits) - 1) for each in registers.counters}
 
@@ -249,9 +254,9 @@ class _Launch:
         return trace
 
     def _collect(self) -> None:
-        changes = int(self._units.control["changes"][0])
+        changes = int(self._units["control"]["changes"][0])
         self._recorded.append(self._log[:changes].copy())
-        self._units.control["changes"] = 0
+        self._units["control"]["changes"] = 0
 
 
 def _program(config: VTAConfig, words: NDArray[np.uint64], kernel: Kernel) -> Program:
@@ -263,5 +268,4 @@ def _program(config: VTAConfig, words: NDArray[np.uint64], kernel: Kernel) -> Pr
         members=np.argsort(queues.module, kind="stable"),
         first=np.searchsorted(np.sort(queues.module), np.arange(4)).astype(np.int64),
         places=kernel.places,
-        bases=kernel.bases,
     )

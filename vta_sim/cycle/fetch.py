@@ -93,6 +93,8 @@ def step(
     error: bool,
 ) -> None:
     """One cycle. taken: the burst; beat: a bus word comes, with or without an error."""
+    if not (f.shows or f.level or b.rows or taken or beat):
+        return
     pops = False
     if f.shows:
         if p.beats == 2 and f.has_half == 0:

@@ -104,9 +104,6 @@ def begin(
     insn: int,
     flags: int,
     fields: NDArray[np.int64],
-    base: int,
-    elem_bytes: int,
-    depth: int,
 ) -> None:
     """Begin the head of the queue, at the end of the cycle."""
     w.bits |= _BEGIN
@@ -119,4 +116,4 @@ def begin(
     order[_PUSH] = flags >> FLAG_PUSH_NEXT & 1
     u.begun += 1
     if fields[X_SIZE] != 0:
-        load_engine.begin(e, b, p, fields, insn, base, elem_bytes, depth)
+        load_engine.begin(e, b, p, fields, insn)

@@ -111,6 +111,8 @@ def accepts(e: LoadEngine, b: Bursts, kind: int, taken: bool) -> bool:
 @inner
 def step(e: LoadEngine, b: Bursts, p: Parameters, w: Wires, taken: bool, beat: bool, error: bool) -> bool:
     """One clock edge but for what begins; whether the oldest load is complete (`done`)."""
+    if e.begun == e.windows and e.has_window == 0 and e.alone == 0 and e.writes == 0:
+        return False
     loads = e.loads
     pattern, window = (e.patterns - 1) & _RING - 1, (e.windows - 1) & _RING - 1
     moved = transfer.step(b, p, taken)
@@ -239,17 +241,10 @@ def advance(e: LoadEngine, beat: bool, cycles: int) -> None:
 
 
 @inner
-def begin(
-    e: LoadEngine,
-    b: Bursts,
-    p: Parameters,
-    fields: NDArray[np.int64],
-    insn: int,
-    base: int,
-    elem_bytes: int,
-    depth: int,
-) -> None:
+def begin(e: LoadEngine, b: Bursts, p: Parameters, fields: NDArray[np.int64], insn: int) -> None:
     """Accept a LOAD at the end of a cycle in which it is accepted."""
+    memory = fields[MEMORY_TYPE]
+    base, elem_bytes, depth = p.bases[memory], p.elem_bytes[memory], p.depths[memory]
     load = e.loads[e.begun & _RING - 1]
     e.begun += 1
     kind = plain(fields[MEMORY_TYPE])

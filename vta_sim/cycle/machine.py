@@ -43,12 +43,12 @@ from vta_sim.cycle.load_engine import LoadEngine
 from vta_sim.cycle.memory_engine import COMPUTE, FETCH, LOAD, MemoryEngine
 from vta_sim.cycle.overlap import Overlap
 from vta_sim.cycle.pipeline import Pipeline
-from vta_sim.cycle.queues import InsnQueues
+from vta_sim.cycle.queues import FLAG_FINISH, InsnQueues
 from vta_sim.cycle.ranges import Scanner
-from vta_sim.cycle.records import array, new_record
+from vta_sim.cycle.records import array
 from vta_sim.cycle.store import StoreUnit
 from vta_sim.cycle.transfer import Bursts
-from vta_sim.cycle.wires import Wires, bit
+from vta_sim.cycle.wires import Parameters, Wires, bit
 from vta_sim.functional import alu, columns, gemm, launch, nest, packing, state, vector
 from vta_sim.functional import load as functional_load
 from vta_sim.functional import store as functional_store
@@ -65,6 +65,7 @@ _LOAD_QUEUE, _COMPUTE_QUEUE, _STORE_QUEUE = (int(module.value) for module in Mod
 _DEADLOCK, _STORES_OUTSTANDING = int(Status.DEADLOCK), int(Status.STORES_OUTSTANDING)
 _FAULTS: Final = int(FAULTS)
 _INP, _WGT, _UOP = int(MemoryType.INP), int(MemoryType.WGT), int(MemoryType.UOP)
+_FINISH: Final = int(Opcode.FINISH)
 _LOAD_OPCODE, _STORE_OPCODE, _GEMM, _ALU = (
     int(opcode) for opcode in (Opcode.LOAD, Opcode.STORE, Opcode.GEMM, Opcode.ALU)
 )
@@ -99,6 +100,7 @@ class Control:
     events: NDArray[np.int64] = array(_EVENTS)
     waits_since: NDArray[np.int64] = array(3)
     changes: int
+    insn_bytes: int
     gemm_uops: int
     alu_uops: int
     acc_writes: int
@@ -110,67 +112,42 @@ class Control:
 
 
 class Heads:
-    """The heads of the queues of load, compute and store: index (-1 without one), opcode, fields."""
+    """The heads of the queues of load, compute and store: index (-1 without one), flags, opcode, fields."""
 
     insn: NDArray[np.int64] = array(3)
+    flags: NDArray[np.int64] = array(3)
     opcode: NDArray[np.int64] = array(3)
     fields: NDArray[np.int64] = array(3, FIELD_COUNT)
     single: NDArray[np.int64] = array(FIELD_COUNT)
     fault: NDArray[np.int64] = array(4)
 
 
-class Units(NamedTuple):
-    """The registers of all units, each an array of one record.
+class Units:
+    """The registers of all units, in one record because each array of a call costs.
 
     A machine that overlaps has `overlap` and `scanner` in place of `compute`, and in `alu_pipeline` a second one.
     """
 
-    parameters: NDArray[np.void]
-    wires: NDArray[np.void]
-    control: NDArray[np.void]
-    heads: NDArray[np.void]
-    queues: NDArray[np.void]
-    fetch: NDArray[np.void]
-    fetch_bursts: NDArray[np.void]
-    load: NDArray[np.void]
-    load_engine: NDArray[np.void]
-    load_bursts: NDArray[np.void]
-    compute: NDArray[np.void]
-    overlap: NDArray[np.void]
-    scanner: NDArray[np.void]
-    pipeline: NDArray[np.void]
-    alu_pipeline: NDArray[np.void]
-    compute_engine: NDArray[np.void]
-    compute_bursts: NDArray[np.void]
-    store: NDArray[np.void]
-    store_bursts: NDArray[np.void]
-    engine: NDArray[np.void]
-
-
-def new_units(parameters: NDArray[np.void]) -> Units:
-    """All units as before a launch."""
-    return Units(
-        parameters=parameters,
-        wires=new_record(Wires),
-        control=new_record(Control),
-        heads=new_record(Heads),
-        queues=new_record(InsnQueues),
-        fetch=new_record(Fetch),
-        fetch_bursts=new_record(Bursts),
-        load=new_record(LoadUnit),
-        load_engine=new_record(LoadEngine),
-        load_bursts=new_record(Bursts),
-        compute=new_record(ComputeUnit),
-        overlap=new_record(Overlap),
-        scanner=new_record(Scanner),
-        pipeline=new_record(Pipeline),
-        alu_pipeline=new_record(Pipeline),
-        compute_engine=new_record(LoadEngine),
-        compute_bursts=new_record(Bursts),
-        store=new_record(StoreUnit),
-        store_bursts=new_record(Bursts),
-        engine=new_record(MemoryEngine),
-    )
+    parameters: Parameters
+    wires: Wires
+    control: Control
+    heads: Heads
+    queues: InsnQueues
+    fetch: Fetch
+    fetch_bursts: Bursts
+    load: LoadUnit
+    load_engine: LoadEngine
+    load_bursts: Bursts
+    compute: ComputeUnit
+    overlap: Overlap
+    scanner: Scanner
+    pipeline: Pipeline
+    alu_pipeline: Pipeline
+    compute_engine: LoadEngine
+    compute_bursts: Bursts
+    store: StoreUnit
+    store_bursts: Bursts
+    engine: MemoryEngine
 
 
 class Program(NamedTuple):
@@ -178,7 +155,7 @@ class Program(NamedTuple):
 
     words: uint64 [N][2]. module, flags: uint8 [N], as in `columns.Queues`. members: int64 [N], the instructions of
     load, of compute, of store, each in order; first: int64 [4], where those of each begin, and the end. places: see
-    `columns.field_positions`. bases: int64 [8], base addresses by memory type.
+    `columns.field_positions`.
     """
 
     words: NDArray[np.uint64]
@@ -187,20 +164,19 @@ class Program(NamedTuple):
     members: NDArray[np.int64]
     first: NDArray[np.int64]
     places: NDArray[np.int64]
-    bases: NDArray[np.int64]
 
 
 @inner
 def _start(u: Units, d: Dram) -> None:
     """The registers in the first cycle of a launch."""
-    fetch.start(u.fetch[0], u.fetch_bursts[0], u.parameters[0])
-    transfer.reset(u.load_bursts[0])
-    transfer.reset(u.compute_bursts[0])
-    transfer.reset(u.store_bursts[0])
-    pipeline.reset(u.pipeline[0])
-    pipeline.reset(u.alu_pipeline[0])
-    memory_engine.reset(u.engine[0])
-    heads, control = u.heads[0], u.control[0]
+    fetch.start(u.fetch, u.fetch_bursts, u.parameters)
+    transfer.reset(u.load_bursts)
+    transfer.reset(u.compute_bursts)
+    transfer.reset(u.store_bursts)
+    pipeline.reset(u.pipeline)
+    pipeline.reset(u.alu_pipeline)
+    memory_engine.reset(u.engine)
+    heads, control = u.heads, u.control
     control.fault_insn = wires.NO_INSN
     for unit in range(3):
         heads.insn[unit] = -1
@@ -219,7 +195,9 @@ def _show_heads(heads: Heads, q: InsnQueues, program: Program) -> None:
         insn = program.members[program.first[module] + q.head[module]]
         if insn != heads.insn[module]:
             heads.insn[module] = insn
-            heads.opcode[module] = launch.decode(program.words, insn, program.places, heads.fields[module])
+            opcode = launch.decode(program.words, insn, program.places, heads.fields[module])
+            heads.opcode[module] = opcode
+            heads.flags[module] = program.flags[insn] | (opcode == _FINISH) << FLAG_FINISH
 
 
 @inner
@@ -246,41 +224,45 @@ def _count(c: Control, bits: int, log: NDArray[np.int64]) -> None:
 @inner
 def _is_idle(u: Units) -> bool:
     """Whether the compute unit has nothing in flight."""
-    if u.parameters[0].overlap:
-        return overlap.is_idle(u.overlap[0])
-    return compute.is_idle(u.compute[0], u.pipeline[0])
+    if u.parameters.overlap:
+        return overlap.is_idle(u.overlap)
+    return compute.is_idle(u.compute, u.pipeline)
 
 
 @inner
-def _step_compute(u: Units, m: Machine, program: Program, taken: bool, beat: bool, error: bool) -> None:
+def _step_compute(u: Units, uops: NDArray[np.uint32], taken: bool, beat: bool, error: bool) -> None:
     """One cycle of the compute unit, of either kind. taken: its burst; beat: a bus word comes, maybe with an error."""
-    p, w, heads, q = u.parameters[0], u.wires[0], u.heads[0], u.queues[0]
-    loader, b, pipe = u.compute_engine[0], u.compute_bursts[0], u.pipeline[0]
-    insn, opcode, fields = heads.insn[_COMPUTE_QUEUE], heads.opcode[_COMPUTE_QUEUE], heads.fields[_COMPUTE_QUEUE]
-    flags, words = program.flags, program.words
+    p, w, heads, q = u.parameters, u.wires, u.heads, u.queues
+    loader, b, pipe = u.compute_engine, u.compute_bursts, u.pipeline
+    insn, flags = heads.insn[_COMPUTE_QUEUE], heads.flags[_COMPUTE_QUEUE]
+    opcode, fields = heads.opcode[_COMPUTE_QUEUE], heads.fields[_COMPUTE_QUEUE]
     if p.overlap:
         begins = overlap.step(
-            u.overlap[0], u.scanner[0], pipe, u.alu_pipeline[0], loader, b, q, p, w, m, insn, flags, words, opcode,
-            fields, program.bases, taken, beat, error,
+            u.overlap, u.scanner, pipe, u.alu_pipeline, loader, b, q, p, w, uops, insn, flags, opcode, fields, taken,
+            beat, error,
         )  # fmt: skip
     else:
-        begins = compute.step(
-            u.compute[0], pipe, loader, b, p, w, m, insn, flags, words, opcode, fields, taken, beat, error
-        )
+        begins = compute.step(u.compute, pipe, loader, b, p, w, uops, insn, flags, opcode, fields, taken, beat, error)
         if begins:
-            base = program.bases[fields[MEMORY_TYPE] & 7]
-            compute.begin(u.compute[0], pipe, loader, b, q, p, w, m, insn, int(flags[insn]), opcode, fields, base)
+            compute.begin(u.compute, pipe, loader, b, q, p, w, insn, flags, opcode, fields)
     if begins:
-        _count_work(u.control[0], m, opcode, fields)
+        _count_work(u.control, p, opcode, fields)
 
 
 @inner
-def _cycle(u: Units, d: Dram, answer: Answer, m: Machine, program: Program, log: NDArray[np.int64]) -> None:
-    """One cycle."""
-    p, w, c, heads, q = u.parameters[0], u.wires[0], u.control[0], u.heads[0], u.queues[0]
-    f, fb, lu, le, lb = u.fetch[0], u.fetch_bursts[0], u.load[0], u.load_engine[0], u.load_bursts[0]
-    s, sb, e = u.store[0], u.store_bursts[0], u.engine[0]
-    cb = u.compute_bursts[0]
+def _cycle(
+    u: Units,
+    d: Dram,
+    answer: Answer,
+    uops: NDArray[np.uint32],
+    module: NDArray[np.uint8],
+    log: NDArray[np.int64],
+) -> bool:
+    """One cycle; whether the heads of queues may have changed. uops: the scratchpad; module: of each instruction."""
+    p, w, c, heads, q = u.parameters, u.wires, u.control, u.heads, u.queues
+    f, fb, lu, le, lb = u.fetch, u.fetch_bursts, u.load, u.load_engine, u.load_bursts
+    s, sb, e = u.store, u.store_bursts, u.engine
+    cb = u.compute_bursts
     wires.begin_cycle(w)
 
     # What the units show, from registers that the cycle before left.
@@ -291,7 +273,8 @@ def _cycle(u: Units, d: Dram, answer: Answer, m: Machine, program: Program, log:
     sends_word = s.word_valid != 0 and e.w_spare == 0
     last_word = s.word_last != 0
     beat, error, response, failed = e.beat, e.beat_error != 0, e.response != 0, e.response_error != 0
-    insn_load, insn_compute, insn_store = heads.insn[0], heads.insn[1], heads.insn[2]
+    insn_load, insn_compute = heads.insn[_LOAD_QUEUE], heads.insn[_COMPUTE_QUEUE]
+    insn_store = heads.insn[_STORE_QUEUE]
     store_works = s.begun != s.ended or insn_store >= 0
     quiet_memory = not (fetch_wants or load_wants or compute_wants or offers_burst or s.word_valid)
     quiet_memory = quiet_memory and memory_engine.reads_are_answered(e) and memory_engine.writes_are_answered(e)
@@ -300,11 +283,11 @@ def _cycle(u: Units, d: Dram, answer: Answer, m: Machine, program: Program, log:
     gave_up = f.failed != 0
     handed_out = f.index == p.count or gave_up
     at_rest = False
-    flags_load, flags_store = int(program.flags[insn_load]), int(program.flags[insn_store])
+    flags_load, flags_store = heads.flags[_LOAD_QUEUE], heads.flags[_STORE_QUEUE]
     if quiet_memory and lu.begun == lu.ended and s.begun == s.ended and _is_idle(u):
         at_rest = insn_load < 0 or load.is_waiting(w, flags_load)
         at_rest = at_rest and (insn_store < 0 or store.is_waiting(w, flags_store))
-        at_rest = at_rest and (insn_compute < 0 or compute.is_waiting(w, int(program.flags[insn_compute])))
+        at_rest = at_rest and (insn_compute < 0 or compute.is_waiting(w, heads.flags[_COMPUTE_QUEUE]))
     finish = done or c.quiet == _QUIET_CYCLES
 
     # What they do.
@@ -316,26 +299,24 @@ def _cycle(u: Units, d: Dram, answer: Answer, m: Machine, program: Program, log:
     elif reader == COMPUTE:
         read_address, read_beats = cb.burst, cb.beats
     write_address, write_beats = store.burst(s)
-    fetch.step(f, fb, q, p, w, program.module, reader == FETCH, beat == FETCH, error)
-    loads = load.step(lu, le, lb, q, p, w, insn_load, flags_load, heads.fields[0], reader == LOAD, beat == LOAD, error)
-    _step_compute(u, m, program, reader == COMPUTE, beat == COMPUTE, error)
+    fetch.step(f, fb, q, p, w, module, reader == FETCH, beat == FETCH, error)
+    loads = load.step(
+        lu, le, lb, q, p, w, insn_load, flags_load, heads.fields[_LOAD_QUEUE], reader == LOAD, beat == LOAD, error
+    )
+    _step_compute(u, uops, reader == COMPUTE, beat == COMPUTE, error)
     stores = store.step(
-        s, sb, p, w, insn_store, flags_store, heads.fields[2], sends_burst, sends_word, response, failed
+        s, sb, p, w, insn_store, flags_store, heads.fields[_STORE_QUEUE], sends_burst, sends_word, response, failed
     )
     memory_engine.step(
         e, d, answer, w, reader, read_address, read_beats, sends_burst, write_address, write_beats, sends_word,
         last_word,
     )  # fmt: skip
     if loads:
-        kind = heads.fields[0, MEMORY_TYPE]
-        base, elem_bytes, depth = program.bases[kind], m.elem_bytes[kind], m.depths[kind]
-        load.begin(lu, le, lb, q, p, w, insn_load, flags_load, heads.fields[0], base, elem_bytes, depth)
-        _count_work(c, m, heads.opcode[0], heads.fields[0])
+        load.begin(lu, le, lb, q, p, w, insn_load, flags_load, heads.fields[_LOAD_QUEUE])
+        _count_work(c, p, heads.opcode[_LOAD_QUEUE], heads.fields[_LOAD_QUEUE])
     if stores:
-        kind = heads.fields[2, MEMORY_TYPE]
-        base, elem_bytes = program.bases[kind], m.elem_bytes[kind]
-        store.begin(s, sb, q, p, w, insn_store, flags_store, heads.fields[2], base, elem_bytes)
-        _count_work(c, m, heads.opcode[2], heads.fields[2])
+        store.begin(s, sb, q, p, w, insn_store, flags_store, heads.fields[_STORE_QUEUE])
+        _count_work(c, p, heads.opcode[_STORE_QUEUE], heads.fields[_STORE_QUEUE])
 
     # The course of the launch.
     found = w.fault_status
@@ -358,33 +339,33 @@ def _cycle(u: Units, d: Dram, answer: Answer, m: Machine, program: Program, log:
     _count(c, w.bits, log)
     c.cycle += 1
     wires.exchange_tokens(w)
-    if queues.step(q):
-        w.moved = 1
-        _show_heads(heads, q, program)
+    shows = queues.step(q)
+    w.moved |= int(shows)
+    return shows
 
 
 @inner
-def _count_work(c: Control, m: Machine, opcode: int, fields: NDArray[np.int64]) -> None:
+def _count_work(c: Control, p: Parameters, opcode: int, fields: NDArray[np.int64]) -> None:
     """Count the bytes or micro-op steps of an instruction that begins."""
     kind = fields[MEMORY_TYPE]
     if opcode == _STORE_OPCODE:
         if not store.is_nop(fields):
-            c.out_bytes += fields[X_SIZE] * fields[Y_SIZE] * m.elem_bytes[kind]
+            c.out_bytes += fields[X_SIZE] * fields[Y_SIZE] * p.elem_bytes[kind]
     elif opcode == _LOAD_OPCODE:
-        nbytes = fields[X_SIZE] * fields[Y_SIZE] * m.elem_bytes[kind]
+        nbytes = fields[X_SIZE] * fields[Y_SIZE] * p.elem_bytes[kind]
         if kind == _INP:
             c.inp_bytes += nbytes
         elif kind == _WGT:
             c.wgt_bytes += nbytes
-        elif decode.kind_of(m, opcode, fields) == decode.LOAD:
+        elif decode.kind_of(p, opcode, fields) == decode.LOAD:
             if kind == _UOP:
                 c.uop_bytes += nbytes
             else:
                 c.acc_bytes += nbytes
-    elif decode.kind_of(m, opcode, fields) == decode.ALU:
+    elif decode.kind_of(p, opcode, fields) == decode.ALU:
         c.alu_uops += pipeline.steps_of(fields)
         c.acc_writes += pipeline.steps_of(fields)
-    elif decode.kind_of(m, opcode, fields) == decode.GEMM:
+    elif decode.kind_of(p, opcode, fields) == decode.GEMM:
         c.acc_writes += pipeline.steps_of(fields)
         if opcode != _GEMM or fields[RESET] == 0:
             c.gemm_uops += pipeline.steps_of(fields)
@@ -393,18 +374,18 @@ def _count_work(c: Control, m: Machine, opcode: int, fields: NDArray[np.int64]) 
 @inner
 def _compute_values(u: Units, m: Machine, table: PageTable, program: Program, fields: NDArray[np.int64]) -> bool:
     """Execute the instructions that are due; False if page frames ran out, with the rest still due."""
-    w, heads = u.wires[0], u.heads[0]
+    w, heads = u.wires, u.heads
     while w.due_count:
         insn = w.due[0]
         opcode = launch.decode(program.words, insn, program.places, fields)
-        status = values.execute(m, table, opcode, fields, heads.single, program.bases, heads.fault)
+        status = values.execute(m, table, opcode, fields, heads.single, u.parameters.bases, heads.fault)
         if status == _GROW:
             return False
         if status != _DONE and program.module[insn] == _COMPUTE_QUEUE and opcode != _LOAD_OPCODE:
-            if opcode == _ALU and u.parameters[0].overlap:
-                pipeline.find_faults(u.alu_pipeline[0], m, u.parameters[0], opcode)
+            if opcode == _ALU and u.parameters.overlap:
+                pipeline.find_faults(u.alu_pipeline, m, u.parameters, opcode)
             else:
-                pipeline.find_faults(u.pipeline[0], m, u.parameters[0], opcode)
+                pipeline.find_faults(u.pipeline, m, u.parameters, opcode)
         w.due_count -= 1
         for number in range(w.due_count):
             w.due[number] = w.due[number + 1]
@@ -417,7 +398,7 @@ def _leap(u: Units, d: Dram, answer: Answer, before: Answer, limit: int) -> int:
 
     In the last one, in which the memory showed `before`, nothing moved; `answer` is what it shows now.
     """
-    p, s, e, pi = u.parameters[0], u.store[0], u.engine[0], u.pipeline[0]
+    p, s, e, pi = u.parameters, u.store, u.engine, u.pipeline
     beat = answer.r_id if answer.r_valid else -1
     if beat != e.beat or (e.w_valid and answer.w_ready != before.w_ready):
         return 0
@@ -426,41 +407,41 @@ def _leap(u: Units, d: Dram, answer: Answer, before: Answer, limit: int) -> int:
     cycles = min(limit, dram.steady(d, answer, e.w_valid))
     reads = s.made != s.read and (s.word_valid == 0 or e.w_spare == 0)
     cycles = store.horizon(s, reads, cycles)
-    cycles = load_engine.horizon(u.load_engine[0], beat == LOAD, cycles)
-    cycles = load_engine.horizon(u.compute_engine[0], beat == COMPUTE, cycles)
+    cycles = load_engine.horizon(u.load_engine, beat == LOAD, cycles)
+    cycles = load_engine.horizon(u.compute_engine, beat == COMPUTE, cycles)
     cycles = pipeline.horizon(pi, cycles)
     if p.overlap:
         # The bank that a bus word or a step uses matters to others.
-        cycles = 0 if beat == COMPUTE else pipeline.horizon(u.alu_pipeline[0], cycles)
+        cycles = 0 if beat == COMPUTE else pipeline.horizon(u.alu_pipeline, cycles)
     if cycles < 1:
         return 0
     dram.skip(d, answer, e.w_valid, cycles)
     if reads:
         s.beat += cycles
-    load_engine.advance(u.load_engine[0], beat == LOAD, cycles)
-    load_engine.advance(u.compute_engine[0], beat == COMPUTE, cycles)
+    load_engine.advance(u.load_engine, beat == LOAD, cycles)
+    load_engine.advance(u.compute_engine, beat == COMPUTE, cycles)
     pipeline.advance(pi, cycles)
-    u.control[0].cycle += cycles
+    u.control.cycle += cycles
     return cycles
 
 
-def bytes_fetched(u: Units) -> int:
-    """The bytes of instructions that have come."""
-    p = u.parameters[0]
-    arrived = int(u.fetch["arrived"][0] * p["lanes"] - p["first_lane"])
-    return max(min(arrived, int(p["count"] * p["beats"])), 0) * (16 // int(p["beats"]))
-
-
-Run = Callable[[Units, Dram, Machine, PageTable, Program, NDArray[np.int64], int], int]
+Run = Callable[[NDArray[np.void], Dram, Machine, PageTable, Program, NDArray[np.int64], int], int]
 
 
 def _build(stamp: str) -> Run:
     @entry
     def run(
-        u: Units, d: Dram, m: Machine, table: PageTable, program: Program, log: NDArray[np.int64], until: int
+        units: NDArray[np.void],
+        d: Dram,
+        m: Machine,
+        table: PageTable,
+        program: Program,
+        log: NDArray[np.int64],
+        until: int,
     ) -> int:
         _ = stamp
-        c, w = u.control[0], u.wires[0]
+        u: Units = units[0]
+        c, w = u.control, u.wires
         fields = np.zeros(FIELD_COUNT, np.int64)
         if c.cycle == 0:
             _start(u, d)
@@ -475,12 +456,14 @@ def _build(stamp: str) -> Run:
                 continue
             if log.shape[0] and c.changes == log.shape[0]:
                 return LOG_FULL
-            _cycle(u, d, answer, m, program, log)
+            if _cycle(u, d, answer, m.uop, program.module, log):
+                _show_heads(u.heads, u.queues, program)
             before = answer
             if w.due_count and not _compute_values(u, m, table, program, fields):
                 return NO_FRAMES
         if c.over:
             _count(c, -1, log[:0])
+            c.insn_bytes = fetch.bytes_read(u.fetch, u.parameters)
             return OVER
         return RUNNING
 

@@ -28,7 +28,6 @@ from vta_sim.functional.columns import (
     MEMORY_TYPE,
     S2G,
 )
-from vta_sim.functional.state import Machine
 
 _SLOTS: Final = 8
 _NONE, _GEMM, _ALU, _LOAD = range(4)
@@ -44,12 +43,13 @@ _BEGIN, _NEXT_GEMM, _NEXT_ALU, _LOADED = bit("begin_compute"), bit("next_gemm"),
 class Overlap:
     """Registers of the scoreboard, of the lanes' queues, and of what scans.
 
-    insn, opcode, fields: of the instruction in each slot. present, busy, lane, known, waits, ranges, head, tail: as in
-    the scoreboard; waits is a mask of slots. queue: slots of each lane, by their number modulo its length; queued, ran,
-    done: how many came, began, and are done. of_head, of_slot, found_slot: whose ranges the scanner finds.
+    insn, flags, opcode, fields: of the instruction in each slot. present, busy, lane, known, waits, ranges, head, tail:
+    as in the scoreboard; waits is a mask of slots. queue: slots of each lane, by their number modulo its length;
+    queued, ran, done: how many came, began, and are done. of_head, of_slot, found_slot: whose ranges the scanner finds.
     """
 
     insn: NDArray[np.int64] = array(_SLOTS)
+    flags: NDArray[np.int64] = array(_SLOTS)
     opcode: NDArray[np.int64] = array(_SLOTS)
     fields: NDArray[np.int64] = array(_SLOTS, FIELD_COUNT)
     present: NDArray[np.int64] = array(_SLOTS)
@@ -79,8 +79,8 @@ def is_idle(o: Overlap) -> bool:
 
 
 @inner
-def _lane_of(m: Machine, opcode: int, fields: NDArray[np.int64]) -> int:
-    kind = decode.kind_of(m, opcode, fields)
+def _lane_of(p: Parameters, opcode: int, fields: NDArray[np.int64]) -> int:
+    kind = decode.kind_of(p, opcode, fields)
     if kind == decode.LOAD:
         return _LOAD
     if kind == decode.NOTHING or fields[ITER_OUT] == 0 or fields[ITER_IN] == 0:
@@ -160,33 +160,30 @@ def step(
     q: InsnQueues,
     p: Parameters,
     w: Wires,
-    m: Machine,
+    uops: NDArray[np.uint32],
     insn: int,
-    flags: NDArray[np.uint8],
-    words: NDArray[np.uint64],
+    flags: int,
     opcode: int,
     fields: NDArray[np.int64],
-    bases: NDArray[np.int64],
     taken: bool,
     beat: bool,
     error: bool,
 ) -> bool:
-    """One cycle; whether the head of the queue, `insn`, is dispatched.
+    """One cycle; whether the head of the queue, `insn` with `flags`, is dispatched.
 
-    `insn` is -1 without a head; its opcode and decoded fields are `opcode` and `fields` otherwise. flags, words: of all
-    instructions. taken: the burst; beat: a bus word comes, with or without an error.
+    `insn` is -1 without a head; its opcode and decoded fields are `opcode` and `fields` otherwise. uops: the micro-op
+    scratchpad. taken: the burst; beat: a bus word comes, with or without an error.
     """
     # What the registers say.
     scanned = ranges.is_done(s)
     known = o.of_head != 0 and scanned
     begins, wanted, lane = False, False, _NONE
     if insn >= 0:
-        own = int(flags[insn])
-        lane = _lane_of(m, opcode, fields)
+        lane = _lane_of(p, opcode, fields)
         wanted = lane != _NONE
-        if compute.is_waiting(w, own):
+        if compute.is_waiting(w, flags):
             if is_idle(o):
-                compute.count_waits(w, own)
+                compute.count_waits(w, flags)
         elif not o.present[o.tail] and (lane == _NONE or o.queued[lane] - o.ran[lane] != _SLOTS):
             begins = lane == _NONE or known
             if not begins:
@@ -211,9 +208,9 @@ def step(
     load_runs = load_runs and load_engine.accepts(loader, b, o.fields[_next(o, _LOAD), MEMORY_TYPE], taken)
     # What completes.
     completing = 0
-    if pipeline.step(gemm, m, p, w, False, gemm_hold) >= 0:
+    if pipeline.step(gemm, uops, p, w, False, gemm_hold) >= 0:
         completing |= _complete(o, _GEMM)
-    if pipeline.step(alu, m, p, w, alu_wait, alu_hold) >= 0:
+    if pipeline.step(alu, uops, p, w, alu_wait, alu_hold) >= 0:
         completing |= _complete(o, _ALU)
     if load_engine.step(loader, b, p, w, taken, beat, error):
         w.bits |= _LOADED
@@ -222,8 +219,7 @@ def step(
     head = o.head
     retires = o.present[head] != 0 and (not o.busy[head] or completing >> head & 1 != 0)
     if retires:
-        done = o.insn[head]
-        compute.retire(w, int(flags[done]), int(words[done, 0] & np.uint64(7)))
+        compute.retire(w, o.flags[head])
     # The clock edge.
     if gemm_runs:
         w.bits |= _NEXT_GEMM
@@ -233,12 +229,11 @@ def step(
         _run(o, _ALU, alu, w)
     if load_runs:
         slot = _next(o, _LOAD)
-        kind = o.fields[slot, MEMORY_TYPE]
-        load_engine.begin(loader, b, p, o.fields[slot], o.insn[slot], bases[kind], m.elem_bytes[kind], m.depths[kind])
+        load_engine.begin(loader, b, p, o.fields[slot], o.insn[slot])
         o.ran[_LOAD] += 1
         w.moved = 1
     if begins:
-        _enter(o, s, w, lane, known, completing, insn, opcode, fields)
+        _enter(o, s, lane, known, completing, insn, flags, opcode, fields)
     for slot in range(_SLOTS):
         if not (begins and slot == o.tail):
             o.waits[slot] &= ~completing
@@ -264,15 +259,15 @@ def step(
         o.tail = (o.tail + 1) % _SLOTS
         q.read[_MODULE] = 1
         w.bits |= _BEGIN
-        take_token(w, L2G, int(flags[insn]) >> FLAG_POP_PREV & 1)
-        take_token(w, S2G, int(flags[insn]) >> FLAG_POP_NEXT & 1)
-        fault = decode.fault_of(m, opcode, fields)
+        take_token(w, L2G, flags >> FLAG_POP_PREV & 1)
+        take_token(w, S2G, flags >> FLAG_POP_NEXT & 1)
+        fault = decode.fault_of(p, opcode, fields)
         if fault:
             report_fault(w, fault, insn)
     if ranges.step(s) or starts or begins or retires or completing:
         w.moved = 1
     if starts:
-        ranges.start(s, m, p, lane == _LOAD, opcode, fields)
+        ranges.start(s, uops, p, lane == _LOAD, opcode, fields)
     return begins
 
 
@@ -290,7 +285,7 @@ def _run(o: Overlap, lane: int, e: Pipeline, w: Wires) -> None:
     slot = _next(o, lane)
     o.ran[lane] += 1
     compute_values(w, o.insn[slot])
-    pipeline.begin(e, o.fields[slot], o.opcode[slot], o.insn[slot], True, True)
+    pipeline.begin(e, o.fields[slot], o.opcode[slot], o.insn[slot], o.flags[slot], True, True)
     w.moved = 1
 
 
@@ -298,11 +293,11 @@ def _run(o: Overlap, lane: int, e: Pipeline, w: Wires) -> None:
 def _enter(
     o: Overlap,
     s: Scanner,
-    w: Wires,
     lane: int,
     known: bool,
     completing: int,
     insn: int,
+    flags: int,
     opcode: int,
     fields: NDArray[np.int64],
 ) -> None:
@@ -313,7 +308,7 @@ def _enter(
         beside = o.busy[slot] != 0 and not completing >> slot & 1 and o.lane[slot] != lane
         if beside and (not o.known[slot] or not known or ranges.clash(s.found, o.ranges[slot])):
             conflicts |= 1 << slot
-    o.insn[tail], o.opcode[tail] = insn, opcode
+    o.insn[tail], o.flags[tail], o.opcode[tail] = insn, flags, opcode
     copy(fields, o.fields[tail])
     o.present[tail], o.busy[tail], o.lane[tail] = 1, int(lane != _NONE), lane
     o.waits[tail], o.known[tail] = conflicts, int(known)

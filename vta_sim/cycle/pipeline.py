@@ -53,8 +53,8 @@ class Pipeline:
     """Registers of a nest and its pipeline.
 
     steps: those left of the instruction in the nest, 0 without one. insn, work, requant: of it. valid, last, plain:
-    stages with a step, with the last of an instruction, with one that is no REQUANT. insns: instructions in nest and
-    pipeline, by their number modulo its length; begun, ended: how many did.
+    stages with a step, with the last of an instruction, with one that is no REQUANT. flags: of the instructions in
+    nest and pipeline, by their number modulo its length; begun, ended: how many did.
 
     fields: of the instruction in the nest. uop, inner, outer: of the step that the nest shows. dst: accumulators that
     the steps in the stages write, src: the one that the step in `index` reads besides; -1 where it does not matter.
@@ -70,7 +70,7 @@ class Pipeline:
     valid: int
     last: int
     plain: int
-    insns: NDArray[np.int64] = array(_RING)
+    flags: NDArray[np.int64] = array(_RING)
     begun: int
     ended: int
     fields: NDArray[np.int64] = array(11)
@@ -138,14 +138,16 @@ def accepts(e: Pipeline, wait: bool) -> bool:
 
 
 @inner
-def step(e: Pipeline, m: Machine, p: Parameters, w: Wires, wait: bool, hold: bool) -> int:
-    """One clock edge but for what begins; the instruction that retires, or -1.
+def step(e: Pipeline, uops: NDArray[np.uint32], p: Parameters, w: Wires, wait: bool, hold: bool) -> int:
+    """One clock edge but for what begins; the flags of the instruction that retires, or -1.
 
     wait: the step in `index` stays there. hold: all stages but `write` stay as they are.
     """
     retired = _NONE
+    if is_empty(e):
+        return retired
     if e.last >> _WRITE & 1:
-        retired = e.insns[e.ended & _RING - 1]
+        retired = e.flags[e.ended & _RING - 1]
         e.ended += 1
     if hold:
         e.valid &= _BEFORE_WRITE
@@ -172,7 +174,7 @@ def step(e: Pipeline, m: Machine, p: Parameters, w: Wires, wait: bool, hold: boo
             if e.faulty:
                 _meet_fault(e)
             if e.tracks:
-                _track(e, m, p)
+                _track(e, uops, p)
             e.steps -= 1
             e.step += 1
             e.last |= int(e.steps == 0)
@@ -200,17 +202,17 @@ def _shift(e: Pipeline, wait: bool) -> None:
 
 
 @inner
-def _track(e: Pipeline, m: Machine, p: Parameters) -> None:
+def _track(e: Pipeline, uops: NDArray[np.uint32], p: Parameters) -> None:
     """Note the accumulators of the step that moves from the nest to `index`, and walk the nest on."""
     if not e.work:
         return
     fields = e.fields
-    word = np.int64(m.uop[e.uop & m.uop.size - 1])
-    dst = (word >> m.uop_places[0, 0] & m.uop_places[0, 1]) + e.outer * fields[DST_OUT] + e.inner * fields[DST_IN]
+    word = np.int64(uops[e.uop & uops.size - 1])
+    dst = (word >> p.uop_places[0, 0] & p.uop_places[0, 1]) + e.outer * fields[DST_OUT] + e.inner * fields[DST_IN]
     e.dst[0] = dst & p.acc_mask
     e.shifts = 1
     if e.requant:
-        src = (word >> m.uop_places[1, 0] & m.uop_places[1, 1]) + e.outer * fields[SRC_OUT] + e.inner * fields[SRC_IN]
+        src = (word >> p.uop_places[1, 0] & p.uop_places[1, 1]) + e.outer * fields[SRC_OUT] + e.inner * fields[SRC_IN]
         e.src = src & p.acc_mask
     e.uop += 1
     if e.uop == fields[UOP_END]:
@@ -237,13 +239,13 @@ def steps_of(fields: NDArray[np.int64]) -> int:
 
 
 @inner
-def begin(e: Pipeline, fields: NDArray[np.int64], opcode: int, insn: int, runs: bool, tracks: bool) -> None:
+def begin(e: Pipeline, fields: NDArray[np.int64], opcode: int, insn: int, flags: int, runs: bool, tracks: bool) -> None:
     """Accept an instruction, at the end of a cycle in which it is accepted.
 
     runs: it is a GEMM or ALU instruction with known codes; others make one step without work. tracks: whether it
     matters which accumulators it uses, even if it is no REQUANT.
     """
-    e.insns[e.begun & _RING - 1] = insn
+    e.flags[e.begun & _RING - 1] = flags
     e.begun += 1
     steps = steps_of(fields) if runs else 0
     e.insn = insn

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vta_sim._jit import inner
 from vta_sim.cycle.records import array
 from vta_sim.cycle.wires import Parameters
+
+FLAG_FINISH: Final = 4
+"""A bit beside those of `columns.FLAG_POP_PREV` and so on: the instruction is a FINISH."""
 
 
 class InsnQueues:

@@ -32,7 +32,6 @@ from vta_sim.functional.columns import (
     Y_PAD_1,
     Y_SIZE,
 )
-from vta_sim.functional.state import Machine
 
 RANGES: Final = 10
 _UOP, _DST, _SRC, _UOP_WRITE = 0, 3, 6, 9
@@ -86,7 +85,9 @@ def step(s: Scanner) -> bool:
 
 
 @inner
-def start(s: Scanner, m: Machine, p: Parameters, is_load: bool, opcode: int, fields: NDArray[np.int64]) -> None:
+def start(
+    s: Scanner, uops: NDArray[np.uint32], p: Parameters, is_load: bool, opcode: int, fields: NDArray[np.int64]
+) -> None:
     """Take an instruction, at the end of the cycle; its micro-ops do not change before they have arrived."""
     found = s.found
     for place in range(RANGES):
@@ -97,7 +98,7 @@ def start(s: Scanner, m: Machine, p: Parameters, is_load: bool, opcode: int, fie
         first = fields[SRAM_BASE]
         is_uop = fields[MEMORY_TYPE] == _UOP_TYPE
         found[_UOP_WRITE] = int(is_uop)
-        interval, mask = (_UOP, m.uop.size - 1) if is_uop else (_DST, p.acc_mask)
+        interval, mask = (_UOP, uops.size - 1) if is_uop else (_DST, p.acc_mask)
         _cover(found, interval, elements != 0, first, first + elements - 1, mask)
         s.lines = 1
         s.shifts = _bits(height)
@@ -105,12 +106,12 @@ def start(s: Scanner, m: Machine, p: Parameters, is_load: bool, opcode: int, fie
     outer, inside = fields[ITER_OUT] - 1, fields[ITER_IN] - 1
     is_alu = opcode == _ALU
     pair = int(is_alu and fields[ALU_OPCODE] == _REQUANT)
-    low_dst, high_dst = m.uop_places[0, 1], 0
-    low_src, high_src = m.uop_places[1, 1], 0
+    low_dst, high_dst = p.uop_places[0, 1], 0
+    low_src, high_src = p.uop_places[1, 1], 0
     begin, end = fields[UOP_BGN], fields[UOP_END]
     for index in range(begin, end):
-        word = np.int64(m.uop[index & m.uop.size - 1])
-        dst, src = word >> m.uop_places[0, 0] & m.uop_places[0, 1], word >> m.uop_places[1, 0] & m.uop_places[1, 1]
+        word = np.int64(uops[index & uops.size - 1])
+        dst, src = word >> p.uop_places[0, 0] & p.uop_places[0, 1], word >> p.uop_places[1, 0] & p.uop_places[1, 1]
         low_dst, high_dst = min(low_dst, dst), max(high_dst, dst)
         low_src, high_src = min(low_src, src), max(high_src, src)
     high_dst += outer * fields[DST_OUT] + inside * fields[DST_IN]
@@ -119,9 +120,9 @@ def start(s: Scanner, m: Machine, p: Parameters, is_load: bool, opcode: int, fie
     two = is_alu and (fields[USE_IMM] == 0 or pair != 0)
     _cover(found, _SRC, two, low_src & ~pair, high_src | pair, p.acc_mask)
     found[_UOP] = 1
-    found[_UOP + 1], found[_UOP + 2] = begin, end - 1 & m.uop.size - 1
-    if end > m.uop.size:
-        found[_UOP + 1], found[_UOP + 2] = 0, m.uop.size - 1
+    found[_UOP + 1], found[_UOP + 2] = begin, end - 1 & uops.size - 1
+    if end > uops.size:
+        found[_UOP + 1], found[_UOP + 2] = 0, uops.size - 1
     s.lines = max(-(-end // p.uop_banks) - begin // p.uop_banks, 1)
     s.shifts = _bits(max(outer, inside))
 

@@ -1,12 +1,12 @@
 """State of the units as records of int64, which compiled code reads and writes by name, and Python as numpy arrays.
 
-A class declares one: each annotation is a number, or an array whose shape is the value of the attribute. The class is
-the type that functions of compiled code are annotated with; there are no instances of it.
+A class declares one: each annotation is a number, another record, or an array whose shape is the attribute's value. The
+class is the type that functions of compiled code are annotated with; there are no instances of it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,14 @@ def array(*shape: int) -> Any:
     return shape
 
 
-def new_record(declaration: type) -> NDArray[np.void]:
-    """One record, all zero, in an array of length 1: compiled code takes it out of there."""
-    fields = [(name, np.int64, getattr(declaration, name, ())) for name in declaration.__annotations__]
-    return np.zeros(1, np.dtype(fields))
+def record_type(declaration: type) -> np.dtype[np.void]:
+    """The type of its records; compiled code takes one out of an array of length 1."""
+    fields: list[tuple[str, Any, tuple[int, ...]]] = []
+    for name, hint in get_type_hints(declaration).items():
+        shape = getattr(declaration, name, ())
+        nested = hint is not int and not shape
+        fields.append((name, record_type(hint) if nested else np.int64, shape))
+    return np.dtype(fields)
 
 
 @inner

@@ -131,6 +131,8 @@ def step(
     them. response: one comes, with or without an error.
     """
     in_flight = u.begun - u.ended
+    if in_flight == 0 and insn < 0:
+        return False
     begins = False
     at_work = u.made - u.answered
     splits = b.valid != 0 and at_work != _MAX_BURSTS
@@ -228,8 +230,6 @@ def begin(
     insn: int,
     flags: int,
     fields: NDArray[np.int64],
-    base: int,
-    elem_bytes: int,
 ) -> None:
     """Begin the head of the queue, at the end of the cycle."""
     w.bits |= _BEGIN
@@ -245,6 +245,7 @@ def begin(
     u.begun += 1
     if nop:
         return
+    base, elem_bytes = p.bases[_OUT], p.elem_bytes[_OUT]
     u.places[u.placed & _IN_FLIGHT - 1] = fields[SRAM_BASE] * elem_bytes
     u.placed += 1
     nbytes = fields[X_SIZE] * elem_bytes

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.isa import MemoryType
 from vta_sim._jit import inner
-from vta_sim.cycle.records import array, new_record
+from vta_sim.cycle.records import array
+from vta_sim.functional.engine import Kernel
 from vta_sim.trace_build import SAMPLED
 
 NO_INSN: Final = 0xFFFF_FFFF
@@ -39,7 +40,8 @@ class Parameters:
     bus word, one of both is 1. prefetch: bus words that fetch asks for ahead. queue_depth: of the instruction queues.
     overlap: whether the compute unit has lanes. acc_mask: of accumulator indices. inp_depth, wgt_depth: elements.
     acc_banks, uop_banks: banks of these scratchpads if it has lanes (`vta_hw.rtl.scratchpad.Geometry`). out_bytes: of
-    OUT.
+    OUT. last_opcode, last_alu_opcode, last_memory_type: beyond which codes are unknown. bases, elem_bytes, depths: by
+    memory type; uop_places: lowest bit and mask of dst, src, wgt in a micro-op.
     """
 
     log_word: int
@@ -58,13 +60,22 @@ class Parameters:
     acc_banks: int
     uop_banks: int
     out_bytes: int
+    last_opcode: int
+    last_alu_opcode: int
+    last_memory_type: int
+    bases: NDArray[np.int64] = array(8)
+    elem_bytes: NDArray[np.int64] = array(8)
+    depths: NDArray[np.int64] = array(8)
+    uop_places: NDArray[np.int64] = array(3, 2)
 
 
-def make_parameters(config: VTAConfig, *, base: int, count: int, queue_depth: int) -> NDArray[np.void]:
-    """The record of a launch of `count` instructions from byte `base` on."""
+def set_parameters(
+    record: NDArray[np.void], config: VTAConfig, kernel: Kernel, *, base: int, count: int, queue_depth: int
+) -> None:
+    """Fill the record of a launch of `count` instructions from byte `base` on."""
     word = config.bus_bits // 8
     lanes = max(word // _INSN_BYTES, 1)
-    values = {
+    values: dict[str, int | NDArray[np.int64]] = {
         "log_word": word.bit_length() - 1,
         "address_mask": (1 << config.address_bits) - 1 if config.address_bits < 64 else -1,
         "count": count,
@@ -81,11 +92,14 @@ def make_parameters(config: VTAConfig, *, base: int, count: int, queue_depth: in
         "acc_banks": max(4 * config.bus_bits // (8 * config.acc_elem_bytes), 4),
         "uop_banks": config.bus_bits // (8 * config.uop_elem_bytes),
         "out_bytes": config.depth(MemoryType.OUT) * config.out_elem_bytes,
+        "bases": kernel.bases,
     }
-    record = new_record(Parameters)
+    for name in (
+        "last_opcode", "last_alu_opcode", "last_memory_type", "elem_bytes", "depths", "uop_places",
+    ):  # fmt: skip
+        values[name] = getattr(kernel.machine, name)
     for name, value in values.items():
         record[name] = value
-    return record
 
 
 class Wires:
