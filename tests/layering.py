@@ -24,7 +24,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     # llvmlite is numba's own way to write an intrinsic.
     "vta_sim": frozenset({"vta_hw.spec", "numpy", "numba", "llvmlite"}),
     "vta_sim.rtl.netlist": frozenset({"numpy", "amaranth", "llvmlite", "vcd"}),
-    "vta_sim.rtl": frozenset({"vta_sim", "vta_hw.spec", "vta_hw.rtl", "numpy", "amaranth", "llvmlite"}),
+    "vta_sim.rtl": frozenset({"vta_sim", "vta_hw.spec", "vta_hw.rtl", "numpy", "numba", "amaranth", "llvmlite"}),
     "fpga": frozenset({"vta_hw.spec", "vta_hw.rtl", "amaranth", "amaranth_boards"}),
     "runtime": frozenset({"vta_hw.spec", "vta_sim", "numpy"}),
     "vta": frozenset(
