@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ON_ACCELERATOR", "TIMED", "Engine", "host_loader", "is_accelerated", "open_device", "open_session"]
 
-_STEPS: Final = {Engine.RTL: 100_000, Engine.AMARANTH: 100}
+_STEPS: Final = {Engine.CYCLE: 1_000_000, Engine.RTL: 100_000, Engine.AMARANTH: 100}
 """Cycles that take a fraction of a second."""
 
 
@@ -56,6 +56,10 @@ def open_device(
     memory = timing or MemoryTiming()
     simulator: TimedSimulator
     match engine:
+        case Engine.CYCLE:
+            from vta_sim.cycle.engine import CycleSimulator
+
+            simulator = CycleSimulator(config, timing=memory, trace=trace)
         case Engine.RTL:
             from vta_sim.rtl.compiled import CompiledSimulator
 

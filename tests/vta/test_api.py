@@ -71,7 +71,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     program.save(tmp_path / "p.vta")
     loaded = vta.load(tmp_path / "p.vta")
     assert loaded.program == program.program
-    assert loaded.engines == (Engine.FUNCTIONAL, Engine.RTL, Engine.AMARANTH)
+    assert loaded.engines == (Engine.FUNCTIONAL, Engine.CYCLE, Engine.RTL, Engine.AMARANTH)
     x = images(2, "float32")
     np.testing.assert_array_equal(loaded.run(x), program.run(x))
 
@@ -79,7 +79,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "sentence"),
     [
-        ("fpga", "Engine must be one of 'functional', 'rtl', 'amaranth', 'llvm', 'interp', 'reference', not 'fpga'"),
+        ("fpga", "Engine must be one of 'functional', 'cycle', 'rtl', 'amaranth', 'llvm', 'interp', 'reference', not 'fpga'"),
         ("functional", "Engine of this program must be one of 'llvm', 'interp', not 'functional'"),
         ("reference", "Engine of this program must be one of 'llvm', 'interp', not 'reference'"),
     ],

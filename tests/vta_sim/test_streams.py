@@ -6,11 +6,13 @@ lie in `../shared/streams` beside the repository, they are replayed too.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,22 +123,55 @@ def expect_dumps(stream: Stream, dumps: dict[Path, tuple[int, int]]) -> None:
             expect(stream, number, page)
 
 
-@needs_cli
-@pytest.mark.parametrize("path", ALL)
-def test_vta_exec(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command in this process: starting an interpreter for every stream would take most of a minute."""
+def run_exec(
+    stream: Stream, folder: Path, capsys: pytest.CaptureFixture[str], engine: str, *options: str
+) -> dict[str, Any]:
+    """The figures of `vta exec`, after the checks that every engine must pass.
+
+    The command runs in this process: starting an interpreter for every stream would take most of a minute.
+    """
     from vta.cli import main
 
-    stream = Stream.load(path)
-    arguments, dumps = exec_arguments(stream, tmp_path)
+    arguments, dumps = exec_arguments(stream, folder, engine)
     with pytest.raises(SystemExit) as leave:
-        main(arguments)
+        main([*arguments, *options])
     printed = capsys.readouterr()
     assert leave.value.code == 0, printed.err
     expect_dumps(stream, dumps)
-    figures = json.loads(printed.out)
-    assert figures["instructions"] == figures["counters"]["insn_count"] == len(stream.insns)
+    figures: dict[str, Any] = json.loads(printed.out)
+    assert figures["instructions"] == len(stream.insns)
     assert figures["tokens_left"] == dict(zip(pipeline.QUEUES, stream.tokens_after or (0, 0, 0, 0), strict=True))
+    pages = dict(zip(stream.page_addr.tolist(), stream.after, strict=True))
+    for output in figures["outputs"]:
+        first, end = output["address"], output["address"] + output["nbytes"]
+        low = first - first % PAGE
+        data = b"".join(pages[page].tobytes() for page in range(low, end, PAGE))[first - low : end - low]
+        assert output["sha256"] == hashlib.sha256(data).hexdigest()
+    return figures
+
+
+@needs_cli
+@pytest.mark.parametrize("engine", ["functional", "cycle"])
+@pytest.mark.parametrize("path", ALL)
+def test_vta_exec(path: Path, engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = run_exec(Stream.load(path), tmp_path, capsys, engine)
+    if engine == "functional":
+        assert figures["counters"]["insn_count"] == figures["instructions"]
+        assert "cycles" not in figures
+    else:
+        counted = (figures["counters"][f"insn_{unit}"] for unit in ("load", "compute", "store"))
+        assert sum(counted) == figures["instructions"]
+        assert figures["cycles"] == figures["counters"]["cycle_count"] > figures["instructions"]
+
+
+@needs_cli
+@pytest.mark.parametrize(
+    "path", [p for p in ALL if p.id in ("default_short", "tokens_left", "onera_matrix_maxpool-000")]
+)
+def test_vta_exec_gives_the_counters_of_the_rtl(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory = ("--latency", "17", "--read-bytes", "4", "--shared-bus", "--stalls", "9")
+    of_rtl, of_cycle = (run_exec(Stream.load(path), tmp_path, capsys, engine, *memory) for engine in ("rtl", "cycle"))
+    assert {**of_rtl, "engine": "cycle"} == of_cycle
 
 
 @needs_cli

@@ -147,11 +147,14 @@ def test_another_configuration_from_a_file(cli: Cli, tmp_path: Path) -> None:
         ),
         (
             ["--insns", "insns.bin", "--engine", "cycles"],
-            "Engine must be one of 'functional', 'rtl', 'amaranth', not 'cycles'",
+            "Engine must be one of 'functional', 'cycle', 'rtl', 'amaranth', not 'cycles'; did you mean 'cycle'?",
         ),
         (
-            ["--insns", "insns.bin", "--engine", "functionl"],
-            "Engine must be one of 'functional', 'rtl', 'amaranth', not 'functionl'; did you mean 'functional'?",
+            ["--insns", "insns.bin", "--engine", "functinal"],
+            (
+                "Engine must be one of 'functional', 'cycle', 'rtl', 'amaranth', not 'functinal'"
+                "; did you mean 'functional'?"
+            ),
         ),
         (["--insns", "insns.bin", "--timeout", "0"], "--timeout must be a positive number of seconds, not '0'"),
         (["--insns", "insns.bin", "--tokns", "1"], "No such option '--tokns'. Did you mean '--tokens'?"),

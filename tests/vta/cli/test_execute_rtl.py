@@ -37,6 +37,9 @@ def test_the_answer_and_the_counters_of_the_machine(cli: Cli, tmp_path: Path) ->
     assert (tmp_path / "out.bin").read_bytes() == tensors()[2].tobytes()
 
 
+CLOCKED = "must be given with --engine cycle, rtl or amaranth, not with 'functional'"
+
+
 def finish(tmp_path: Path) -> list[str]:
     """Arguments that run one FINISH on a small machine."""
     (tmp_path / "insns.bin").write_bytes(code(preset("tiny"), "finish"))
@@ -72,10 +75,11 @@ def test_what_goes_wrong_leaves_the_waveform(cli: Cli, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["--vcd", "w.vcd"], "--vcd must be given with --engine amaranth, not with 'functional'"),
-        (["--latency", "0"], "--latency must be given with --engine rtl or amaranth, not with 'functional'"),
-        (["--stalls", "0"], "--stalls must be given with --engine rtl or amaranth, not with 'functional'"),
-        (["--shared-bus"], "--shared-bus must be given with --engine rtl or amaranth, not with 'functional'"),
-        (["--read-bytes", "1"], "--read-bytes must be given with --engine rtl or amaranth, not with 'functional'"),
+        (["--latency", "0"], f"--latency {CLOCKED}"),
+        (["--stalls", "0"], f"--stalls {CLOCKED}"),
+        (["--shared-bus"], f"--shared-bus {CLOCKED}"),
+        (["--write-bytes", "1"], f"--write-bytes {CLOCKED}"),
+        (["--read-bytes", "1"], f"--read-bytes {CLOCKED}"),
         (["--engine", "amaranth", "--latency", "1048577"], "Memory latency must be 0 to 1048576 cycles, not 1048577"),
         (["--engine", "amaranth", "--outstanding", "0"], "Outstanding bursts must be 1 to 1024, not 0"),
         (["--engine", "amaranth", "--read-bytes", "3"], "Bytes to read per cycle must be a power of two, not 3"),
@@ -85,7 +89,7 @@ def test_what_goes_wrong_leaves_the_waveform(cli: Cli, tmp_path: Path) -> None:
         ),
         (
             ["--engine", "verilator"],
-            "Engine must be one of 'functional', 'rtl', 'amaranth', not 'verilator'",
+            "Engine must be one of 'functional', 'cycle', 'rtl', 'amaranth', not 'verilator'",
         ),
         (["--engine", "amaranth", "--latency", "-1"], "--latency must be a decimal or 0x number, not '-1'"),
         (["--engine", "amaranth", "--stalls", "x"], "--stalls must be a decimal or 0x number, not 'x'"),

@@ -20,7 +20,7 @@ from vta_hw.spec.program import Launch, Layer, Program
 from vta_sim.trace import COUNTERS
 
 TINY = preset("tiny")
-ENGINES = ("rtl",)
+ENGINES = ("cycle", "rtl")
 
 
 def two_layers() -> Program:
@@ -66,7 +66,7 @@ def test_figures_for_a_script(cli: Cli, program: Path, engine: str) -> None:
 def test_memory_takes_time(cli: Cli, program: Path) -> None:
     cycles = []
     for options in ([], ["--latency", "100"], ["--read-bytes", "1"], ["--stalls", "3"]):
-        outcome = cli("profile", "p.vta", "--engine", "rtl", "--json", *options)
+        outcome = cli("profile", "p.vta", "--json", *options)
         cycles.append(json.loads(outcome.out)["total"]["cycles"])
     assert cycles[1] > cycles[0] + 300
     assert cycles[2] > cycles[0]
@@ -74,12 +74,12 @@ def test_memory_takes_time(cli: Cli, program: Path) -> None:
 
 
 def test_every_instruction(cli: Cli, program: Path) -> None:
-    outcome = cli("profile", "p.vta", "--engine", "rtl", "--instructions", "--json")
+    outcome = cli("profile", "p.vta", "--instructions", "--json")
     lines = json.loads(outcome.out)["instructions"]
     assert [line["index"] for line in lines] == list(range(9))
     assert {line["layer"] for line in lines} == {"first", "second", "(no layer)"}
     assert all(0 <= line["begin"] <= line["oldest"] < line["end"] for line in lines)
-    text = cli("profile", "p.vta", "--engine", "rtl", "--instructions").out
+    text = cli("profile", "p.vta", "--instructions").out
     for line in lines:
         (row,) = (row for row in text.splitlines() if row.split()[:1] == [str(line["index"])])
         assert row.split()[1:4] == [line["unit"], str(line["begin"]), str(line["end"])]
@@ -87,9 +87,9 @@ def test_every_instruction(cli: Cli, program: Path) -> None:
 
 
 def test_tables_and_a_trace(cli: Cli, program: Path, tmp_path: Path) -> None:
-    outcome = cli("profile", "p.vta", "--engine", "rtl", "--clock", "50", "--trace", "t.json")
+    outcome = cli("profile", "p.vta", "--clock", "50", "--trace", "t.json")
     assert (outcome.code, outcome.err) == (0, "")
-    assert f"Layers on {TINY.name}, rtl at 50 MHz" in outcome.out
+    assert f"Layers on {TINY.name}, cycle at 50 MHz" in outcome.out
     assert "What the compute unit did, of the layer's cycles" in outcome.out
     assert outcome.out.endswith("t.json: open it with https://ui.perfetto.dev; a nanosecond there is a cycle\n")
     rows = [line.split() for line in outcome.out.splitlines() if line.startswith(" first ")]
@@ -102,7 +102,7 @@ def test_tables_and_a_trace(cli: Cli, program: Path, tmp_path: Path) -> None:
 
 def test_a_raw_program(cli: Cli, tmp_path: Path) -> None:
     Program.raw(config=TINY, insns=code(TINY, SOURCE)).save(tmp_path / "raw.vta")
-    figures = json.loads(cli("profile", "raw.vta", "--engine", "rtl", "--json").out)
+    figures = json.loads(cli("profile", "raw.vta", "--json").out)
     assert [layer["name"] for layer in figures["layers"]] == ["(no layer)"]
     assert figures["total"]["macs"] == 2 * 16
 
@@ -111,7 +111,7 @@ def test_the_digits_network(cli: Cli, tmp_path: Path) -> None:
     digits = load_digits()
     (tmp_path / "digits.onnx").write_bytes(model_bytes())
     np.save(tmp_path / "images.npy", digits.inputs(digits.train[:32]))
-    outcome = cli("profile", "digits.onnx", "--calibrate", "images.npy", "--engine", ENGINES[0], "--json")
+    outcome = cli("profile", "digits.onnx", "--calibrate", "images.npy", "--json")
     assert (outcome.code, outcome.err) == (0, "")
     figures = json.loads(outcome.out)
     assert [layer["name"] for layer in figures["layers"]][:3] == ["stem", "residual_1", "residual_2"]
@@ -148,7 +148,7 @@ RACE = "load.inp y_size=1 x_size=1\ngemm uop_end=1 iter_out=1 iter_in=1\nfinish"
             ),
         ),
         (
-            ["stuck.vta", "--engine", "rtl"],
+            ["stuck.vta"],
             "Instruction 0 (load.uop pop_next): every token that is waited for must come, but ",
         ),
     ],
@@ -170,13 +170,13 @@ def test_refusals(cli: Cli, program: Path, tmp_path: Path, arguments: list[str],
 
 def test_a_race_that_is_allowed(cli: Cli, tmp_path: Path) -> None:
     Program.raw(config=TINY, insns=code(TINY, RACE)).save(tmp_path / "race.vta")
-    assert cli("profile", "race.vta", "--engine", "rtl", "--allow-races", "--json").code == 0
+    assert cli("profile", "race.vta", "--allow-races", "--json").code == 0
 
 
 def test_patience(cli: Cli, tmp_path: Path) -> None:
     source = "alu.add uop_end=1 iter_out=16383 iter_in=16383 use_imm\nfinish"
     program = replace(two_layers(), insns=code(TINY, source), steps=(Launch(insn_begin=0, insn_count=2),), layers=())
     program.save(tmp_path / "long.vta")
-    outcome = cli("profile", "long.vta", "--engine", "rtl", "--timeout", "0.01", "--trace", "t.json")
+    outcome = cli("profile", "long.vta", "--timeout", "0.01", "--trace", "t.json")
     assert (outcome.code, outcome.err) == (2, "error: Launch must finish within 0.01 s, and has not\n")
     assert not (tmp_path / "t.json").exists()

@@ -120,7 +120,7 @@ def test_without_output_it_only_counts(cli: Cli, files: Path) -> None:
         (["vta.vta", "--input", "x.npy", "--output", "no/y.npy"], "no/y.npy: the directory must exist"),
         (
             ["vta.vta", "--input", "x.npy", "--engine", "llvm"],
-            "Engine of this program must be one of 'functional', 'rtl', 'amaranth', not 'llvm'",
+            "Engine of this program must be one of 'functional', 'cycle', 'rtl', 'amaranth', not 'llvm'",
         ),
         (
             ["large.vta", "--input", "x.npy", "--engine", "amaranth"],
@@ -128,7 +128,10 @@ def test_without_output_it_only_counts(cli: Cli, files: Path) -> None:
         ),
         (
             ["vta.vta", "--input", "x.npy", "--engine", "lvm"],
-            "Engine must be one of 'functional', 'rtl', 'amaranth', 'llvm', 'interp', not 'lvm'; did you mean 'llvm'?",
+            (
+                "Engine must be one of 'functional', 'cycle', 'rtl', 'amaranth', 'llvm', 'interp', not 'lvm'"
+                "; did you mean 'llvm'?"
+            ),
         ),
     ],
 )
