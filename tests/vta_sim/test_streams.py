@@ -165,9 +165,7 @@ def test_vta_exec(path: Path, engine: str, tmp_path: Path, capsys: pytest.Captur
 
 
 @needs_cli
-@pytest.mark.parametrize(
-    "path", [p for p in ALL if p.id in ("default_short", "tokens_left", "onera_matrix_maxpool-000")]
-)
+@pytest.mark.parametrize("path", [p for p in ALL if p.id in ("tokens_left", "onera_matrix_maxpool-000")])
 def test_vta_exec_gives_the_counters_of_the_rtl(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     memory = ("--latency", "17", "--read-bytes", "4", "--shared-bus", "--stalls", "9")
     of_rtl, of_cycle = (run_exec(Stream.load(path), tmp_path, capsys, engine, *memory) for engine in ("rtl", "cycle"))

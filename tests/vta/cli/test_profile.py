@@ -142,9 +142,9 @@ RACE = "load.inp y_size=1 x_size=1\ngemm uop_end=1 iter_out=1 iter_in=1\nfinish"
         (
             ["race.vta"],
             (
-                "Program must have no races on an engine with a clock, not this: Instruction 1 (gemm uop_end=1 iter_out=1 "
-                "iter_in=1) reads INP[0], which instruction 0 (load.inp y_size=1 x_size=1) writes; nothing orders them: a "
-                "token of l2g is missing between the two; --allow-races runs it"
+                "Program must have no races on an engine with a clock, not this: Instruction 1 (gemm uop_end=1 "
+                "iter_out=1 iter_in=1) reads INP[0], which instruction 0 (load.inp y_size=1 x_size=1) writes; nothing "
+                "orders them: a token of l2g is missing between the two; --allow-races runs it"
             ),
         ),
         (
