@@ -118,10 +118,10 @@ def exec_command(
     or 0x. Memory that no segment covers reads as zero, and so do the scratchpads at the start. Tokens left over at the
     end are reported; they are no error. --json also tells what the stores have left in memory, by its SHA-256.
 
-    Engines: `functional` is fast and knows no time; `rtl` is the accelerator's RTL, compiled to machine code, and
-    `amaranth` the same in Amaranth's simulator, with some hundred cycles a second: they report the machine's own
-    counters. An engine with a clock refuses a program in which instructions of two units conflict and no token orders
-    them (see `vta check`).
+    Engines: `functional` knows no time. Those with a clock report the machine's own counters: `cycle` has the timing of
+    the RTL and is fast, `rtl` is the RTL itself, compiled to machine code, and `amaranth` the same in Amaranth's
+    simulator, with some hundred cycles a second. They refuse a program in which instructions of two units conflict and
+    no token orders them (see `vta check`).
     """
     check_dumps(dumps)
     machine = Machine(engine=engine, memory=memory, vcd=vcd, allow_races=allow_races)

@@ -49,7 +49,8 @@ def run_command(
     """Run a compiled program on inputs from NumPy files.
 
     The first dimension of an input is the batch, of any size. Engines: `functional` simulates the accelerator, and so
-    does `amaranth`, by its RTL and slowly; `llvm` and `interp` execute programs that were compiled with --target cpu.
+    do `cycle`, with its time, `rtl`, by its RTL, and `amaranth`, the same and slowly; `llvm` and `interp` execute
+    programs that were compiled with --target cpu.
     """
     from vta.cli.arrays import match_outputs, npy_bytes, parse_named, read_inputs
 
