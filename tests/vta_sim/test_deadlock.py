@@ -17,6 +17,7 @@ from vta_hw.spec.asm import assemble
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.isa import ISA, Module
 from vta_hw.spec.program import Layer, Tokens
+from vta_sim.cycle.engine import CycleSimulator
 from vta_sim.deadlock import Wait
 from vta_sim.errors import Deadlock
 from vta_sim.functional.engine import FunctionalSimulator
@@ -64,12 +65,20 @@ def on_amaranth(source: str, config: VTAConfig, tokens: Tokens = NO_TOKENS) -> D
 
 
 @functools.lru_cache(maxsize=1)
+def cycles(config: VTAConfig) -> CycleSimulator:
+    return CycleSimulator(config)
+
+
+@functools.lru_cache(maxsize=1)
 def compiled(config: VTAConfig) -> CompiledSimulator:
     return CompiledSimulator(config)
 
 
 def on_timed(
-    machine: AmaranthSimulator | CompiledSimulator, source: str, tokens: Tokens, timing: MemoryTiming = NO_DELAY
+    machine: AmaranthSimulator | CompiledSimulator | CycleSimulator,
+    source: str,
+    tokens: Tokens,
+    timing: MemoryTiming = NO_DELAY,
 ) -> Deadlock:
     words, memory = words_of(source, machine.config), Memory()
     memory.write(INSN_AT, words)
@@ -104,16 +113,19 @@ def test_every_engine_gives_the_same_diagnosis(machine: str, source: str, tokens
     assert tuple(replace(wait, since=None) for wait in timed.waits) == expected.waits
     assert all(wait.since is not None for wait in timed.waits)
     if machine == "tiny":
-        assert on_timed(compiled(config), source, tokens).waits == timed.waits
+        for other in (compiled(config), cycles(config)):
+            assert on_timed(other, source, tokens).waits == timed.waits
 
 
 @pytest.mark.parametrize("latency", [0, 7, 100])
-def test_compiled_and_simulated_rtl_agree_since_when(latency: int) -> None:
+def test_all_engines_with_a_clock_agree_since_when(latency: int) -> None:
     timing = MemoryTiming(latency=latency)
     for source in (ALL_WAIT, RING, AFTER_WORK):
-        expected, found = (on_timed(each, source, NO_TOKENS, timing) for each in (simulator(TINY), compiled(TINY)))
-        assert found.waits == expected.waits
-        assert str(found) == str(expected)
+        expected = on_timed(simulator(TINY), source, NO_TOKENS, timing)
+        for other in (compiled(TINY), cycles(TINY)):
+            found = on_timed(other, source, NO_TOKENS, timing)
+            assert found.waits == expected.waits
+            assert str(found) == str(expected)
 
 
 def test_since_is_when_the_last_wait_of_the_unit_began() -> None:

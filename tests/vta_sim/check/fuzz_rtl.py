@@ -1,4 +1,5 @@
-"""Programs with a fault on the RTL, behind memories of very different timing: whatever differs, the checker reports.
+"""Programs with a fault on the RTL and on the cycle engine, behind memories of very different timing: whatever differs,
+the checker reports.
 
 `python -m tests.vta_sim.check.fuzz_rtl --count 300` tries new ones and prints the seeds of those of which the checker
 says nothing; `--seed S --count 1` repeats one. A program takes a tenth of a second, the compiled RTL some seconds.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import random
 import secrets
 import sys
@@ -21,6 +23,7 @@ from tests.vta_sim.spec_model import compare
 from tests.vta_sim.spec_model.dram import PAGE
 from tests.vta_sim.spec_model.layout import ACC, INP, OUT, UOP, WGT
 from vta_hw.spec.registers import FAULTS as FAULT_BITS
+from vta_sim.cycle.engine import CycleSimulator
 from vta_sim.functional.engine import Bases
 from vta_sim.rtl.compiled import CompiledSimulator
 from vta_sim.timing import MemoryTiming
@@ -43,20 +46,24 @@ TIMINGS = (
 
 
 class Rtl:
-    """The RTL of one small machine, to run programs on behind every memory of `TIMINGS`."""
+    """One small machine, as compiled RTL and as cycle engine, to run programs on behind every memory of `TIMINGS`."""
 
     def __init__(self) -> None:
-        self._simulator = CompiledSimulator(TINY)
+        self._simulators = (CompiledSimulator(TINY), CycleSimulator(TINY))
 
     def results(self, stream: Stream, insn_address: int) -> set[str]:
         """What it comes to, each once: how the launch ended, and a digest of all that is left."""
-        return {self._result(stream, insn_address, timing) for timing in TIMINGS}
+        both = itertools.product(self._simulators, TIMINGS)
+        return {self._result(simulator, stream, insn_address, timing) for simulator, timing in both}
 
-    def _result(self, stream: Stream, insn_address: int, timing: MemoryTiming) -> str:
+    @staticmethod
+    def _result(
+        simulator: CompiledSimulator | CycleSimulator, stream: Stream, insn_address: int, timing: MemoryTiming
+    ) -> str:
         memory = compare.toolkit_memory(stream.dram)
         compare.write_words(memory, insn_address, stream.words)
-        self._simulator.reset(memory=memory, timing=timing)
-        report = self._simulator.launch(
+        simulator.reset(memory=memory, timing=timing)
+        report = simulator.launch(
             insn_address,
             len(stream.words),
             bases=Bases(**{PORTS[port]: base for port, base in stream.bases.items()}),
@@ -71,7 +78,7 @@ class Rtl:
             if page.any():
                 digest.update(address.to_bytes(8, "little") + page.tobytes())
         for pad in PADS:
-            digest.update(self._simulator.scratchpad(pad).tobytes())
+            digest.update(simulator.scratchpad(pad).tobytes())
         return f"{faults.name or 'ended'} {digest.hexdigest()}"
 
 
