@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from tests.vta_sim.cycle.cases import TimedCase
+from tests.vta_sim.rtl.code_cache import CODE_CACHE
 from tests.vta_sim.rtl.machines import contents_differ, execute
 from tests.vta_sim.spec_model import compare
 from vta_hw.spec.config import VTAConfig
@@ -28,7 +29,8 @@ SIMULATORS: Final[Mapping[str, tuple[str, str]]] = {
 def simulator(name: str, config: VTAConfig, queue_depth: int, errors: tuple[tuple[range, int], ...]) -> Any:
     """One of `SIMULATORS` for a machine, in whatever state its last user left it: to be reset."""
     module, kind = SIMULATORS[name]
-    return getattr(import_module(module), kind)(config, queue_depth=queue_depth, errors=dict(errors))
+    options = {"cache": CODE_CACHE} if name == "compiled" else {}
+    return getattr(import_module(module), kind)(config, queue_depth=queue_depth, errors=dict(errors), **options)
 
 
 def check(timed: TimedCase, mine: str = "cycle", reference: str = "compiled") -> Iterator[str]:

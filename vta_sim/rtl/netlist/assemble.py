@@ -133,7 +133,7 @@ class Assembler:
             else:
                 self._set_flags(emitter, "now", schedule.readers_of(nest.first[0].word))
 
-        NestWriter(emitter, nest, inside=self._emitter, kept=schedule.kept, stored=stored).write()
+        NestWriter(emitter, nest, inside=self._emitter, stored=stored).write()
 
     # Flags
 

@@ -8,7 +8,7 @@ longer for a wider array, and LLVM turns it into vector instructions. Loops that
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from vta_sim.rtl.netlist.words import Word
@@ -41,6 +41,7 @@ class Nest:
 
     counts: repetitions. target_steps: of all targets. steps: of what is loaded, by the number of its word. body:
     numbers of the words that are computed in the loops; all others that these use are the same in each repetition.
+    arrays: offsets, in the temporary store, of those words that are there when the loops begin, by number.
     """
 
     first: tuple[Target, ...]
@@ -48,6 +49,7 @@ class Nest:
     target_steps: Steps = ()
     steps: Mapping[int, Steps] = field(default_factory=dict)
     body: frozenset[int] = frozenset()
+    arrays: Mapping[int, int] = field(default_factory=dict)
 
 
 def find_nests(targets: Iterable[Target], kept: Mapping[int, int]) -> list[Nest]:
@@ -59,7 +61,7 @@ def find_nests(targets: Iterable[Target], kept: Mapping[int, int]) -> list[Nest]
     while True:
         joined = list(_join(nests, kept))
         if len(joined) == len(nests):
-            return joined
+            return [replace(nest, arrays=_arrays(nest, kept)) if nest.counts else nest for nest in nests]
         nests = joined
 
 
@@ -70,10 +72,19 @@ def body_words(nest: Nest, values: Sequence[Word] | None = None) -> list[Word]:
 
 
 def scalars(nest: Nest) -> Iterator[Word]:
-    """What the body uses and does not compute, and is not in an array."""
+    """What the body uses, but does not compute or take from an array, and is the same in each repetition."""
+    return (word for word in _used(nest) if word.number not in nest.steps and word.number not in nest.arrays)
+
+
+def _used(nest: Nest) -> Iterator[Word]:
+    """What the loops use and do not compute."""
     used = [target.word for target in nest.first]
     used += [arg for word in _cone(used, nest.body) for arg in word.args]
-    return (word for word in used if word.number not in nest.body and word.number not in nest.steps)
+    return (word for word in used if word.number not in nest.body)
+
+
+def _arrays(nest: Nest, kept: Mapping[int, int]) -> Mapping[int, int]:
+    return {word.number: kept[word.number] for word in _used(nest) if word.number in kept}
 
 
 def _cone(roots: Sequence[Word], inside: frozenset[int]) -> Iterator[Word]:

@@ -21,8 +21,8 @@ class NestWriter:
     """Writes a nest of loops at the end of what `emitter` has written.
 
     A choice that is the same in every repetition is made once, before the loops, and what stays as it is is not stored.
-    inside: makes an emitter for the body of loops, in which the given words are computed. kept: offsets of the arrays
-    in the temporary store. stored: called behind loops that have stored something.
+    inside: makes an emitter for the body of loops, in which the given words are computed. stored: called behind loops
+    that have stored something.
     """
 
     def __init__(
@@ -31,13 +31,11 @@ class NestWriter:
         nest: Nest,
         *,
         inside: Callable[[Sequence[Word], str], Emitter],
-        kept: dict[int, int],
         stored: Callable[[], None],
     ) -> None:
         self._emitter = emitter
         self._nest = nest
         self._inside = inside
-        self._kept = kept
         self._stored = stored
 
     def write(self) -> None:
@@ -65,7 +63,7 @@ class NestWriter:
         emitter.lines += [f"  br label %end{end}", f"end{end}:"]
 
     def _varies(self, word: Word) -> bool:
-        return word.number in self._nest.body or word.number in self._nest.steps or word.number in self._kept
+        return word.number in self._nest.body or word.number in self._nest.steps or word.number in self._nest.arrays
 
     def _loop(self, values: list[Word]) -> None:
         nest = self._nest
@@ -108,8 +106,8 @@ class NestWriter:
             if word.number in nest.body:
                 return None
             steps = nest.steps.get(word.number, ())
-            if word.number in self._kept:
-                return moved("%t", self._kept[word.number], steps)
+            if word.number in nest.arrays:
+                return moved("%t", nest.arrays[word.number], steps)
             return moved("%s", word.param.offset, steps) if steps else None
 
         emitter.moving = moving

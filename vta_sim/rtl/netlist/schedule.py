@@ -48,7 +48,7 @@ class LoopBlock:
 class Schedule:
     """The blocks of a design, and the places in the temporary store.
 
-    kept: offsets of the words of arrays, by number. temporaries: places of other words that several blocks use. rows:
+    temporaries: places of other words that several blocks use. rows:
     offsets of what the write ports write. copies: (number, offset, bytes) of registers that become state only if the
     flag of that number, which no block has, was set for the next cycle. Masks have bit n for block n.
     """
@@ -56,13 +56,14 @@ class Schedule:
     def __init__(self, logic: Logic) -> None:
         self._logic = logic
         self._size = 0
-        self.kept: dict[int, int] = {}
+        # Offsets of the words of arrays, by number.
+        self._kept: dict[int, int] = {}
         self._enables: dict[int, Word] = {}
         self.temporaries: dict[int, Place] = {}
         self.outputs = {name: self._place_output(words) for name, words in logic.outputs.items()}
         self.inputs_copy = self.reserve(logic.input_bytes, _ALIGNMENT)
         self.rows = [self.reserve(logic.memories[write.memory].row_bytes, _ALIGNMENT) for write in logic.writes]
-        nests = [*self._array_loops(), *find_nests(self._targets(), self.kept)]
+        nests = [*self._array_loops(), *find_nests(self._targets(), self._kept)]
         loops = [nest for nest in nests if nest.counts]
         flat = [target for nest in nests if not nest.counts for target in nest.first]
         flat += [
@@ -137,9 +138,9 @@ class Schedule:
             nbytes = container(words[0].width) // 8
             row = self.reserve(len(words) * nbytes, _ALIGNMENT)
             targets = [Target(word, "%t", row + number * nbytes) for number, word in enumerate(words)]
-            nests = find_nests(targets, self.kept)
+            nests = find_nests(targets, self._kept)
             if all(nest.counts for nest in nests):
-                self.kept.update((target.word.number, target.offset) for target in targets)
+                self._kept = {target.word.number: target.offset for target in targets} | self._kept
                 yield from nests
             else:
                 self._size = row
@@ -155,7 +156,7 @@ class Schedule:
     def _blocks(self, flat: Sequence[Target], loops: Sequence[Nest]) -> list[Block]:
         """Blocks for all that is not computed in loops; gives a temporary to what is used outside its block."""
         elsewhere = [*self._controls()]
-        elsewhere += [word for nest in loops for word in scalars(nest) if word.number not in self.kept]
+        elsewhere += [word for nest in loops for word in scalars(nest)]
         parts = _parts([*(target.word for target in flat), *elsewhere])
         home = {word.number: number for number, part in enumerate(parts) for word in part}
         for number, part in enumerate(parts):
@@ -232,7 +233,7 @@ class Schedule:
                 steps = nest.steps.get(word.number)
                 if steps is None:
                     continue
-                if word.number in self.kept:
+                if word.number in nest.arrays:
                     self._word_readers[word.number] |= 1 << loop.number
                 else:
                     place: Place = word.param
@@ -241,7 +242,7 @@ class Schedule:
                         self._state_readers[byte] |= 1 << loop.number
         # An array is read as a whole.
         for array in self._logic.arrays:
-            if array[0].number in self.kept:
+            if array[0].number in self._kept:
                 mask = 0
                 for word in array:
                     mask |= self._word_readers[word.number]
@@ -259,7 +260,7 @@ class Schedule:
             if word.op == "load":
                 for byte in range(word.param.offset, word.param.offset + word.param.nbytes):
                     self._state_readers[byte] |= 1 << block
-            elif word.op in _LIGHT and word.number not in self.kept:
+            elif word.op in _LIGHT:
                 work.extend(word.args)
             else:
                 self._word_readers[word.number] |= 1 << block
