@@ -124,14 +124,13 @@ def check(workload: Workload, name: str, outcome: Outcome, other: Outcome) -> No
 def measure(workload: Workload, engines: Mapping[str, Engine], repeat: int) -> dict[str, Any]:
     """Cycles per second of each engine, and how many times as fast as each other it is."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
-    first: Outcome | None = None
+    # The first run of an engine may compile it.
+    first = [engine(workload) for engine in engines.values()][0]
     for _ in range(repeat):
         for name, engine in engines.items():
             outcome = engine(workload)
-            first = first or outcome
             check(workload, name, outcome, first)
             seconds[name].append(outcome.seconds)
-    assert first is not None
     speed = {name: first.cycles / statistics.median(times) for name, times in seconds.items()}
     return {
         "workload": workload.name,

@@ -9,7 +9,7 @@ import pytest
 from tests.vta_sim.rtl.netlist.compare import amaranth_trace, differences, stimulus
 from tests.vta_sim.rtl.netlist.random_design import piece_count, random_design
 
-SEEDS = range(60)
+SEEDS = range(50)
 STEPS = 40
 
 

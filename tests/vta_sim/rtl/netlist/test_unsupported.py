@@ -116,7 +116,11 @@ REFUSED: Final[Mapping[str, tuple[Build, str]]] = {
         rf"Design must not contain AnyConst or AnySeq, but has one {_HERE}",
     ),
     "AnySeq": (expression(lambda a: AnySeq(8)), rf"Design must not contain AnyConst or AnySeq, but has one {_HERE}"),
-    "combinational loop": (combinational_loop, r"Design must not have combinational loops"),
+    "combinational loop": (
+        combinational_loop,
+        r"Design must not have combinational loops: Combinational cycle detected, path:\n"
+        r"(  \S+test_unsupported\.py:\d+: .+\n)+",
+    ),
 }
 
 
