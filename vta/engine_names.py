@@ -9,8 +9,8 @@ from vta.errors import ApiError
 
 
 class Engine(enum.Enum):
-    """FUNCTIONAL: the VTA program, on the functional simulator, with its host steps on the CPU. CYCLE: the same with the
-    time that the RTL takes. RTL: the same on the accelerator's RTL, compiled to machine code. AMARANTH: the same on
+    """FUNCTIONAL: the VTA program, on the functional simulator, with its host steps on the CPU. CYCLE: the same with
+    the time that the RTL takes. RTL: the same on the accelerator's RTL, compiled to machine code. AMARANTH: the same on
     Amaranth's simulator, which takes about a second for some hundred cycles. LLVM: the CPU program, as machine code.
     INTERP: the CPU program, by the tensor IR's interpreter, which is slow and obvious. REFERENCE: the quantised graph,
     op by op in numpy; needs the graph, so a program that was compiled here and not loaded from a file.

@@ -20,6 +20,8 @@ from vta.api import CompiledProgram
 from vta.engines import Engine
 from vta_hw.spec.program import Buffer, Host, ProgramError, Role
 
+EVERY_ENGINE = "'functional', 'cycle', 'rtl', 'amaranth', 'llvm', 'interp', 'reference'"
+
 
 def images(count: int, dtype: str) -> np.ndarray[Any, Any]:
     return np.random.default_rng(count).integers(-100, 100, (count, *SHAPE[1:])).astype(dtype)
@@ -79,7 +81,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "sentence"),
     [
-        ("fpga", "Engine must be one of 'functional', 'cycle', 'rtl', 'amaranth', 'llvm', 'interp', 'reference', not 'fpga'"),
+        ("fpga", f"Engine must be one of {EVERY_ENGINE}, not 'fpga'"),
         ("functional", "Engine of this program must be one of 'llvm', 'interp', not 'functional'"),
         ("reference", "Engine of this program must be one of 'llvm', 'interp', not 'reference'"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.trace_processor import TraceProcessor
 from tests.vta.cli.conftest import Cli
 from tests.vta.programs import cpu_program
 from tests.vta.streams import code
@@ -111,12 +112,23 @@ def test_the_digits_network(cli: Cli, tmp_path: Path) -> None:
     digits = load_digits()
     (tmp_path / "digits.onnx").write_bytes(model_bytes())
     np.save(tmp_path / "images.npy", digits.inputs(digits.train[:32]))
-    outcome = cli("profile", "digits.onnx", "--calibrate", "images.npy", "--json")
+    outcome = cli(
+        "profile", "digits.onnx", "--calibrate", "images.npy", "--instructions", "--json", "--trace", "t.json"
+    )
     assert (outcome.code, outcome.err) == (0, "")
     figures = json.loads(outcome.out)
     assert [layer["name"] for layer in figures["layers"]][:3] == ["stem", "residual_1", "residual_2"]
     assert sum(layer["cycles"] for layer in figures["layers"]) == figures["total"]["cycles"]
     assert 0.2 < figures["total"]["utilisation"] < 0.5
+    rows = TraceProcessor((tmp_path / "t.json").read_bytes()).query(
+        "select thread.name as unit, count(*) as slices, max(slice.ts + slice.dur) as last from slice "
+        "join thread_track on slice.track_id = thread_track.id join thread using (utid) group by 1"
+    )
+    found = {row["unit"]: row for row in rows}
+    assert {"fetch", "load", "compute", "store", "memory"} <= found.keys()
+    for unit in ("load", "compute", "store"):
+        assert found[unit]["slices"] == sum(line["unit"] == unit for line in figures["instructions"]) > 0
+    assert found["memory"]["last"] == found["layers"]["last"] == figures["total"]["cycles"]
 
 
 RACE = "load.inp y_size=1 x_size=1\ngemm uop_end=1 iter_out=1 iter_in=1\nfinish"
