@@ -125,7 +125,7 @@ def measure(workload: Workload, engines: Mapping[str, Engine], repeat: int) -> d
     """Cycles per second of each engine, and how many times as fast as each other it is."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     # The first run of an engine may compile it.
-    first = [engine(workload) for engine in engines.values()][0]
+    first, *_ = [engine(workload) for engine in engines.values()]
     for _ in range(repeat):
         for name, engine in engines.items():
             outcome = engine(workload)
