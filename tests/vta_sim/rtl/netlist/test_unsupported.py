@@ -118,7 +118,7 @@ REFUSED: Final[Mapping[str, tuple[Build, str]]] = {
     "AnySeq": (expression(lambda a: AnySeq(8)), rf"Design must not contain AnyConst or AnySeq, but has one {_HERE}"),
     "combinational loop": (
         combinational_loop,
-        r"Design must not have combinational loops: Combinational cycle detected, path:\n(  \S+_unsupported\.py:\d+: .+\n)+",
+        r"Design must not have combinational loops: Combinational cycle detected, path:\n(  \S+\.py:\d+: .+\n)+",
     ),
 }
 
