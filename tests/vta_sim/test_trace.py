@@ -21,6 +21,7 @@ from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.container import read_container, write_container
 from vta_hw.spec.isa import ISA, module_codes
 from vta_hw.spec.registers import REGISTERS, PointerWidth
+from vta_sim.cycle.engine import CycleSimulator
 from vta_sim.memory import Memory
 from vta_sim.rtl.engine import AmaranthSimulator
 from vta_sim.timing import MemoryTiming
@@ -218,8 +219,13 @@ def test_the_rtl_takes_the_cycles_that_the_page_says() -> None:
 
 
 def test_waits_are_of_the_instruction_that_waits() -> None:
-    trace = run(SOURCE, MemoryTiming(latency=20))
+    timing = MemoryTiming(latency=20, read_bytes=4, shared_bus=True)
+    trace = run(SOURCE, timing)
     check_launch(trace)
+    memory = Memory()
+    memory.write(0x8000, words())
+    # Equal timing gives equal traces.
+    assert CycleSimulator(TINY, memory=memory, timing=timing, trace=True).launch(0x8000, 9).trace == trace
     (waits,) = trace.spans_of("store_wait_token").tolist()
     assert waits[1:] == (6, waits[2], int(trace.insns["begin"][6]))
     assert [row[1] for row in trace.spans_of("compute_wait_load").tolist()] == [3]
