@@ -7,14 +7,23 @@ from typing import Final
 
 from vta_sim.rtl.netlist.emit import Emitter
 from vta_sim.rtl.netlist.loops import Nest, body_words
-from vta_sim.rtl.netlist.words import Word
+from vta_sim.rtl.netlist.words import Word, container
 
-LOOP_KIND: Final = "!0"
-LOOP_METADATA: Final = """
-!0 = distinct !{!0, !1}
-!1 = !{!"llvm.loop.unroll.disable"}
+_VECTOR_BITS: Final = 512
+_LANES: Final = tuple(1 << power for power in range(7))
+LOOP_METADATA: Final = (
+    "\n".join(
+        f"!{lanes.bit_length()} = distinct !{{!{lanes.bit_length()}, !0, !{lanes.bit_length() + len(_LANES)}}}\n"
+        f'!{lanes.bit_length() + len(_LANES)} = !{{!"llvm.loop.vectorize.width", i32 {lanes}}}'
+        for lanes in _LANES
+    )
+    + '\n!0 = !{!"llvm.loop.unroll.disable"}\n'
+)
+"""What loops are told, by the repetitions that are to become one vector: node 1 for one, 2 for two, 3 for four.
+
+They are not to be unrolled before they become vectors. LLVM is not asked for the number itself, because in looking for
+it the vectoriser may end the process with an assertion (LLVM 22: "VPlan cost model and legacy cost model disagreed").
 """
-"""Loops are to become vector instructions, and not to be unrolled before."""
 
 
 class NestWriter:
@@ -113,6 +122,8 @@ class NestWriter:
         emitter.moving = moving
         for word in words:
             emitter.value(word)
+        widest = max(container(word.width) for word in (*words, *values))
+        lanes = max(lanes for lanes in _LANES if lanes == 1 or lanes <= min(nest.counts[-1], _VECTOR_BITS // widest))
         for target, value in zip(nest.first, values, strict=True):
             emitter.store(value, moved(target.base, target.offset, nest.target_steps))
         yield from emitter.lines
@@ -123,7 +134,8 @@ class NestWriter:
             yield f"{here}.latch:"
             yield f"  %{here}.next = add i64 %{here}.i, 1"
             yield f"  %{here}.over = icmp eq i64 %{here}.next, {nest.counts[level]}"
-            yield f"  br i1 %{here}.over, label %{after}, label %{here}, !llvm.loop {LOOP_KIND}"
+            kind = f", !llvm.loop !{lanes.bit_length()}" if level == last else ""
+            yield f"  br i1 %{here}.over, label %{after}, label %{here}{kind}"
         yield f"{label}.end:"
 
 
