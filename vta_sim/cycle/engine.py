@@ -12,8 +12,9 @@ from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.isa import MemoryType, Module
 from vta_hw.spec.program import Tokens
 from vta_hw.spec.registers import FAULTS, REGISTERS, TOKEN_QUEUES, PointerWidth, Status
+from vta_sim.cycle.bad_words import BadWords
 from vta_sim.cycle.dram import Dram, new_dram
-from vta_sim.cycle.machine import LOG_FULL, NO_FRAMES, OVER, RUN, Program, Units
+from vta_sim.cycle.machine import LOG_FULL, NO_FRAMES, OVER, RUN, STORED, Program, Units
 from vta_sim.cycle.records import record_type
 from vta_sim.cycle.wires import set_parameters
 from vta_sim.errors import CycleLimit, SimulationError
@@ -75,12 +76,19 @@ class CycleSimulator:
         self._queue_depth = queue_depth
         self._poison = poison
         self._traces = trace
-        self._errors = dict(errors or {})
+        self._own_errors = dict(errors or {})
         self.config = config
         self.reset(memory=memory, timing=timing)
 
-    def reset(self, *, memory: Memory | None = None, timing: MemoryTiming = _DEFAULT_TIMING) -> None:
-        """Be as new, with other memory."""
+    def reset(
+        self,
+        *,
+        memory: Memory | None = None,
+        timing: MemoryTiming = _DEFAULT_TIMING,
+        errors: Mapping[range, int] | None = None,
+    ) -> None:
+        """Be as new, with other memory; with the errors of the beginning unless there are others."""
+        self._errors = self._own_errors if errors is None else dict(errors)
         self._values = FunctionalSimulator(self.config, memory=memory, poison=self._poison)
         self._timing = timing
         self._launch: _Launch | None = None
@@ -148,6 +156,7 @@ class CycleSimulator:
             units=units,
             dram=new_dram(self._timing, self.config.bus_bits // 8, self._errors),
             words=words,
+            bad_words=BadWords(self.memory, self._errors, self.config.bus_bits // 8) if self._errors else None,
             max_cycles=max_cycles,
             trace=self._traces,
         )
@@ -177,6 +186,7 @@ class _Launch:
         units: NDArray[np.void],
         dram: Dram,
         words: NDArray[np.uint64],
+        bad_words: BadWords | None,
         max_cycles: int,
         trace: bool,
     ) -> None:
@@ -189,7 +199,10 @@ class _Launch:
         self._max_cycles = max_cycles
         self._log = np.zeros((_LOG_ROWS if trace else 0, 2), np.int64)
         self._recorded: list[NDArray[np.int64]] = []
+        self._bad_words = bad_words
         self._ended = False
+        if bad_words is not None:
+            bad_words.hide()
 
     @property
     def is_over(self) -> bool:
@@ -213,6 +226,11 @@ class _Launch:
                 self._collect()
             elif ended == OVER:
                 self._ended = True
+            elif ended == STORED and self._bad_words is not None:
+                self._bad_words.hide()
+        if self.is_over and self._bad_words is not None:
+            self._bad_words.show()
+            self._bad_words = None
         return self.is_over
 
     def report(self) -> MachineReport:

@@ -57,8 +57,9 @@ from vta_sim.functional.state import Machine
 from vta_sim.pages import PageTable
 from vta_sim.trace_build import SAMPLED
 
-RUNNING, OVER, NO_FRAMES, LOG_FULL = range(4)
-"""What `RUN` ends with: the cycles it was given are over; the launch is; page frames are needed; room in the log is."""
+RUNNING, OVER, NO_FRAMES, LOG_FULL, STORED = range(5)
+"""What `RUN` ends with: the cycles it was given are over; the launch is; page frames are needed; room in the log is;
+there is a memory with errors, and it was written."""
 
 _QUIET_CYCLES: Final = 16  # `vta_hw.rtl.core.QUIET_CYCLES`
 _LOAD_QUEUE, _COMPUTE_QUEUE, _STORE_QUEUE = (int(module.value) for module in Module)
@@ -112,12 +113,16 @@ class Control:
 
 
 class Heads:
-    """The heads of the queues of load, compute and store: index (-1 without one), flags, opcode, fields."""
+    """The heads of the queues of load, compute and store: index (-1 without one), flags, opcode, fields.
+
+    stored: a STORE was executed. single, fault: room for those who execute.
+    """
 
     insn: NDArray[np.int64] = array(3)
     flags: NDArray[np.int64] = array(3)
     opcode: NDArray[np.int64] = array(3)
     fields: NDArray[np.int64] = array(3, FIELD_COUNT)
+    stored: int
     single: NDArray[np.int64] = array(FIELD_COUNT)
     fault: NDArray[np.int64] = array(4)
 
@@ -386,6 +391,7 @@ def _compute_values(u: Units, m: Machine, table: PageTable, program: Program, fi
                 pipeline.find_faults(u.alu_pipeline, m, u.parameters, opcode)
             else:
                 pipeline.find_faults(u.pipeline, m, u.parameters, opcode)
+        heads.stored |= int(opcode == _STORE_OPCODE)
         w.due_count -= 1
         for number in range(w.due_count):
             w.due[number] = w.due[number + 1]
@@ -461,6 +467,9 @@ def _build(stamp: str) -> Run:
             before = answer
             if w.due_count and not _compute_values(u, m, table, program, fields):
                 return NO_FRAMES
+            if d.errors.shape[0] and u.heads.stored:
+                u.heads.stored = 0
+                return STORED
         if c.over:
             _count(c, -1, log[:0])
             c.insn_bytes = fetch.bytes_read(u.fetch, u.parameters)
@@ -477,7 +486,7 @@ _SOURCES = (
 )  # fmt: skip
 
 RUN = _build(source_stamp(__file__, *(str(module.__file__) for module in _SOURCES)))
-"""Run a launch up to cycle `until`, or as far as it goes; return RUNNING, OVER, NO_FRAMES or LOG_FULL.
+"""Run a launch up to cycle `until`, or as far as it goes; return RUNNING, OVER, or what keeps it from going on.
 
 Arguments: units, memory as seen from the port, machine of the functional engine, page table, program, log of changes of
 events (int64 [K][2], none are noted if K is 0; entries are `Control.changes`), cycle. After anything but OVER it is
