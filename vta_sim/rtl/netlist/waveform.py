@@ -16,6 +16,8 @@ from vta_sim.rtl.netlist.simulator import Simulator
 _TICK: Final = 2
 """Units of time of a clock cycle, so that its two halves can be shown."""
 CLOCK: Final = "clk"
+_ROOT: Final = "design"
+"""Every signal of a waveform lies in a scope."""
 
 
 def fitting(simulator: Simulator, patterns: Sequence[str]) -> Mapping[str, int]:
@@ -43,7 +45,7 @@ class Waveform:
         self._simulator = simulator
         chosen = {name: width for name, width in signals.items() if name != CLOCK}
         self._writer = VCDWriter(file, timescale="1 ns")
-        self._clock = self._writer.register_var("", CLOCK, "wire", size=1, init=0)
+        self._clock = self._writer.register_var(_ROOT, CLOCK, "wire", size=1, init=0)
         self._names = list(chosen)
         self._variables = [self._register(name, chosen[name]) for name in self._names]
         self._values: list[int | None] = [None] * len(self._names)
@@ -70,7 +72,7 @@ class Waveform:
         self._writer.close(self._time + 1)
 
     def _register(self, name: str, width: int) -> Variable[Any]:
-        scope, _, leaf = name.rpartition(".")
+        scope, _, leaf = f"{_ROOT}.{name}".rpartition(".")
         return self._writer.register_var(scope, leaf, "wire", size=width, init=self._simulator.peek(name))
 
     def _sample(self) -> None:
