@@ -399,7 +399,7 @@ def _compute_values(u: Units, m: Machine, table: PageTable, program: Program, fi
 
 
 @inner
-def _leap(u: Units, d: Dram, answer: Answer, before: Answer, limit: int) -> int:
+def _leap(u: Units, d: Dram, answer: Answer, before: Answer, uops: NDArray[np.uint32], limit: int) -> int:
     """Pass as many cycles like the last as there are, up to `limit`; return how many.
 
     In the last one, in which the memory showed `before`, nothing moved; `answer` is what it shows now.
@@ -415,10 +415,13 @@ def _leap(u: Units, d: Dram, answer: Answer, before: Answer, limit: int) -> int:
     cycles = store.horizon(s, reads, cycles)
     cycles = load_engine.horizon(u.load_engine, beat == LOAD, cycles)
     cycles = load_engine.horizon(u.compute_engine, beat == COMPUTE, cycles)
-    cycles = pipeline.horizon(pi, cycles)
+    alone = False
     if p.overlap:
-        # The bank that a bus word or a step uses matters to others.
-        cycles = 0 if beat == COMPUTE else pipeline.horizon(u.alu_pipeline, cycles)
+        # The bank of ACC that a bus word, a pad, or a step uses matters to who works beside it.
+        loads = beat == COMPUTE or u.compute_engine.run != 0
+        alone = not loads and (pipeline.is_empty(pi) or pipeline.is_empty(u.alu_pipeline))
+        cycles = 0 if loads else pipeline.horizon(u.alu_pipeline, alone, cycles)
+    cycles = pipeline.horizon(pi, alone, cycles)
     if cycles < 1:
         return 0
     dram.skip(d, answer, e.w_valid, cycles)
@@ -426,7 +429,8 @@ def _leap(u: Units, d: Dram, answer: Answer, before: Answer, limit: int) -> int:
         s.beat += cycles
     load_engine.advance(u.load_engine, beat == LOAD, cycles)
     load_engine.advance(u.compute_engine, beat == COMPUTE, cycles)
-    pipeline.advance(pi, cycles)
+    pipeline.advance(pi, uops, p, cycles)
+    pipeline.advance(u.alu_pipeline, uops, p, cycles)
     u.control.cycle += cycles
     return cycles
 
@@ -456,7 +460,7 @@ def _build(stamp: str) -> Run:
         before = dram.look(d)
         while c.cycle < until and not c.over:
             answer = dram.look(d)
-            if c.cycle and not w.moved and _leap(u, d, answer, before, until - c.cycle):
+            if c.cycle and not w.moved and _leap(u, d, answer, before, m.uop, until - c.cycle):
                 before = answer
                 w.moved = 1
                 continue

@@ -162,7 +162,7 @@ def step(e: Pipeline, uops: NDArray[np.uint32], p: Parameters, w: Wires, wait: b
     e.last = (last & ~kept) << 1 & _ALL | last & kept
     e.plain = (plain & ~kept) << 1 & _ALL | plain & kept
     if e.shifts:
-        w.moved = 1
+        w.moved |= int(e.requant != 0 or e.src >= 0)
         _shift(e, wait)
     if not wait:
         if e.bad:
@@ -302,21 +302,39 @@ def _note(e: Pipeline, kind: int, number: int, status: int) -> None:
 
 
 @inner
-def horizon(e: Pipeline, limit: int) -> int:
+def horizon(e: Pipeline, alone: bool, limit: int) -> int:
     """For how many cycles, up to `limit`, steps go through the pipeline and none is the last of its instruction.
 
-    The last cycle was like that. Steps whose accumulators matter are taken one by one.
+    The last cycle was like that. alone: nobody else may want a bank of ACC. Those of REQUANT are taken one by one.
     """
     if e.steps == 0:
         return limit
-    if e.faulty or e.bad or e.tracks or e.shifts:
+    if e.faulty or e.bad or e.requant or e.src >= 0 or ((e.tracks or e.shifts) and not alone):
         return 0
-    return min(limit, e.steps - 1)
+    return int(min(limit, e.steps - 1))
 
 
 @inner
-def advance(e: Pipeline, cycles: int) -> None:
+def advance(e: Pipeline, uops: NDArray[np.uint32], p: Parameters, cycles: int) -> None:
     """As many cycles as `horizon` says."""
-    if e.steps:
-        e.steps -= cycles
-        e.step += cycles
+    if e.steps == 0:
+        return
+    e.steps -= cycles
+    e.step += cycles
+    if e.tracks:
+        last = min(cycles, _WRITE + 1)
+        _seek(e, e.step - last)
+        for _ in range(last):
+            _shift(e, False)
+            _track(e, uops, p)
+
+
+@inner
+def _seek(e: Pipeline, number: int) -> None:
+    """Walk the nest to a step."""
+    fields = e.fields
+    begin = fields[UOP_BGN]
+    uops = fields[UOP_END] - begin
+    e.uop = begin + number % uops
+    e.inner = number // uops % fields[ITER_IN]
+    e.outer = number // uops // fields[ITER_IN]
