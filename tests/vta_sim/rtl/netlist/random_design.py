@@ -195,7 +195,9 @@ def submodule(scope: Scope) -> None:
     scope.design.blocks += 1
     nested = Scope(scope.design, inner, rng, scope.pool, f"{scope.path}{name}.", scope.depth + 1)
     control = rng.choice([None, EnableInserter, ResetInserter])
-    condition = scope.drive(Shape(1), scope.values.bit()) if control else None
+    # See `memory`: a port that does not read is not to be looked at during a reset.
+    always = ResetSignal("sync") if control is EnableInserter else Const(0, 1)
+    condition = scope.drive(Shape(1), scope.values.bit() | always) if control else None
     for _ in range(rng.randint(1, 3)):
         rng.choice(pieces_at(nested.depth))(nested)
     block: Elaboratable = inner if control is None else control(condition)(inner)
