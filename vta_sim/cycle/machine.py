@@ -13,9 +13,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vta_hw.spec import instructions, registers
 from vta_hw.spec.isa import MemoryType, Module, Opcode
 from vta_hw.spec.registers import FAULTS, Status
-from vta_sim import pages
+from vta_sim import pages, timing, trace, trace_build
 from vta_sim._jit import entry, inner, source_stamp
 from vta_sim.cycle import (
     compute,
@@ -484,9 +485,9 @@ def _build(stamp: str) -> Run:
 
 
 _SOURCES = (
-    alu, columns, compute, decode, dram, fetch, functional_load, functional_store, gemm, launch, load, load_engine,
-    memory_engine, nest, overlap, packing, pages, pipeline, queues, ranges, records, state, store, transfer, values,
-    vector, wires,
+    alu, columns, compute, decode, dram, fetch, functional_load, functional_store, gemm, instructions, launch, load,
+    load_engine, memory_engine, nest, overlap, packing, pages, pipeline, queues, ranges, records, registers, state,
+    store, timing, trace, trace_build, transfer, values, vector, wires,
 )  # fmt: skip
 
 RUN = _build(source_stamp(__file__, *(str(module.__file__) for module in _SOURCES)))
