@@ -17,6 +17,7 @@ from vta.engine_names import ON_ACCELERATOR, TIMED, Engine
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.program import Launch, Program
 from vta_sim.timing import MemoryTiming
+from vta_sim.waves import Waves
 
 if TYPE_CHECKING:
     from compiler.tensor.ir import Proc
@@ -38,14 +39,15 @@ def open_device(
     config: VTAConfig,
     *,
     timing: MemoryTiming | None = None,
-    vcd: Path | None = None,
+    waves: Waves | None = None,
     trace: bool = False,
     progress: Callable[[int], None] = lambda cycles: None,
 ) -> Device:
     """A new device for one of `ON_ACCELERATOR`, to be closed.
 
     The other arguments are for those of `TIMED`: timing of the memory, whether launches are traced, and what is called
-    now and then with the cycles of a launch so far. vcd: a file for the waveform, by AMARANTH alone.
+    now and then with the cycles of a launch so far. waves: the waveform to write, by AMARANTH, which
+    writes all of it, and by RTL.
     """
     if engine is Engine.FUNCTIONAL:
         from runtime.devices.functional import FunctionalDevice
@@ -63,11 +65,12 @@ def open_device(
         case Engine.RTL:
             from vta_sim.rtl.compiled import CompiledSimulator
 
-            simulator = CompiledSimulator(config, timing=memory, trace=trace, cache=_code_cache())
+            simulator = CompiledSimulator(config, timing=memory, trace=trace, cache=_code_cache(), waves=waves)
         case Engine.AMARANTH:
             from vta_sim.rtl.engine import AmaranthSimulator
 
-            simulator = AmaranthSimulator(config, timing=memory, vcd=vcd, trace=trace)
+            file = None if waves is None else waves.path
+            simulator = AmaranthSimulator(config, timing=memory, vcd=file, trace=trace)
         case _:
             raise ValueError(f"Engine must be one of {', '.join(e.name for e in ON_ACCELERATOR)}, not {engine.name}")
     return TimedDevice(simulator, step=_STEPS[engine], progress=progress)

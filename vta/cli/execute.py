@@ -13,7 +13,7 @@ from vta.cli import params
 from vta.cli.command import command
 from vta.cli.errors import CommandError, naming
 from vta.cli.files import check_outputs, read_file, write_files
-from vta.cli.machine import Machine, MemoryOptions, engine_option, memory_options
+from vta.cli.machine import Machine, MemoryOptions, WaveOptions, engine_option, memory_options, wave_options
 from vta.cli.output import Activity, print_json, print_table
 from vta.cli.params import (
     ConfigOption,
@@ -51,7 +51,7 @@ EXAMPLES = (
     ),
     (
         "Run it in Amaranth's simulator, and keep the waveform",
-        "vta exec stream.vta --engine amaranth --latency 20 --vcd wave.vcd",
+        "vta exec stream.vta --engine rtl --latency 20 --vcd wave.vcd",
     ),
 )
 
@@ -87,7 +87,7 @@ EXAMPLES = (
     help="Base addresses of the ports in bytes; 0 by default.",
 )
 @click.option("--timeout", type=params.seconds("--timeout"), metavar="SECONDS", help="Give up after so long.")
-@click.option("--vcd", type=click.Path(path_type=Path), metavar="FILE", help="amaranth: write the waveform.")
+@wave_options
 @memory_options
 @allow_races_option
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write stream and segments as .vta.")
@@ -106,7 +106,7 @@ def exec_command(
     insn_address: int | None,
     bases: tuple[int, ...] | None,
     timeout: float | None,
-    vcd: Path | None,
+    waves: WaveOptions,
     memory: MemoryOptions,
     allow_races: bool,
     save: Path | None,
@@ -124,9 +124,9 @@ def exec_command(
     no token orders them (see `vta check`).
     """
     check_dumps(dumps)
-    machine = Machine(engine=engine, memory=memory, vcd=vcd, allow_races=allow_races)
+    machine = Machine(engine=engine, memory=memory, waves=waves, allow_races=allow_races)
     check_outputs(
-        [*(("--dump", dump.path) for dump in dumps), ("--vcd", vcd), ("--save", save)],
+        [*(("--dump", dump.path) for dump in dumps), ("--vcd", waves.vcd), ("--save", save)],
         [
             ("PROGRAM.vta", program),
             ("--insns", insns),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from vta_hw.spec.config import VTAConfig
     from vta_hw.spec.program import Program
     from vta_sim.timing import MemoryTiming
+    from vta_sim.waves import Waves
 
 STALL_PROBABILITY: Final = 0.3
-WITH_WAVEFORM: Final = (Engine.AMARANTH,)
+WITH_WAVEFORM: Final = (Engine.RTL, Engine.AMARANTH)
 """The engines that have signals to write down."""
+WITH_CHOICE: Final = (Engine.RTL,)
+"""Those that write some of them alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,62 @@ class MemoryOptions:
         except ValueError as error:
             raise CommandError(str(error)) from error
         return timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveOptions:
+    """What to write of the signals, as far as it was told. Raises CommandError for a choice without a file."""
+
+    vcd: Path | None
+    signals: tuple[str, ...]
+    window: tuple[int, int | None] | None
+
+    def __post_init__(self) -> None:
+        for option in self.given:
+            if self.vcd is None:
+                raise CommandError(f"{option} must be given with --vcd, the file for the waveform")
+
+    @property
+    def given(self) -> Mapping[str, tuple[Engine, ...]]:
+        """The options, and the engines that have a use for them."""
+        options = (
+            ("--vcd", self.vcd is not None, WITH_WAVEFORM),
+            ("--signals", bool(self.signals), WITH_CHOICE),
+            ("--window", self.window is not None, WITH_CHOICE),
+        )
+        return {name: engines for name, is_given, engines in options if is_given}
+
+    def waves(self) -> Waves | None:
+        """Raises CommandError for a window that is no range."""
+        from vta_sim.waves import Waves, WavesError
+
+        if self.vcd is None:
+            return None
+        begin, end = self.window or (0, None)
+        try:
+            return Waves(path=self.vcd, signals=self.signals or ("*",), begin=begin, end=end)
+        except WavesError as error:
+            raise CommandError(str(error)) from error
+
+
+_WAVES: Final = (
+    click.option("--vcd", type=click.Path(path_type=Path), metavar="FILE", help="Write the waveform: rtl, amaranth."),
+    click.option("--signals", multiple=True, metavar="PATTERN", help="rtl: only signals with such names; * and ?."),
+    click.option("--window", type=params.window, metavar="FIRST:END", help="rtl: only these cycles of a launch."),
+)
+
+
+def wave_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: the options of a waveform; the command gets them as `waves`."""
+
+    @functools.wraps(function)
+    def gathered(*args: Any, **kwargs: Any) -> Any:
+        given = {field.name: kwargs.pop(field.name) for field in fields(WaveOptions)}
+        return function(*args, waves=WaveOptions(**given), **kwargs)
+
+    for option in reversed(_WAVES):
+        gathered = option(gathered)
+    return gathered
 
 
 _MEMORY: Final = (
@@ -108,7 +167,7 @@ class Machine:
 
     engine: Engine
     memory: MemoryOptions
-    vcd: Path | None = None
+    waves: WaveOptions | None = None
     trace: bool = False
     allow_races: bool = False
 
@@ -116,8 +175,10 @@ class Machine:
         for name, value in vars(self.memory).items():
             if value is not None and self.engine not in TIMED:
                 raise self._refused(f"--{name.replace('_', '-')}", TIMED)
-        if self.vcd is not None and self.engine not in WITH_WAVEFORM:
-            raise self._refused("--vcd", WITH_WAVEFORM)
+        if self.waves is not None:
+            for option, engines in self.waves.given.items():
+                if self.engine not in engines:
+                    raise self._refused(option, engines)
 
     def check_races(self, program: Program, bases: Bases | None = None) -> None:
         """Raises CommandError for a program whose result depends on time, if the engine has a clock."""
@@ -139,8 +200,13 @@ class Machine:
     def open(self, config: VTAConfig, progress: Callable[[int], None]) -> Iterator[Device]:
         """The device, until the end of the ``with`` block."""
         from vta.engines import open_device
+        from vta_sim.waves import WavesError
 
         timing = self.memory.timing(self.engine, config)
-        device = open_device(self.engine, config, timing=timing, vcd=self.vcd, trace=self.trace, progress=progress)
+        waves = None if self.waves is None else self.waves.waves()
+        try:
+            device = open_device(self.engine, config, timing=timing, waves=waves, trace=self.trace, progress=progress)
+        except WavesError as error:
+            raise CommandError(str(error)) from error
         with closing(device):
             yield device

@@ -94,6 +94,14 @@ def dump(text: str) -> DumpOption:
     )
 
 
+def window(text: str) -> tuple[int, int | None]:
+    """Type of ``--window``: a first cycle, and one behind the last or none."""
+    begin, colon, end = text.partition(":")
+    if not colon:
+        raise CommandError(f"--window must be FIRST:END, not {text!r}")
+    return parse_number("--window first cycle", begin), parse_number("--window end", end) if end else None
+
+
 def config(text: str) -> ConfigOption:
     """Type of ``--config``: the name of a preset or the path of a `vta_config.json`."""
     from vta_hw.spec.config import PRESETS, ConfigError, resolve

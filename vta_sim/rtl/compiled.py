@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -38,6 +37,7 @@ from vta_sim.rtl.recorder import sampled_bits
 from vta_sim.timing import MemoryTiming
 from vta_sim.trace import COUNTERS
 from vta_sim.trace_build import SAMPLED, trace_of_samples
+from vta_sim.waves import Waves, WavesError
 
 if TYPE_CHECKING:
     from vta_sim.rtl.netlist.waveform import Waveform
@@ -101,31 +101,12 @@ def _described(errors: Errors | None) -> list[tuple[int, int, int]]:
     return [(where.start, where.stop, code) for where, code in (errors or {}).items()]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Waves:
-    """What to write of a waveform (VCD), which takes about a millisecond a cycle for all signals.
-
-    signals: names or patterns of names ("machine.top.core.load.*") of ports, registers and observed signals. begin,
-    end: the first cycle, and the one behind the last, None for all that follow; cycles are counted from the register
-    write that starts a launch.
-    """
-
-    path: Path
-    signals: tuple[str, ...] = ("*",)
-    begin: int = 0
-    end: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.begin < 0 or (self.end is not None and self.end < self.begin):
-            raise ValueError(f"Cycles of a waveform must be a range from 0 on, not {self.begin} to {self.end}")
-
-
 class CompiledSimulator:
     """One VTA as RTL, with the memory of `vta_sim.rtl.dram`, all compiled.
 
     The parameters are those of `AmaranthSimulator`. cache: directory for machine code, which must be writable by its
     owner alone. observe: names of further signals for `peek` and `run_until`. waves: the waveform to write, complete
-    after `close` or at the end of a ``with`` block. Compiling takes some seconds, unless the cache has it. Not safe for
+    after `close` or at the end of a ``with`` block; WavesError if a pattern fits no signal. Compiling takes some seconds, unless the cache has it. Not safe for
     use by several threads at once.
     """
 
@@ -172,7 +153,10 @@ class CompiledSimulator:
             if waves is not None:
                 from vta_sim.rtl.netlist.waveform import Waveform, fitting
 
-                signals = fitting(self._simulator, waves.signals)
+                try:
+                    signals = fitting(self._simulator, waves.signals)
+                except ValueError as error:
+                    raise WavesError(str(error)) from error
                 file = files.enter_context(waves.path.open("w", encoding="ascii"))
                 self._waveform = Waveform(self._simulator, file, signals)
                 files.callback(self._waveform.close)

@@ -62,6 +62,17 @@ def test_a_waveform(cli: Cli, tmp_path: Path) -> None:
     assert "m_axi_arvalid" in text
 
 
+def test_a_window_of_some_signals(cli: Cli, tmp_path: Path) -> None:
+    arguments = ["rtl" if each == "amaranth" else each for each in finish(tmp_path)]
+    options = ["--vcd", "wave.vcd", "--signals", "irq", "--signals", "machine.top.core.fetch.*", "--window", "3:9"]
+    assert cli(*arguments, *options).code == 0
+    text = (tmp_path / "wave.vcd").read_text()
+    assert "$scope module fetch $end" in text
+    assert "$scope module memory_engine" not in text
+    times = [int(line[1:]) for line in text.splitlines() if line.startswith("#")]
+    assert len(range(times[1] // 2, times[-1] // 2)) == 6
+
+
 def test_what_goes_wrong_leaves_the_waveform(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "insns.bin").write_bytes(code(preset("tiny"), "load.uop pop_next\nfinish"))
     arguments = ["exec", "--insns", "insns.bin", "--config", "tiny", "--engine", "amaranth", "--dump", "0:16=out.bin"]
@@ -74,7 +85,30 @@ def test_what_goes_wrong_leaves_the_waveform(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--vcd", "w.vcd"], "--vcd must be given with --engine amaranth, not with 'functional'"),
+        (["--vcd", "w.vcd"], "--vcd must be given with --engine rtl or amaranth, not with 'functional'"),
+        (["--signals", "irq"], "--signals must be given with --vcd, the file for the waveform"),
+        (["--window", "1:2"], "--window must be given with --vcd, the file for the waveform"),
+        (
+            ["--engine", "amaranth", "--vcd", "w.vcd", "--signals", "irq"],
+            "--signals must be given with --engine rtl, not with 'amaranth'",
+        ),
+        (
+            ["--engine", "amaranth", "--vcd", "w.vcd", "--window", "1:"],
+            "--window must be given with --engine rtl, not with 'amaranth'",
+        ),
+        (["--engine", "rtl", "--vcd", "w.vcd", "--window", "5"], "--window must be FIRST:END, not '5'"),
+        (
+            ["--engine", "rtl", "--vcd", "w.vcd", "--window", "a:5"],
+            "--window first cycle must be a decimal or 0x number, not 'a'",
+        ),
+        (
+            ["--engine", "rtl", "--vcd", "w.vcd", "--window", "5:4"],
+            "Cycles of a waveform must be a range from 0 on, not 5 to 4",
+        ),
+        (
+            ["--engine", "rtl", "--vcd", "w.vcd", "--signals", "core.*"],
+            "Pattern must fit a port, a register or an observed signal, and 'core.*' does not",
+        ),
         (["--latency", "0"], f"--latency {CLOCKED}"),
         (["--stalls", "0"], f"--stalls {CLOCKED}"),
         (["--shared-bus"], f"--shared-bus {CLOCKED}"),

@@ -14,9 +14,10 @@ from vta_sim.errors import CycleLimit, Deadlock, SimulationError
 from vta_sim.memory import Memory
 from vta_sim.rtl import compiled
 from vta_sim.rtl.axi_memory import SLVERR
-from vta_sim.rtl.compiled import CompiledSimulator, Waves
+from vta_sim.rtl.compiled import CompiledSimulator
 from vta_sim.rtl.engine import AmaranthSimulator
 from vta_sim.timing import MemoryTiming
+from vta_sim.waves import Waves
 
 
 def machine(**options: object) -> CompiledSimulator:
