@@ -106,8 +106,8 @@ class CompiledSimulator:
 
     The parameters are those of `AmaranthSimulator`. cache: directory for machine code, which must be writable by its
     owner alone. observe: names of further signals for `peek` and `run_until`. waves: the waveform to write, complete
-    after `close` or at the end of a ``with`` block; WavesError if a pattern fits no signal. Compiling takes some seconds, unless the cache has it. Not safe for
-    use by several threads at once.
+    after `close` or at the end of a ``with`` block; WavesError if a pattern fits no signal. Compiling takes some
+    seconds, unless the cache has it. Not safe for use by several threads at once.
     """
 
     def __init__(
