@@ -187,8 +187,10 @@ def _mux(values: Values, depth: int) -> Value:
 
 def _part(values: Values, depth: int) -> Value:
     value, rng = values.any(depth), values.rng
-    # Beyond the end of an inverted value Amaranth's simulator reads ones, where the netlist has zeros.
-    value = value.as_signed() if value.shape().signed else Cat(value)
+    # Beyond the end of an inverted value Amaranth's simulator reads ones, where the netlist has zeros; and beyond that of
+    # a computed signed one not always its sign.
+    if not isinstance(value, Signal):
+        value = Cat(value)
     offset = values.of(rng.randint(1, 8), depth).as_unsigned()
     width = rng.randint(0, min(len(value) + 3, 70))
     return value.bit_select(offset, width) if rng.random() < 0.5 else value.word_select(offset, max(1, width))
