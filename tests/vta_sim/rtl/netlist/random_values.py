@@ -187,8 +187,8 @@ def _mux(values: Values, depth: int) -> Value:
 
 def _part(values: Values, depth: int) -> Value:
     value, rng = values.any(depth), values.rng
-    # Beyond the end of an inverted value Amaranth's simulator reads ones, where the netlist has zeros; and beyond that of
-    # a computed signed one not always its sign.
+    # Beyond the end of an inverted value Amaranth's simulator reads ones, where the netlist has zeros; beyond that of a
+    # computed signed one not always its sign.
     if not isinstance(value, Signal):
         value = Cat(value)
     offset = values.of(rng.randint(1, 8), depth).as_unsigned()
