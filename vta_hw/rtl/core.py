@@ -148,7 +148,7 @@ class Core(wiring.Component):
             connect(m, giver, queue.push)
             connect(m, taker, queue.pop)
             m.d.comb += [
-                queue.load.eq(self.token_load[number]),
+                queue.replace.eq(self.token_load[number]),
                 queue.value.eq(self.token_value),
                 self.token_count[number].eq(queue.count),
             ]

@@ -32,8 +32,8 @@ class TokenQueue(wiring.Component):
     """Counts the tokens one unit has given another.
 
     A token given in one cycle is available in the next. `room` holds while `MAX_IN_FLIGHT` more tokens fit, so that a
-    unit that checks it before it begins an instruction never loses the token it gives at the end. `load` replaces the
-    count by `value`, which a driver does between launches; `count` is the tokens there are.
+    unit that checks it before it begins an instruction never loses the token it gives at the end. `replace` puts
+    `value` in the place of the count, which a driver does between launches; `count` is the tokens there are.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class TokenQueue(wiring.Component):
             {
                 "push": In(TokenPush()),
                 "pop": In(TokenPop()),
-                "load": In(1),
+                "replace": In(1),
                 "value": In(TOKEN_BITS),
                 "count": Out(TOKEN_BITS),
             }
@@ -54,7 +54,7 @@ class TokenQueue(wiring.Component):
             self.push.room.eq(self.count <= limit - MAX_IN_FLIGHT),
             self.pop.available.eq(self.count != 0),
         ]
-        with m.If(self.load):
+        with m.If(self.replace):
             m.d.sync += self.count.eq(self.value)
         with m.Elif(self.push.give & ~self.pop.take):
             m.d.sync += self.count.eq(self.count + 1)

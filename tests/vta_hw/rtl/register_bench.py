@@ -76,7 +76,7 @@ class Bench:
         for number in range(len(TOKEN_QUEUES)):
             m.submodules[f"queue{number}"] = queue = TokenQueue()
             m.d.comb += [
-                queue.load.eq(self.dut.token_load[number]),
+                queue.replace.eq(self.dut.token_load[number]),
                 queue.value.eq(self.dut.token_value),
                 self.dut.token_count[number].eq(queue.count),
             ]

@@ -35,7 +35,7 @@ class TokenProof(Proof):
             Assume(~self.load | ((in_flight == 0) & ~self.begin & ~self.take)),
             queue.push.give.eq(self.give),
             queue.pop.take.eq(self.take),
-            queue.load.eq(self.load),
+            queue.replace.eq(self.load),
             queue.value.eq(self.value),
         ]
         m.d.sync += [
