@@ -31,7 +31,6 @@ from bench.verilator_core.core import VerilatedCore
 from bench.workloads import Pages, Workload, layer, pages_of
 from runtime.device import PAGE_BYTES
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import ISA, Finish
 from vta_sim.memory import Memory
 from vta_sim.timing import MemoryTiming
 
@@ -141,20 +140,9 @@ def measure(workload: Workload, engines: Mapping[str, Engine], repeat: int) -> d
     }
 
 
-def start(name: str, cache: Path) -> None:
-    """Be the child process of `start_seconds`: simulate one cycle, and print the time."""
-    options = {"cache": cache} if name == "compiled" else {}
-    memory = Memory()
-    memory.write(0x1000, ISA(VTAConfig()).encode_program([Finish()]))
-    simulator = simulator_class(name)(VTAConfig(), memory=memory, timing=TIMING, **options)
-    simulator.start(0x1000, 1)
-    simulator.advance(1)
-    print(time.monotonic())
-
-
 def start_seconds(name: str, cache: Path) -> float:
     """Wall-clock seconds from the start of a new interpreter to the first cycle; machine code is kept in `cache`."""
-    command = [sys.executable, "-m", "bench.engine_speed", "--start", name, "--cache", str(cache)]
+    command = [sys.executable, "-m", "bench.first_cycle", name, "--cache", str(cache)]
     # The engines that numba compiles keep their code where this variable says.
     environment = ["env", f"NUMBA_CACHE_DIR={cache / 'numba'}"]
     begin = time.monotonic()
@@ -218,12 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each engine and workload (default: %(default)s)")
-    parser.add_argument("--start", choices=CLASSES, help=argparse.SUPPRESS)
-    parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.start:
-        start(options.start, options.cache)
-        return
     result = run(options.repeat)
     if options.json:
         print(json.dumps(result, indent=2))
