@@ -7,7 +7,6 @@ Before a cycle `%n` equals the state, so that a register which keeps its value n
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -103,24 +102,26 @@ class Assembler:
 
     def _compute(self, emitter: Emitter, block: Block) -> None:
         schedule = self._schedule
-        changes: dict[tuple[str, int], list[str]] = defaultdict(list)
         for word in block.words:
             emitter.value(word)
             place = schedule.temporaries.get(word.number)
             if place is not None:
                 pointer = emitter.pointer("%t", place.offset)
-                mask = schedule.readers_of(word)
-                if mask:
-                    changes["now", mask].append(_differs(emitter, word, pointer))
-                emitter.store(word, pointer)
+                self._store(emitter, word, pointer, "now", schedule.readers_of(word))
         for target in block.stores:
+            mask, pointer = 0, emitter.pointer(target.base, target.offset)
             if target.base == "%n":
                 mask = schedule.readers_of_state(target.offset, container(target.word.width) // 8)
-                if mask:
-                    current = emitter.pointer("%s", target.offset)
-                    changes["next", mask].append(_differs(emitter, target.word, current))
-            emitter.store(target.word, emitter.pointer(target.base, target.offset))
-        self._wake_readers(emitter, changes)
+            self._store(emitter, target.word, pointer, "next", mask)
+
+    def _store(self, emitter: Emitter, word: Word, pointer: str, when: str, mask: int) -> None:
+        """Store a word; if it is not what it was, set the flags of the blocks of the mask."""
+        if not mask:
+            emitter.store(word, pointer)
+            return
+        with emitter.when(_differs(emitter, word, pointer)):
+            emitter.store(word, pointer)
+            self._set_flags(emitter, when, mask)
 
     def _loops(self, emitter: Emitter, block: LoopBlock) -> None:
         schedule, nest = self._schedule, block.nest
@@ -153,24 +154,6 @@ class Assembler:
             if condition is not None:
                 more = emitter.line(f"select i1 {condition}, i64 {more}, i64 0")
             flags = emitter.line(f"or i64 {flags}, {more}")
-            emitter.lines.append(f"  store i64 {flags}, ptr {pointer}")
-
-    def _wake_readers(self, emitter: Emitter, changes: Mapping[tuple[str, int], Sequence[str]]) -> None:
-        """Set flags for this cycle or the next: the mask of each key if one of its bits is 1."""
-        added: dict[int, str] = {}
-        for (when, mask), bits in changes.items():
-            changed = bits[0]
-            for bit in bits[1:]:
-                changed = emitter.line(f"or i1 {changed}, {bit}")
-            for word in range(self._schedule.flag_words):
-                part = mask >> (64 * word) & (1 << 64) - 1
-                if part:
-                    place = self._flag(when, 64 * word)
-                    more = emitter.line(f"select i1 {changed}, i64 {_signed(part)}, i64 0")
-                    added[place] = emitter.line(f"or i64 {added[place]}, {more}") if place in added else more
-        for place, more in added.items():
-            pointer = emitter.pointer("%t", place)
-            flags = emitter.line(f"or i64 {emitter.line(f'load i64, ptr {pointer}')}, {more}")
             emitter.lines.append(f"  store i64 {flags}, ptr {pointer}")
 
     def _emitter(self, inside: Iterable[Word] = (), prefix: str = "") -> Emitter:

@@ -16,15 +16,12 @@ from typing import Final
 
 from vta_sim.rtl.netlist.logic import Field, Logic
 from vta_sim.rtl.netlist.loops import Nest, Target, body_words, find_nests, scalars
+from vta_sim.rtl.netlist.parts import LIGHT, heavy_sources, make_parts
 from vta_sim.rtl.netlist.words import Place, Word, container, is_const
 
-BLOCK_WORDS: Final = 8
-"""Words of a block: more let less be left out, fewer let more be looked after."""
 _SHARED: Final = 2
 """Uses of an array's words from which on it is kept, and not computed again for each."""
 _ALIGNMENT: Final = 64
-# Cheaper to compute again than to keep.
-_LIGHT: Final = ("const", "load", "zext", "sext", "slice", "not")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +130,7 @@ class Schedule:
         """Loops for arrays that can be computed in loops as a whole, which then are in the temporary store."""
         uses = Counter(arg.number for word in self._logic.words for arg in word.args)
         for words in self._logic.arrays:
-            if words[0].op in (*_LIGHT, "concat") or max(uses[word.number] for word in words) < _SHARED:
+            if words[0].op in (*LIGHT, "concat") or max(uses[word.number] for word in words) < _SHARED:
                 continue
             nbytes = container(words[0].width) // 8
             row = self.reserve(len(words) * nbytes, _ALIGNMENT)
@@ -157,23 +154,16 @@ class Schedule:
         """Blocks for all that is not computed in loops; gives a temporary to what is used outside its block."""
         elsewhere = [*self._controls()]
         elsewhere += [word for nest in loops for word in scalars(nest)]
-        parts = _parts([*(target.word for target in flat), *elsewhere])
-        home = {word.number: number for number, part in enumerate(parts) for word in part}
-        for number, part in enumerate(parts):
-            for source in heavy_sources(arg for word in part for arg in word.args):
-                if home[source.number] != number:
-                    self._temporary(source)
-        for word in heavy_sources(elsewhere):
+        kept = list(heavy_sources(elsewhere))
+        words = _needed([*(target.word for target in flat), *elsewhere])
+        parts = make_parts(words, flat, {word.number for word in kept})
+        for part in parts:
+            own = {word.number for word in part.words}
+            used = [arg for word in part.words for arg in word.args] + [target.word for target in part.targets]
+            kept += (word for word in heavy_sources(used) if word.number not in own)
+        for word in kept:
             self._temporary(word)
-        stores: list[list[Target]] = [[] for _ in parts]
-        for target in flat:
-            sources = list(heavy_sources([target.word]))
-            number = max((home[source.number] for source in sources), default=0)
-            for source in sources:
-                if home[source.number] != number:
-                    self._temporary(source)
-            stores[number].append(target)
-        return [Block(number=number, words=part, stores=stores[number]) for number, part in enumerate(parts)]
+        return [Block(number=number, words=part.words, stores=part.targets) for number, part in enumerate(parts)]
 
     def _enable_of(self, nest: Nest) -> Word | None:
         """The bit that decides whether rows are written, if all that is stored is of such rows and has it in common."""
@@ -260,7 +250,7 @@ class Schedule:
             if word.op == "load":
                 for byte in range(word.param.offset, word.param.offset + word.param.nbytes):
                     self._state_readers[byte] |= 1 << block
-            elif word.op in _LIGHT:
+            elif word.op in LIGHT:
                 work.extend(word.args)
             else:
                 self._word_readers[word.number] |= 1 << block
@@ -274,48 +264,23 @@ def span_of(nest: Nest) -> tuple[int, int]:
     return begin, end + reach - begin
 
 
-def heavy_sources(words: Iterable[Word]) -> Iterator[Word]:
-    """The words from which light ones are made, and all others as they are."""
-    work = list(words)
-    while work:
-        word = work.pop()
-        if word.op in _LIGHT:
-            work.extend(word.args)
-        else:
-            yield word
-
-
-def _parts(sinks: Iterable[Word]) -> list[list[Word]]:
-    """All words but light ones that the sinks need, arguments first, those of few sinks together."""
-    parts: list[list[Word]] = [[]]
+def _needed(sinks: Iterable[Word]) -> list[Word]:
+    """The words but light ones that sinks need, arguments first."""
+    order: list[Word] = []
     seen: set[int] = set()
     for sink in sinks:
-        own = _unseen(sink, seen)
-        if parts[-1] and len(parts[-1]) + len(own) > BLOCK_WORDS:
-            parts.append([])
-        for word in own:
-            if len(parts[-1]) >= BLOCK_WORDS:
-                parts.append([])
-            parts[-1].append(word)
-    return parts
-
-
-def _unseen(sink: Word, seen: set[int]) -> list[Word]:
-    """The words but light ones that a sink needs and that are not yet seen, which they are then; arguments first."""
-    order: list[Word] = []
-    work = [(sink, iter(sink.args))] if sink.number not in seen else []
-    seen.add(sink.number)
-    while work:
-        word, rest = work[-1]
-        for arg in rest:
-            if arg.number not in seen:
-                seen.add(arg.number)
-                work.append((arg, iter(arg.args)))
-                break
-        else:
-            work.pop()
-            if word.op not in _LIGHT:
-                order.append(word)
+        work = [(sink, iter(sink.args))] if sink.number not in seen else []
+        seen.add(sink.number)
+        while work:
+            word, rest = work[-1]
+            following = next((arg for arg in rest if arg.number not in seen), None)
+            if following is None:
+                work.pop()
+                if word.op not in LIGHT:
+                    order.append(word)
+            else:
+                seen.add(following.number)
+                work.append((following, iter(following.args)))
     return order
 
 
