@@ -229,6 +229,8 @@ class CompiledSimulator:
         self._outcome = None
         self._remaining = max_cycles
         self._position = 0
+        # Whoever wrote to memory since the last launch may have made its table grow.
+        self._tell_table()
         self._broken = True
         self._registers.write({**values, "irq_enable": 1, "control": Control.LAUNCH})
         self._broken = False
@@ -237,6 +239,7 @@ class CompiledSimulator:
         """Simulate at most `cycles` clock cycles; whether the launch is over."""
         if not self._remaining:
             return True
+        self._tell_table()
         self._broken = True
         wanted = min(cycles, self._remaining)
         done, finished = 0, False

@@ -15,7 +15,7 @@ from vta_hw.spec.config import VTAConfig
 from vta_sim.errors import SimulationError
 from vta_sim.report import MachineReport
 
-MAX_CYCLES: Final = 200_000
+MAX_CYCLES: Final = 20_000_000
 
 SIMULATORS: Final[Mapping[str, tuple[str, str]]] = {
     "cycle": ("vta_sim.cycle.engine", "CycleSimulator"),

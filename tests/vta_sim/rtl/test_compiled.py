@@ -55,6 +55,16 @@ def test_memory_grows_where_the_machine_writes() -> None:
         assert simulator.memory.read(0x100_0000 + 4096 * page, 4).tobytes() == b"\3\3\3\3"
 
 
+def test_memory_may_have_grown_since_the_machine_was_made() -> None:
+    simulator = machine()
+    expected = with_data(simulator.memory)
+    count = write(simulator.memory, SOURCE)
+    for page in range(5000):
+        simulator.memory.write(0x1000_0000 + 4096 * page, b"x")
+    simulator.launch(INSN_AT, count)
+    assert simulator.memory.read(OUTPUTS, 12).tobytes() == expected.tobytes()
+
+
 def test_a_trace_may_have_more_changes_than_are_noted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     traces = []
     for room in (1 << 16, 3):
