@@ -43,7 +43,7 @@ def check(timed: TimedCase, mine: str = "cycle", reference: str = "compiled") ->
         each.reset(memory=compare.toolkit_memory(case.dram), timing=case.timing)
     ends = (_reports(timed, each) for each in (first, second))
     for number, (found, wanted) in enumerate(zip(*ends, strict=True)):
-        differences = list(_differ(found, wanted))
+        differences = list(reports_differ(found, wanted))
         if timed.has_results:
             differences += contents_differ(second, first)
         for difference in differences:
@@ -61,7 +61,8 @@ def _reports(timed: TimedCase, simulator: Any) -> Iterator[End]:
         yield error
 
 
-def _differ(found: End, wanted: End) -> Iterator[str]:
+def reports_differ(found: End, wanted: End) -> Iterator[str]:
+    """A sentence for each counter, status bit or token, or for the error, in which the ends of a launch differ."""
     if isinstance(found, SimulationError) or isinstance(wanted, SimulationError):
         if (type(found), str(found)) != (type(wanted), str(wanted)):
             yield f"it ends with {found!r}, not {wanted!r}"
