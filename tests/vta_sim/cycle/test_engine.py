@@ -11,6 +11,7 @@ import pytest
 from tests.vta.streams import code
 from tests.vta_sim.cycle.cases import TIMED_MACHINES, timed_case
 from tests.vta_sim.cycle.comparison import simulator
+from tests.vta_sim.rtl.code_cache import CODE_CACHE
 from tests.vta_sim.rtl.machines import INSN_AT, TINY, contents_differ, execute
 from tests.vta_sim.spec_model import compare
 from tests.vta_sim.spec_model.stream import Stream
@@ -122,19 +123,23 @@ def test_every_program_of_a_machine_leaves_what_the_functional_engine_leaves(mac
             assert list(contents_differ(functional, mine)) == [], f"seed {seed}"
 
 
-@pytest.mark.parametrize("machine", ["tiny", "overlap", "bus 256, extended"])
+@pytest.mark.parametrize("machine", ["tiny", "bus 256, extended", "overlap", "overlap, extended, bus 128, packed"])
 def test_traces_are_those_of_the_rtl(machine: str) -> None:
     config = TIMED_MACHINES[machine]
-    with CompiledSimulator(config, trace=True) as rtl:
-        for seed in range(6):
+    seen = set()
+    with CompiledSimulator(config, trace=True, cache=CODE_CACHE) as rtl:
+        mine = CycleSimulator(config, trace=True)
+        for seed in range(32):
             case = timed_case(machine, seed).case
-            mine = CycleSimulator(config, trace=True)
             for each in (mine, rtl):
                 each.reset(memory=compare.toolkit_memory(case.dram), timing=case.timing)
             ends = (execute(case, each, max_cycles=200_000, allow_faults=True) for each in (mine, rtl))
             for found, wanted in zip(*ends, strict=True):
                 assert found.trace == wanted.trace, f"seed {seed}"
                 assert found.waiting_since == wanted.waiting_since, f"seed {seed}"
+                seen.add((case.timing.stalls > 0, bool(found.waiting_since)))
+    # With and without pauses of the memory, and programs that deadlock.
+    assert {stalls for stalls, _ in seen} == {waits for _, waits in seen} == {False, True}
 
 
 @pytest.mark.parametrize("path", ALL)
