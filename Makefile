@@ -17,8 +17,8 @@ FUZZ_COUNT ?= 500
 
 PACKAGES = $(wildcard vta runtime vta_sim fpga vta_hw compiler)
 FUZZERS = $(subst /,.,$(patsubst %.py,%,$(shell find tests -name 'fuzz*.py' | LC_ALL=C sort)))
+BENCHMARKS = bench/functional.py bench/session.py bench/schedules.py bench/engine_speed.py
 FPGA_BENCHMARKS = bench/area.py bench/frequency.py
-BENCHMARKS = $(filter-out $(FPGA_BENCHMARKS),$(wildcard bench/*.py))
 
 .PHONY: help demo test check bench bench-fpga fuzz docs clean
 .NOTPARALLEL:

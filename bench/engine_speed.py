@@ -5,7 +5,7 @@ turns within a repetition, so that whatever else the machine does meets all of t
 figures are medians. Every engine must end with the same memory and the same counters, or there are no figures. Then the
 time from starting Python to the first cycle, with empty caches (cold) and with full ones (warm).
 
-    python -m bench.engine_speed [--json] [--repeat 5]
+    python bench/engine_speed.py [--json] [--repeat 5]
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+
+# A script's own directory is on the path, not the one that contains it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.verilator_core.build import Build, build, lacks_verilator
 from bench.verilator_core.core import VerilatedCore
