@@ -319,4 +319,11 @@ def pack_nibbles(values: Array) -> bytes:
 
 
 def _described(tiling: Tiling) -> dict[str, Any]:
-    return {"sizes": dict(tiling.sizes), "order": list(tiling.order), "threads": tiling.threads}
+    stages = {name: [stage.level, stage.copies] for name, stage in tiling.stages.items()}
+    return {
+        "sizes": dict(tiling.sizes),
+        "order": list(tiling.order),
+        "piece": tiling.piece,
+        "stages": stages,
+        "copies": tiling.copies,
+    }

@@ -281,8 +281,14 @@ class If(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class Alloc(Stmt):
+    """`buffer` exists within `body`. Executions of the statement use `copies` places in turn.
+
+    So what comes next can be loaded while the last is still read. It changes no value.
+    """
+
     buffer: Buffer
     body: Body
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,8 @@ def format_stmt(stmt: Stmt) -> str:
         case If():
             return f"if {format_expr(stmt.cond)}:"
         case Alloc():
-            return f"alloc {_buffer(stmt.buffer)}:"
+            copies = "" if stmt.copies == 1 else f" {stmt.copies} copies"
+            return f"alloc {_buffer(stmt.buffer)}{copies}:"
         case Mapped():
             return f"mapped {stmt.instruction}:"
         case _:

@@ -211,10 +211,24 @@ def set_scope(proc: Proc, buffer: str, scope: Scope) -> Proc:
 
     def at(stmt: Stmt) -> Body | None:
         if isinstance(stmt, Alloc) and stmt.buffer.name == buffer:
-            return (Alloc(replace(stmt.buffer, scope=scope), map_body(stmt.body, lambda _: None, at)),)
+            buffer_there = replace(stmt.buffer, scope=scope)
+            return (replace(stmt, buffer=buffer_there, body=map_body(stmt.body, lambda _: None, at)),)
         return None
 
     return proc.with_body(rebind(map_body(proc.body, lambda _: None, at)))
+
+
+def rotate(proc: Proc, buffer: str, copies: int) -> Proc:
+    alloc_of(proc, buffer)
+    if copies < 1:
+        raise IllegalRewrite(f"copies of {buffer!r} must be at least 1, not {copies}")
+
+    def at(stmt: Stmt) -> Body | None:
+        if isinstance(stmt, Alloc) and stmt.buffer.name == buffer:
+            return (replace(stmt, copies=copies),)
+        return None
+
+    return proc.with_body(map_body(proc.body, lambda _: None, at))
 
 
 def _moved(body: Body, old: str, new: Buffer, origins: list[Expr]) -> Body:

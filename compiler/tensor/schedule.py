@@ -32,7 +32,7 @@ class Step:
 
 
 _PRIMITIVES = (
-    *("split", "reorder", "fuse", "merge", "set_kind", "narrow", "stage", "set_scope", "split_fill"),
+    *("split", "reorder", "fuse", "merge", "set_kind", "narrow", "stage", "set_scope", "rotate", "split_fill"),
     *("drop_unit_loops", "mark"),
 )
 """Methods of `Schedule` that a trace may name."""
@@ -102,6 +102,10 @@ class Schedule:
     def set_scope(self, buffer: str, scope: Scope) -> None:
         """Place an allocated buffer in a memory."""
         self._apply("set_scope", rewrite.set_scope, buffer, scope)
+
+    def rotate(self, buffer: str, copies: int) -> None:
+        """Let an allocated buffer have several places, which it takes in turn."""
+        self._apply("rotate", rewrite.rotate, buffer, copies)
 
     def split_fill(self, loop: str, new: str) -> None:
         """Turn the nest at `loop`, which fills with a constant c, into one that fills with zero and one that adds c.

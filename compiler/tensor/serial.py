@@ -50,6 +50,7 @@ from compiler.tensor.verify import MAX_EXPRESSION_DEPTH, MAX_STATEMENT_DEPTH, Ve
 FORMAT = 1
 MAX_NODES = 200_000
 MAX_RANK = 16
+MAX_COPIES = 1 << 16
 
 Json = Any
 """None, bool, int, float, str, and lists and string-keyed dicts of such."""
@@ -105,7 +106,8 @@ def _write_stmt(stmt: Stmt) -> Json:
         case If():
             return ["if", _write(stmt.cond), _write_body(stmt.body)]
         case Alloc():
-            return ["alloc", _write_buffer(stmt.buffer), _write_body(stmt.body)]
+            copies = [] if stmt.copies == 1 else [stmt.copies]
+            return ["alloc", _write_buffer(stmt.buffer), _write_body(stmt.body), *copies]
         case Mapped():
             return ["mapped", stmt.instruction, _write_body(stmt.body)]
         case _:
@@ -160,6 +162,12 @@ def _refuse(path: Path, sentence: str) -> SerialError:
 def _text(value: Json, path: Path) -> str:
     if not isinstance(value, str):
         raise _refuse(path, f"Name must be a string, not {_kind(value)}")
+    return value
+
+
+def _copies(value: Json, path: Path) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COPIES:
+        raise _refuse(path, f"Copies of a buffer must be an integer from 1 to {MAX_COPIES}, not {_kind(value)}")
     return value
 
 
@@ -248,8 +256,9 @@ class _Reader:
                 return For(Var(_text(var, path)), loop, inner, _member(LoopKind, kind, path))
             case ["if", cond, body]:
                 return If(self.expr(cond, (*path, 1)), self.body(body, (*path, 2), depth + 1))
-            case ["alloc", buffer, body]:
-                return Alloc(self.buffer(buffer, (*path, 1)), self.body(body, (*path, 2), depth + 1))
+            case ["alloc", buffer, body, *copies] if len(copies) <= 1:
+                places = _copies(copies[0], path) if copies else 1
+                return Alloc(self.buffer(buffer, (*path, 1)), self.body(body, (*path, 2), depth + 1), places)
             case ["mapped", instruction, body]:
                 return Mapped(_text(instruction, path), self.body(body, (*path, 2), depth + 1))
             case other:

@@ -116,7 +116,7 @@ def map_body(body: Body, f: Callable[[Expr], Expr | None], g: Callable[[Stmt], B
                 out.append(If(map_expr(stmt.cond, f), map_body(stmt.body, f, g)))
             case Alloc():
                 shape = tuple(map_expr(extent, f) for extent in stmt.buffer.shape)
-                out.append(Alloc(replace(stmt.buffer, shape=shape), map_body(stmt.body, f, g)))
+                out.append(replace(stmt, buffer=replace(stmt.buffer, shape=shape), body=map_body(stmt.body, f, g)))
             case Mapped():
                 out.append(Mapped(stmt.instruction, map_body(stmt.body, f, g)))
             case _:

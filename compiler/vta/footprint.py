@@ -115,6 +115,11 @@ def is_transfer(nest: For, temporaries: list[str]) -> bool:
     return len(reads) == 1 and (reads[0] not in temporaries or store.buffer.name not in temporaries)
 
 
+def is_gemm(nest: For, config: VTAConfig) -> bool:
+    """Whether the nest is a sum of products of tiles."""
+    return unify(InstructionSet(config).gemm.meaning, nest, unplaced=True) is not None
+
+
 def operands_of(proc: Proc, config: VTAConfig) -> list[Operand]:
     """The scratchpad buffers of an op, each once, in order of first use."""
     gemm = InstructionSet(config).gemm.meaning

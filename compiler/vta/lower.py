@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,33 +18,38 @@ from compiler.tensor.unify import Match, unify
 from compiler.vta.box import Box, elements_shape
 from compiler.vta.footprint import element_bytes
 from compiler.vta.instructions import Instruction, InstructionSet
-from compiler.vta.microops import MicroOps
-from compiler.vta.regions import Sweep, Transfer, sweeps, transfers
+from compiler.vta.microops import MicroOps, place_kernels
+from compiler.vta.order import sink
+from compiler.vta.regions import Sweep, Transfer, cut, sweeps, transfers
 from compiler.vta.tokens import Space, Span, Work, synchronize
 from vta_hw.spec import isa
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.isa import Insn, MemoryType, Module, Opcode
 
 Env = dict[str, int]
+"""Values of loop variables; and by buffer, which has names of its own, the turn that its `Alloc` is at."""
 
 _MOST_TRIPS = (1 << 14) - 1
+_MOST_LOAD_BYTES = 4096
+"""Of one LOAD that can be cut, so that whoever reads its first part need not wait for the rest."""
 _SPACES = {MemoryType.INP: Space.INP, MemoryType.WGT: Space.WGT}
 _STORED, _RELEASED = Span(Space.STORED, 0, 1), Span(Space.RELEASED, 0, 1)
 
 
 @dataclass(frozen=True)
 class _Placement:
-    """A scratchpad buffer: first element, and elements per virtual-thread copy."""
+    """A scratchpad buffer: first element, elements per place, and places: `copies` for each virtual thread."""
 
     base: int
     size: int
+    copies: int
     threads: tuple[tuple[str, int], ...]
 
-    def origin(self, env: Mapping[str, int]) -> int:
-        copy = 0
+    def origin(self, env: Mapping[str, int], turn: int) -> int:
+        place = 0
         for name, extent in self.threads:
-            copy = copy * extent + env[name]
-        return self.base + copy * self.size
+            place = place * extent + env[name]
+        return self.base + (place * self.copies + turn % self.copies) * self.size
 
 
 @dataclass
@@ -75,7 +81,8 @@ class LaunchBuilder:
         begin = len(self.works)
         if begin:
             self._fence()
-        _LayerLowering(self, proc, addresses).run()
+        works = sink(_LayerLowering(self, proc, addresses).run())
+        self.works += place_kernels(works, self.uops, self.uop_address // self.config.uop_elem_bytes)
         return begin, len(self.works)
 
     def _fence(self) -> None:
@@ -102,12 +109,31 @@ class _LayerLowering:
         self.config = builder.config
         self.by_name = {instruction.name: instruction for instruction in builder.instructions.all}
         self.placements: dict[str, _Placement] = {}
+        self.turns: dict[tuple[str, tuple[int, ...]], int] = {}
         self.matches: dict[int, Match] = {}
+        self.works: list[Work] = []
+        self.resets: list[tuple[Span, Work]] = []
 
-    def run(self) -> None:
+    def run(self) -> list[Work]:
+        """The instructions, in an order in which they may execute; micro-ops are not placed yet."""
         self._place(self.proc.body, (), (), {Scope.INP: 0, Scope.WGT: 0, Scope.ACC: 0})
         for _ in self._walk(self.proc.body, {}):
             pass
+        self._reset_now(Span(Space.OUT, 0, self.config.acc_depth))
+        return self.works
+
+    def _reset_now(self, *touched: Span) -> None:
+        """Emit the resets of accumulators that are about to be used.
+
+        A reset waits until then, so that what is stored meanwhile holds up no other accumulator's.
+        """
+        waiting = []
+        for span, work in self.resets:
+            if any(span.begin < one.end and one.begin < span.end for one in touched):
+                self.works.append(work)
+            else:
+                waiting.append((span, work))
+        self.resets = waiting
 
     def _place(
         self, body: Body, loops: tuple[Range, ...], threads: tuple[tuple[str, int], ...], top: dict[Scope, int]
@@ -132,15 +158,15 @@ class _LayerLowering:
                             f"not in {scope.value}"
                         )
                     size = _capacity(stmt.buffer, loops)
-                    copies = int(np.prod([extent for _, extent in threads], dtype=np.int64)) if threads else 1
-                    end = top[scope] + size * copies
+                    places = stmt.copies * int(np.prod([extent for _, extent in threads], dtype=np.int64))
+                    end = top[scope] + size * places
                     if end > depths[scope]:
                         elem = element_bytes(scope, self.config)
                         raise LoweringError(
                             f"Layer {self.proc.name!r} must fit the {scope.value} buffer of {depths[scope] * elem} "
                             f"bytes, its schedule needs {end * elem}"
                         )
-                    self.placements[stmt.buffer.name] = _Placement(top[scope], size, threads)
+                    self.placements[stmt.buffer.name] = _Placement(top[scope], size, stmt.copies, threads)
                     inside = {**top, scope: end}
                     self._place(stmt.body, loops, threads, inside)
                     if threads:
@@ -160,10 +186,16 @@ class _LayerLowering:
                     for value in range(evaluate(stmt.extent, env)):
                         yield from self._walk(stmt.body, {**env, stmt.var.name: value})
                 case Alloc():
-                    yield from self._walk(stmt.body, {**env})
+                    yield from self._walk(stmt.body, {**env, stmt.buffer.name: self._turn(stmt.buffer.name, env)})
                 case Mapped():
                     self._emit(stmt, env)
                     yield
+
+    def _turn(self, buffer: str, env: Env) -> int:
+        """Which execution of a buffer's `Alloc` begins, counted for each virtual thread."""
+        key = buffer, tuple(env[name] for name, _ in self.placements[buffer].threads)
+        self.turns[key] = self.turns.get(key, -1) + 1
+        return self.turns[key]
 
     def _interleave(self, loop: For, env: Env) -> Iterator[None]:
         threads = [self._walk(loop.body, {**env, loop.var.name: value}) for value in range(evaluate(loop.extent, env))]
@@ -200,7 +232,9 @@ class _LayerLowering:
         assert memory is not None
         module = Module.LOAD if memory in _SPACES else Module.COMPUTE
         loaded = self.builder.loaded
-        for part in transfers(self._sram(box, "dst"), self._dram(box, "src", memory), box.copy_axes("dst", "src")):
+        most = _MOST_LOAD_BYTES // self.config.dram_elem_bytes(memory)
+        copies = cut(self._sram(box, "dst"), self._dram(box, "src", memory), box.copy_axes("dst", "src"), most)
+        for part in itertools.chain.from_iterable(transfers(*copy) for copy in copies):
             insn = isa.Load(
                 memory_type=memory,
                 sram_base=part.sram,
@@ -215,9 +249,10 @@ class _LayerLowering:
             )
             written = (Span(_SPACES[memory], part.sram, part.sram + _elements(part)),) if memory in _SPACES else ()
             if memory not in _SPACES:
+                self._reset_now(Span(Space.OUT, part.sram, part.sram + _elements(part)))
                 loaded[part.sram : part.sram + _elements(part)] = True
             read = (_RELEASED,) if module is Module.LOAD else ()
-            self.builder.works.append(Work(insn, module, reads=read, writes=written))
+            self.works.append(Work(insn, module, reads=read, writes=written))
 
     def _emit_store(self, box: Box) -> None:
         target = self._dram(box, "dst", MemoryType.OUT)
@@ -235,11 +270,13 @@ class _LayerLowering:
                 raise LoweringError(
                     f"Layer {self.proc.name!r} must compute what it stores: VTA stores OUT, which a load does not reach"
                 )
-            self.builder.works.append(Work(insn, Module.STORE, reads=(read,), writes=(_STORED,)))
+            self._reset_now(read)
+            self.works.append(Work(insn, Module.STORE, reads=(read,), writes=(_STORED,)))
 
     def _sram(self, box: Box, name: str) -> int:
         """First element of the operand `name` in its scratchpad."""
-        return self.placements[box.match.operands[name].buffer.name].origin(box.env) + box.base(name)
+        buffer = box.match.operands[name].buffer.name
+        return self.placements[buffer].origin(box.env, box.env[buffer]) + box.base(name)
 
     def _dram(self, box: Box, name: str, memory: MemoryType) -> int:
         """First element of the operand `name` in DRAM, in elements of the transfer."""
@@ -276,11 +313,9 @@ class _LayerLowering:
         # Immediate operations name dst as src too: all implementations read that alike (VTA spec 3.5).
         src = columns.get("inp", columns.get("src", zero if gemm else dst))
         kernel = self.builder.codec.encode_uops((dst, src, columns.get("wgt", zero)))
-        begin = self._load_uops(kernel)
         factors = self._factors(sweep, names, gemm)
         common: dict[str, Any] = {
-            "uop_bgn": begin,
-            "uop_end": begin + len(kernel),
+            "uop_end": len(kernel),
             "iter_out": sweep.outer.extent,
             "iter_in": sweep.inner.extent,
             **factors,
@@ -299,7 +334,13 @@ class _LayerLowering:
         )
         written = _reach(Space.OUT, dst, sweep, 0)
         self.builder.loaded[written.begin : written.end] = False
-        self.builder.works.append(Work(insn, Module.COMPUTE, reads=reads, writes=(written,)))
+        work = Work(insn, Module.COMPUTE, reads=reads, writes=(written,), kernel=kernel)
+        if gemm and instruction.reset:
+            self.resets.append((written, work))
+            return
+        also_read = [_reach(Space.OUT, src, sweep, names.index("src"))] if "src" in names else []
+        self._reset_now(written, *also_read)
+        self.works.append(work)
 
     @staticmethod
     def _factors(sweep: Sweep, names: Sequence[str], gemm: bool) -> dict[str, int]:
@@ -312,20 +353,6 @@ class _LayerLowering:
         if not gemm and "src" not in names:
             factors["src_factor_out"], factors["src_factor_in"] = sweep.outer.strides[0], sweep.inner.strides[0]
         return factors
-
-    def _load_uops(self, kernel: NDArray[np.uint32]) -> int:
-        residence = self.builder.uops.place(kernel)
-        if residence.load_from is not None:
-            insn = isa.Load(
-                memory_type=MemoryType.UOP,
-                sram_base=residence.begin,
-                dram_base=self.builder.uop_address // self.config.uop_elem_bytes + residence.load_from,
-                y_size=1,
-                x_size=len(kernel),
-                x_stride=len(kernel),
-            )
-            self.builder.works.append(Work(insn, Module.COMPUTE))
-        return residence.begin
 
 
 _DONE = object()

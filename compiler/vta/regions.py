@@ -8,6 +8,7 @@ micro-ops, or a two-dimensional copy with padding.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -131,6 +132,24 @@ def transfers(sram: int, dram: int, axes: Sequence[CopyAxis]) -> Iterator[Transf
     y = y or CopyAxis(1, x.total, 0)
     for to, start, inside in _steps(sram, dram, joined):
         yield from _plane(to, start, y, x) if inside else _zeros(to, y.total * x.total)
+
+
+def cut(sram: int, dram: int, axes: Sequence[CopyAxis], most: int) -> Iterator[tuple[int, int, list[CopyAxis]]]:
+    """Cut a copy into copies of at most `most` elements, across its outermost loops as far as they have no padding."""
+    axes = [axis for axis in axes if axis.total != 1 or axis.padded]
+    inner = math.prod(axis.total for axis in axes[1:])
+    if not axes or axes[0].padded or axes[0].total * inner <= most:
+        yield sram, dram, list(axes)
+        return
+    outer, *rest = axes
+    at_once = max(1, most // inner) if inner else outer.size
+    for done in range(0, outer.size, at_once):
+        part = CopyAxis(min(at_once, outer.size - done), outer.sram, outer.dram)
+        to, source = sram + done * outer.sram, dram + done * outer.dram
+        if part.size > 1:
+            yield to, source, [part, *rest]
+        else:
+            yield from cut(to, source, rest, most)
 
 
 def _steps(sram: int, dram: int, axes: Sequence[CopyAxis]) -> Iterator[tuple[int, int, bool]]:

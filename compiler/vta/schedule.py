@@ -1,8 +1,9 @@
 """The schedule of an op on the VTA: one recipe for every op, driven by the accesses of its definition and a tiling.
 
-1. Cut every nest into tiles of the output, and reductions into chunks; 2. run all nests tile by tile; 3. load what a
-tile reads into the scratchpads; 4. keep temporaries in the accumulator for one tile; 5. let neighbouring tiles run as
-virtual threads, so that one loads while the other computes; 6. map every nest that is left on an instruction.
+1. Cut every nest into tiles of the output, reductions into chunks, and tiles into pieces; 2. run all nests tile by
+tile, and what follows a matrix product piece by piece; 3. load what is read into the scratchpads, at the loops that the
+tiling says; 4. keep temporaries in the accumulator for one tile; 5. give what is loaded or computed again and again
+several places in turn, so that units can work ahead of each other; 6. map every nest that is left on an instruction.
 """
 
 from __future__ import annotations
@@ -10,24 +11,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compiler.errors import LoweringError
-from compiler.tensor.affine import variables
 from compiler.tensor.analysis import accesses, find_loop, innermost
-from compiler.tensor.ir import Const, DType, For, If, LoopKind, Proc, Scope, Stmt
+from compiler.tensor.ir import Const, DType, For, If, Proc, Scope, Stmt
 from compiler.tensor.schedule import Schedule
 from compiler.tensor.traverse import stmt_body, walk
 from compiler.tensor.unify import unify
-from compiler.vta.footprint import axes_of, is_transfer, nests_of, temporaries_of
+from compiler.vta.footprint import axes_of, is_gemm, is_transfer, nests_of, temporaries_of
 from compiler.vta.instructions import InstructionSet
-from compiler.vta.tiling import REDUCED, TILED, Tiling
+from compiler.vta.tiling import PIECE, TILED, Tiling
 from vta_hw.spec.config import VTAConfig
 
 
 @dataclass(frozen=True)
 class _Nest:
-    """Loops of one nest that become separate instructions: over tiles, by axis, and over chunks of a reduction."""
+    """Loops of one nest that become separate instructions: by axis (or `PIECE`), and taps of a guarded nest."""
 
-    outer: dict[str, str]
-    reduced: list[str]
+    loops: dict[str, str]
+    taps: list[str]
 
 
 def schedule(proc: Proc, config: VTAConfig, tiling: Tiling) -> Schedule:
@@ -42,55 +42,63 @@ def schedule(proc: Proc, config: VTAConfig, tiling: Tiling) -> Schedule:
         if found is not None and isinstance(found[2].value, Const) and found[2].value.value != 0:
             s.split_fill(nest.var.name, ".value")
     originals = nests_of(s.proc)
+    products = [is_gemm(nest, config) for nest in originals]
     nests = [_cut(s, nest, tiling) for nest in originals]
-    for axis in nests[0].outer:
-        for other in nests[1:]:
-            s.merge(nests[0].outer[axis], other.outer[axis])
-    tile_loops = list(nests[0].outer.values())
-    if tiling.threads is not None:
-        tile_loops = _split_threads(s, nests[0].outer[tiling.threads], tile_loops)
+    _merge(s, nests, ("no", *tiling.order))
+    tile_loop = nests[0].loops[tiling.order[-1]]
+    # What follows the matrix product does so for each piece: the first is stored before the last is computed.
+    after = nests[products.index(True) + 1 :] if any(products) else []
+    _merge(s, after, (PIECE,))
     for cut, original in zip(nests, originals, strict=True):
-        _stage_reads(s, instructions, cut, original, tile_loops, tiling)
-    for buffer in temporaries_of(proc):
-        s.narrow(buffer, tile_loops[-1])
+        at = after[0] if cut in after else cut
+        _stage_reads(s, instructions, {**cut.loops, **nests[0].loops, PIECE: at.loops[PIECE]}, original, tiling)
+    for position, buffer in enumerate(temporaries_of(proc)):
+        s.narrow(buffer, after[0].loops[PIECE] if after and position else tile_loop)
         s.set_scope(buffer, Scope.ACC)
-    if tiling.threads is not None:
-        s.set_kind(f"{nests[0].outer[tiling.threads]}.v", LoopKind.VTHREAD)
+        s.rotate(buffer, tiling.copies)
+    spread = {name for cut in nests for name in (*cut.loops.values(), *cut.taps)}
     s.drop_unit_loops()
-    _map_all(s, instructions, {*tile_loops, *(name for cut in nests for name in cut.reduced)})
+    _map_all(s, instructions, spread)
     return s
 
 
 def _cut(s: Schedule, nest: For, tiling: Tiling) -> _Nest:
-    """Split the tiled axes of one nest and order its loops: tiles, reduction chunks, within a tile."""
+    """Split the tiled axes of one nest and order its loops: tiles, reduction chunks, pieces, within a piece."""
     axes = {axis: name for name, axis in axes_of(nest).items()}
     inner = dict(axes)
     chunks: dict[str, str] = {}
     for axis in TILED:
-        if axis in axes:
-            name = axes[axis]
-            s.split(name, tiling.sizes[axis], f"{name}.o", f"{name}.i")
-            chunks[axis], inner[axis] = f"{name}.o", f"{name}.i"
-    outer = {"no": axes["no"], **{axis: chunks[axis] for axis in tiling.order}}
-    reduced = [chunks[axis] for axis in REDUCED if axis in chunks]
+        if axis not in axes:
+            continue
+        name = chunk = axes[axis]
+        inside = f"{name}.i"
+        if axis == "co":
+            s.split(chunk, tiling.piece, f"{name}.q", inside)
+            s.split(f"{name}.q", tiling.sizes[axis] // tiling.piece, f"{name}.o", f"{name}.p")
+            chunks[PIECE] = f"{name}.p"
+        else:
+            s.split(chunk, tiling.sizes[axis], f"{name}.o", inside)
+        chunks[axis], inner[axis] = f"{name}.o", inside
+    loops = {"no": axes["no"], **{axis: chunks[axis] for axis in tiling.loops() if axis in chunks}}
     taps = [inner[axis] for axis in ("ky", "kx") if axis in inner]
-    if any(isinstance(stmt, If) for stmt in walk((nest,))):
-        reduced += taps  # once the taps are known, each condition of the guard restrains one loop only
-        taps = []
+    guarded = any(isinstance(stmt, If) for stmt in walk((nest,)))
+    # Once the taps are known, each condition of the guard restrains one loop only.
+    spread, within_taps = (taps, []) if guarded else ([], taps)
     within = [inner[axis] for axis in ("co", "oh", "ow", "s", "ci", "t") if axis in inner]
     tile = [inner[axis] for axis in ("n", "c", "i") if axis in inner]
-    s.reorder(*outer.values(), *reduced, *within, *taps, *tile)
-    return _Nest(outer, reduced)
+    s.reorder(*loops.values(), *spread, *within, *within_taps, *tile)
+    return _Nest(loops, spread)
 
 
-def _split_threads(s: Schedule, loop: str, tile_loops: list[str]) -> list[str]:
-    s.split(loop, 2, f"{loop}.p", f"{loop}.v")
-    at = tile_loops.index(loop)
-    return [*tile_loops[:at], f"{loop}.p", f"{loop}.v", *tile_loops[at + 1 :]]
+def _merge(s: Schedule, nests: list[_Nest], axes: tuple[str, ...]) -> None:
+    """Run the nests, which follow each other, in one loop over each of the axes."""
+    for axis in axes:
+        for other in nests[1:]:
+            s.merge(nests[0].loops[axis], other.loops[axis])
 
 
 def _stage_reads(
-    s: Schedule, instructions: InstructionSet, nest: _Nest, original: For, tile_loops: list[str], tiling: Tiling
+    s: Schedule, instructions: InstructionSet, loops: dict[str, str], original: For, tiling: Tiling
 ) -> None:
     """Give every DRAM operand of a computing nest a place in the scratchpad that its instruction reads."""
     dram = {a.buffer.name: a.buffer for a in accesses((original,)) if a.buffer.scope is Scope.DRAM and not a.write}
@@ -102,22 +110,11 @@ def _stage_reads(
         if gemm is not None:
             scope = Scope.INP if gemm.operands["inp"].buffer.name == name else Scope.WGT
             dtype = buffer.type
-        level = _level(s, name, [*tile_loops, *nest.reduced], tiling.hoist)
-        s.stage(name, level, scope, f"{name}.{scope.value}", None if dtype is buffer.type else dtype)
-
-
-def _level(s: Schedule, buffer: str, loops: list[str], hoist: bool) -> str | None:
-    """The loop in which to load: the innermost that chooses what is read, or simply the innermost."""
-    sites = [site for name in loops if (site := find_loop(s.proc, name)) is not None]
-    if not hoist:
-        return sites[-1].loop.var.name
-    level = None
-    for site in sites:
-        reads = [access for access in accesses(site.loop.body) if access.buffer.name == buffer]
-        varies = any(site.loop.var.name in variables(index) for access in reads for index in access.index)
-        if varies and site.loop.extent != Const(1):
-            level = site.loop.var.name
-    return level
+        stage = tiling.stages[name]
+        staged = f"{name}.{scope.value}"
+        level = None if stage.level is None else loops[stage.level]
+        s.stage(name, level, scope, staged, None if dtype is buffer.type else dtype)
+        s.rotate(staged, stage.copies)
 
 
 def _map_all(s: Schedule, instructions: InstructionSet, spread: set[str]) -> None:

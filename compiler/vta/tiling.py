@@ -1,9 +1,10 @@
-"""Tile sizes: which fit the scratchpads, and which a simple model of the machine expects to be fastest."""
+"""Tile sizes and places of operands: which fit the scratchpads, and which a model of the machine finds fastest."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from compiler.errors import LoweringError
 from compiler.tensor.analysis import loops_of
-from compiler.tensor.ir import Proc, Scope, constant
-from compiler.vta.footprint import Ints, Operand, Sizes, axes_of, extents_of, nests_of, operands_of
+from compiler.tensor.ir import For, Proc, Scope, constant
+from compiler.vta.footprint import Ints, Operand, Sizes, axes_of, extents_of, is_gemm, nests_of, operands_of
 from vta_hw.spec.config import VTAConfig
 
 REDUCED = ("ci", "t", "ky", "kx")
@@ -21,14 +22,39 @@ REDUCED = ("ci", "t", "ky", "kx")
 TILED = ("co", "oh", "ow", "s", *REDUCED)
 """The loops that a tiling cuts; the others (batches, the tile itself) stay whole."""
 
+PIECE = "piece"
+"""The innermost loop around instructions: over the blocks of output channels of a tile, a few at a time."""
+
 _ORDERS = (("co", "oh", "ow", "s"), ("oh", "ow", "co", "s"))
-_THREADED = (None, "co", "oh")
 _WHOLE_OR_ONE = ("s", "t", "ky", "kx")
 _MOST_PARTS = 16
 
-# Weights of the cost model, in cycles: they rank tilings, they do not predict time.
-_CYCLES_PER_INSTRUCTION = 16.0
-_MEMORY_BIAS = 0.25
+# Cycles, from the page on the RTL (docs/rtl.md, "Cycle costs"), for a memory of the usual latency.
+_LATENCY = 32
+_LOAD_IN_COMPUTE = _LATENCY + 13
+_STORE = _LATENCY + 8
+_FETCH_BYTES = 16
+
+_SHARE_OF_PARAMETERS = 8
+"""Parameters that take no more than this part of the accumulators are loaded once."""
+
+# Weights that rank what takes the same time: less traffic first, then fewer instructions.
+_PER_BUS_CYCLE = 0.1
+_PER_INSTRUCTION = 4.0
+
+Cycles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Where an operand is loaded.
+
+    level: the loop (an axis, or `PIECE`) in each iteration of which it is; None: once, before all of them.
+    copies: places that what is loaded takes in turn, so that the next can be loaded while the last is used.
+    """
+
+    level: str | None
+    copies: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,39 +63,68 @@ class Tiling:
 
     sizes: tile size by axis of `TILED` that the op has.
     order: the output axes, outermost first, in which tiles follow each other.
-    threads: axis whose neighbouring tiles run as two virtual threads, or None.
-    hoist: operands are loaded outside the loops that do not change them (True), or where they are used (False).
+    piece: blocks of output channels, of a tile's, that one instruction computes.
+    stages: by operand that is loaded.
+    copies: places that tiles of results take in turn.
     """
 
     sizes: Mapping[str, int]
     order: tuple[str, ...]
-    threads: str | None
-    hoist: bool
+    piece: int
+    stages: Mapping[str, Stage]
+    copies: int = 1
+
+    def loops(self) -> tuple[str, ...]:
+        """All loops around instructions, outermost first."""
+        return loops_in(self.order)
+
+
+def loops_in(order: tuple[str, ...]) -> tuple[str, ...]:
+    """The loops around instructions for tiles in that order, outermost first."""
+    return ("no", *order, *REDUCED, PIECE)
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What a tiling decides besides sizes."""
+    """What a tiling decides besides sizes. levels: by operand; turns: whether what is loaded again has two places.
+
+    shared: whether operands of the accumulator that are not needed at once share their place.
+    """
 
     order: tuple[str, ...]
-    threads: str | None
-    hoist: bool
+    levels: Mapping[str, str | None]
+    turns: bool
+    copies: int
+    shared: bool = False
 
     def loops(self) -> tuple[str, ...]:
-        """All loops over tiles and chunks, outermost first."""
-        return (*self.order, *REDUCED)
+        return loops_in(self.order)
 
-    def around(self, operand: Operand) -> tuple[str, ...]:
-        """The loops around the place where the operand is loaded."""
-        loops = self.loops()
-        if not self.hoist:
-            return loops
-        return loops[: 1 + max((k for k, axis in enumerate(loops) if operand.depends_on(axis)), default=-1)]
+    def rank(self, level: str | None) -> int:
+        """How many loops are around what is loaded at a level."""
+        return 0 if level is None else self.loops().index(level) + 1
 
-    def copies(self, operand: Operand) -> int:
-        """How many of the operand are in its scratchpad: one for each virtual thread that has its own."""
-        private = operand.temporary or self.threads in self.around(operand)
-        return 2 if self.threads is not None and private else 1
+
+@dataclass(frozen=True)
+class _Grid:
+    """Candidates: tile sizes, and trips of the loops around instructions, each by axis (or `PIECE`)."""
+
+    sizes: Sizes
+    trips: Sizes
+
+    def __len__(self) -> int:
+        return len(self.sizes[PIECE])
+
+    def where(self, kept: NDArray[np.bool_]) -> _Grid:
+        return _Grid(*({axis: v[kept] for axis, v in values.items()} for values in (self.sizes, self.trips)))
+
+    def count(self, loops: tuple[str, ...]) -> Ints:
+        """Trips of all these loops together."""
+        total = np.ones(1, np.int64)
+        for axis in loops:
+            if axis in self.trips:
+                total = total * self.trips[axis]
+        return total
 
 
 class TilingProblem:
@@ -80,42 +135,102 @@ class TilingProblem:
         self.extents = extents_of(proc)
         self.axes = [axis for axis in TILED if axis in self.extents]
         self.operands = operands_of(proc, config)
+        self.loaded = [operand for operand in self.operands if not operand.temporary]
         self.depths = {Scope.INP: config.inp_depth, Scope.WGT: config.wgt_depth, Scope.ACC: config.acc_depth}
-        self.nests = len(nests_of(proc))
-        self.micro_ops = self._micro_ops()
+        self.bus = config.bus_bits // 8
+        nests = nests_of(proc)
+        self.nests = len(nests)
+        self.multiplies = any(is_gemm(nest, config) for nest in nests)
+        steps = [(is_gemm(nest, config), self._steps(nest)) for nest in nests]
+        self.gemm_steps = sum(count for gemm, count in steps if gemm)
+        self.alu_steps = sum(count for gemm, count in steps if not gemm)
 
     def best(self) -> Tiling:
         """The cheapest tiling that fits. Raises LoweringError naming the buffer and the bytes needed if none does."""
-        sizes = self._candidates()
-        for hoist in (True, False):
-            # Not hoisted, buffers take turns in one place, which virtual threads do not allow.
-            threaded = _THREADED if hoist else (None,)
-            shapes = [_Shape(order, threads, hoist) for order in _ORDERS for threads in threaded]
-            costs = np.stack([self._cost(sizes, shape) for shape in shapes])
-            where = int(np.argmin(costs))
-            if np.isfinite(costs.flat[where]):
-                shape, k = shapes[where // costs.shape[1]], where % costs.shape[1]
-                chosen = {axis: int(sizes[axis][k]) for axis in self.axes}
-                return Tiling(sizes=chosen, order=shape.order, threads=shape.threads, hoist=hoist)
+        grid = self._candidates()
+        for shapes in (self._shapes(), self._smallest_shapes()):
+            best = min((self._cheapest(grid, shape) for shape in shapes), key=lambda found: found[0])
+            if math.isfinite(best[0]):
+                return self._tiling(grid, *best[1:])
         raise self._refusal()
 
-    def _candidates(self) -> dict[str, Ints]:
-        """Every combination of tile sizes worth trying, one array per axis."""
-        grid = np.array(list(itertools.product(*(self._sizes(axis) for axis in self.axes))), np.int64)
-        return {axis: grid[:, k] for k, axis in enumerate(self.axes)}
+    def _cheapest(self, grid: _Grid, shape: _Shape) -> tuple[float, int, _Shape]:
+        cost = self._cost(grid, shape)
+        where = int(np.argmin(cost))
+        return float(cost[where]), where, shape
+
+    def _tiling(self, grid: _Grid, k: int, shape: _Shape) -> Tiling:
+        one = grid.where(np.arange(len(grid)) == k)
+        stages = {
+            operand.name: Stage(level=shape.levels[operand.name], copies=int(self._copies(operand, one, shape)[0]))
+            for operand in self.loaded
+        }
+        chosen = {axis: int(one.sizes[axis][0]) for axis in self.axes}
+        piece = int(one.sizes[PIECE][0])
+        return Tiling(sizes=chosen, order=shape.order, piece=piece, stages=stages, copies=shape.copies)
+
+    def _candidates(self) -> _Grid:
+        """Every combination of tile sizes worth trying."""
+        choices = [self._sizes(axis) for axis in self.axes]
+        rows = [
+            (*sizes, piece)
+            for sizes in itertools.product(*choices)
+            for piece in self._pieces(sizes[self.axes.index("co")])
+        ]
+        table = np.array(rows, np.int64)
+        return self._grid({axis: table[:, k] for k, axis in enumerate((*self.axes, PIECE))})
+
+    def _grid(self, sizes: Sizes) -> _Grid:
+        trips = {axis: -(-self.extents[axis] // sizes[axis]) for axis in self.axes}
+        trips["no"] = np.full(len(sizes[PIECE]), self.extents["no"], np.int64)
+        trips[PIECE] = sizes["co"] // sizes[PIECE]
+        return _Grid(sizes, trips)
 
     def _sizes(self, axis: str) -> list[int]:
-        """The whole axis, equal parts of it, and powers of two."""
+        """The whole axis, and equal parts of it."""
         extent = self.extents[axis]
         if axis in _WHOLE_OR_ONE:
             return sorted({1, extent})
-        parts = {-(-extent // k) for k in range(1, min(extent, _MOST_PARTS) + 1)}
-        return sorted(parts | {1 << k for k in range(extent.bit_length())})
+        if axis == "ci":
+            return sorted({1, 2, extent} & set(range(extent + 1)) | {-(-extent // k) for k in (2, 4, 8)})
+        return sorted({-(-extent // k) for k in range(1, min(extent, _MOST_PARTS) + 1)} | {1, min(2, extent)})
+
+    def _pieces(self, blocks: int) -> list[int]:
+        """Parts of a tile that divide it, where there is a product to be computed in parts."""
+        if not self.multiplies:
+            return [blocks]
+        return [piece for piece in {1, 2, 4, 8, blocks} if blocks % piece == 0]
+
+    def _shapes(self) -> Iterator[_Shape]:
+        for order in _ORDERS:
+            choices = [[(operand.name, level) for level in self._levels(operand, order)] for operand in self.loaded]
+            for levels in itertools.product(*choices):
+                for copies in (1, 2):
+                    yield _Shape(order, dict(levels), True, copies)
+
+    def _smallest_shapes(self) -> Iterator[_Shape]:
+        """Everything is loaded where it is used, into one place."""
+        for order in _ORDERS:
+            yield _Shape(order, {operand.name: PIECE for operand in self.loaded}, False, 1, shared=True)
+
+    def _levels(self, operand: Operand, order: tuple[str, ...]) -> list[str | None]:
+        """Where an operand may be loaded: before everything, or inside the innermost loop of a kind that chooses it."""
+        loops = loops_in(order)
+        chosen_by = [axis for axis in loops if operand.depends_on("co" if axis == PIECE else axis)]
+        levels: list[str | None] = [None]
+        if operand.scope is Scope.ACC:
+            whole = operand.elements({axis: np.full(1, extent, np.int64) for axis, extent in self.extents.items()})
+            return levels if whole[0] <= self.depths[Scope.ACC] // _SHARE_OF_PARAMETERS else [*chosen_by[-1:]]
+        for kind in (order, REDUCED, (PIECE,)):
+            inner = [axis for axis in chosen_by if axis in kind]
+            levels += inner[-1:]
+        return levels
 
     def _refusal(self) -> LoweringError:
-        smallest = {axis: np.ones(1, np.int64) for axis in self.axes}
+        smallest = self._grid({axis: np.ones(1, np.int64) for axis in (*self.axes, PIECE)})
+        (shape, *_) = self._smallest_shapes()
         for scope, depth in self.depths.items():
-            need = int(self._peak(scope, smallest, _Shape(_ORDERS[0], None, False))[0])
+            need = int(self._peak(scope, smallest, shape)[0])
             if need > depth:
                 elem = next(operand.elem_bytes for operand in self.operands if operand.scope is scope)
                 return LoweringError(
@@ -124,63 +239,135 @@ class TilingProblem:
                 )
         raise AssertionError(f"the smallest tiles of {self.proc.name!r} fit, so a tiling must have been found")
 
-    def _peak(self, scope: Scope, sizes: Sizes, shape: _Shape) -> Ints:
-        """Most elements of a scratchpad that are alive at once."""
+    def _inside(self, sizes: Sizes, rank: int, order: tuple[str, ...]) -> dict[str, Ints]:
+        """The part of each axis that what is loaded below `rank` loops covers."""
+        loops = loops_in(order)
+        inside: dict[str, Ints] = {}
+        for axis in ("no", *self.axes):
+            extent = np.full(1, self.extents[axis], np.int64)
+            whole = axis not in loops[:rank]
+            inside[axis] = extent if whole else sizes[axis] if axis in sizes else np.ones(1, np.int64)
+        if "co" in self.axes and rank == len(loops):
+            inside["co"] = sizes[PIECE]
+        return inside
+
+    def _elements(self, operand: Operand, grid: _Grid, shape: _Shape) -> Ints:
+        """Elements of the scratchpad that one place of the operand takes."""
+        if operand.temporary:
+            rank = len(shape.loops()) if self.multiplies and operand is not self._main else 1 + len(shape.order)
+        else:
+            rank = shape.rank(shape.levels[operand.name])
+        return operand.elements(self._inside(grid.sizes, rank, shape.order))
+
+    @property
+    def _main(self) -> Operand:
+        """The accumulator of the op: the first temporary."""
+        return next(operand for operand in self.operands if operand.temporary)
+
+    def _repeats(self, operand: Operand, grid: _Grid, shape: _Shape) -> Ints:
+        """How often an operand is loaded."""
+        loops = shape.loops()[: shape.rank(shape.levels[operand.name])]
+        if operand.scope is Scope.ACC:
+            loops = tuple(axis for axis in loops if axis not in REDUCED or not self.multiplies)
+        return grid.count(loops)
+
+    def _copies(self, operand: Operand, grid: _Grid, shape: _Shape) -> Ints:
+        """How many places an operand has: two if it is loaded more than once, by a unit that works ahead."""
+        ahead = operand.scope is not Scope.ACC or self.config.overlap
+        if operand.temporary or not shape.turns or not ahead:
+            return np.full(1, shape.copies if operand.temporary else 1, np.int64)
+        return np.where(self._repeats(operand, grid, shape) > 1, 2, 1)
+
+    def _peak(self, scope: Scope, grid: _Grid, shape: _Shape) -> Ints:
+        """Most elements of a scratchpad that are in use at once."""
         mine = [operand for operand in self.operands if operand.scope is scope]
         if not mine:
             return np.zeros(1, np.int64)
-        needs = np.broadcast_arrays(*(operand.elements(sizes) * shape.copies(operand) for operand in mine))
-        if shape.hoist or scope is not Scope.ACC:
+        needs = np.broadcast_arrays(
+            *(self._elements(operand, grid, shape) * self._copies(operand, grid, shape) for operand in mine)
+        )
+        if not shape.shared or scope is not Scope.ACC:
             return np.asarray(np.sum(needs, axis=0), np.int64)
-        # The first temporary, the accumulator itself, lives throughout, the others one after the other.
-        main = next(k for k, operand in enumerate(mine) if operand.temporary)
+        # The accumulator lives throughout, the others one after the other.
+        main = next(k for k, operand in enumerate(mine) if operand is self._main)
         others = [need for k, need in enumerate(needs) if k != main]
         return np.asarray(needs[main] + (np.max(others, axis=0) if others else 0), np.int64)
 
-    def _cost(self, sizes: Sizes, shape: _Shape) -> NDArray[np.float64]:
+    def _cost(self, grid: _Grid, shape: _Shape) -> Cycles:
         """Estimated cycles of every candidate; infinite where it does not fit."""
-        trips = {axis: -(-self.extents[axis] // size) for axis, size in sizes.items()}
-        fits = self._threads_fit(trips, shape)
+        fits = np.ones(len(grid), np.bool_)
         for scope, depth in self.depths.items():
-            fits = fits & (self._peak(scope, sizes, shape) <= depth)
-        bus = self.config.bus_bits // 8
-        loaded = [operand for operand in self.operands if not operand.temporary]
-        tile_bytes = [operand.elements(sizes) * operand.dram_bytes for operand in loaded]
-        repeats = [_product(trips, shape.around(operand)) * self.extents["no"] for operand in loaded]
-        memory = sum((np.multiply(b, r) for b, r in zip(tile_bytes, repeats, strict=True)), np.zeros(1)) / bus
-        first_tile = sum(tile_bytes, np.zeros(1)) / bus  # nothing overlaps the loads before the first tile
-        loads = sum((r * op.blocks(sizes) for r, op in zip(repeats, loaded, strict=True)), np.zeros(1))
-        tiles = _product(trips, shape.order) * self.extents["no"]
-        instructions = loads + tiles * (self.nests + 2 * _product(trips, REDUCED))
-        overlapped = np.maximum(self.micro_ops, memory) if shape.threads is not None else self.micro_ops + memory
-        cost = overlapped + _MEMORY_BIAS * memory + first_tile + _CYCLES_PER_INSTRUCTION * instructions
-        return np.where(fits, cost, np.inf)
+            fits = fits & (self._peak(scope, grid, shape) <= depth)
+        cost = np.full(len(grid), np.inf)
+        if fits.any():
+            cost[fits] = self._time(grid.where(fits), shape)
+        return cost
 
-    def _threads_fit(self, trips: Sizes, shape: _Shape) -> NDArray[np.bool_]:
-        """The threaded loop must have several tiles, and be the last loop over tiles that has."""
-        fits = np.ones(len(next(iter(trips.values()))), np.bool_)
-        if shape.threads is None:
-            return fits
-        after = shape.order[shape.order.index(shape.threads) + 1 :]
-        for axis in after:
-            fits &= trips[axis] == 1
-        return fits & (trips[shape.threads] > 1)
+    def _time(self, grid: _Grid, shape: _Shape) -> Cycles:
+        sizes, loops = grid.sizes, shape.loops()
+        tiles, steps = grid.count(("no", *shape.order)), grid.count(loops)
+        loads = {operand.name: self._repeats(operand, grid, shape) for operand in self.loaded}
+        cycles = {
+            operand.name: self._elements(operand, grid, shape) * operand.dram_bytes / self.bus
+            for operand in self.loaded
+        }
+        in_compute = [operand for operand in self.loaded if operand.scope is Scope.ACC]
+        after_tile = self.alu_steps / tiles
+        for operand in in_compute:
+            after_tile = after_tile + (cycles[operand.name] + _LOAD_IN_COMPUTE) * loads[operand.name] / tiles
+        step = self.gemm_steps / steps
+        overlap = self.config.overlap and self.multiplies
+        time, slack, idle_bus = step, step, np.ones(1, np.bool_)
+        for rank in range(len(loops), 0, -1):
+            ahead, stalled = np.zeros(1), np.zeros(1)
+            for operand in self.loaded:
+                if operand.scope is not Scope.ACC and shape.rank(shape.levels[operand.name]) == rank:
+                    twice = self._copies(operand, grid, shape) > 1
+                    ahead = ahead + np.where(twice, cycles[operand.name], 0)
+                    stalled = stalled + np.where(twice, 0, cycles[operand.name])
+            if loops[rank - 1] == shape.order[-1]:
+                time = time + (0 if overlap else after_tile) + self._wait_for_store(sizes, shape, after_tile)
+                slack = slack + (0 if overlap else after_tile)
+            slack = np.where(idle_bus, time, slack)
+            late = np.maximum(ahead - slack, 0)
+            time = (time + late + stalled) * grid.trips.get(loops[rank - 1], 1)
+            slack = np.maximum(slack - ahead, 0)
+            idle_bus = idle_bus & (ahead + stalled == 0)
+        first = sum(
+            (
+                operand.elements(self._inside(sizes, len(loops), shape.order)) * operand.dram_bytes / self.bus
+                for operand in self.loaded
+            ),
+            np.zeros(1),
+        )
+        last = self._store_of_piece(sizes) + (after_tile if overlap else 0)
+        instructions = steps + tiles * grid.trips[PIECE] * self.nests
+        for operand in self.loaded:
+            inside = self._inside(sizes, shape.rank(shape.levels[operand.name]), shape.order)
+            instructions = instructions + loads[operand.name] * operand.blocks(inside)
+        traffic = sum((loads[name] * cycles[name] for name in loads), np.zeros(1))
+        traffic = traffic + instructions * _FETCH_BYTES / self.bus
+        time = np.maximum(time, traffic) + first + last
+        return np.asarray(time + _PER_BUS_CYCLE * traffic + _PER_INSTRUCTION * instructions, np.float64)
 
-    def _micro_ops(self) -> int:
-        """GEMM and ALU micro-ops of the op, which no tiling changes."""
-        total = 0
-        for nest in nests_of(self.proc):
-            axes = axes_of(nest)
-            extents = [
-                constant(s.loop.extent) for s in loops_of((nest,)) if axes[s.loop.var.name] not in ("n", "c", "i")
-            ]
-            total += int(np.prod(extents, dtype=np.int64))
-        return total
+    def _store_of_piece(self, sizes: Sizes) -> Cycles:
+        """Cycles until what the last instruction of a tile computed is in memory."""
+        tile = self._main.elements({**sizes, "co": sizes[PIECE]})
+        return np.asarray(tile * self.config.out_elem_bytes / self.bus + _STORE, np.float64)
 
+    def _wait_for_store(self, sizes: Sizes, shape: _Shape, after_tile: Cycles) -> Cycles:
+        """What a tile waits until the place of the one before is stored, the pieces of which are computed in turn."""
+        if shape.copies > 1:
+            return np.zeros(1)
+        pieces = sizes["co"] // sizes[PIECE]
+        waits: Cycles = np.maximum(self._store_of_piece(sizes) - after_tile * (pieces - 1) / pieces, 0)
+        return waits
 
-def _product(trips: Sizes, axes: tuple[str, ...]) -> Ints:
-    total = np.ones(1, np.int64)
-    for axis in axes:
-        if axis in trips:
-            total = total * trips[axis]
-    return total
+    @staticmethod
+    def _steps(nest: For) -> int:
+        """GEMM or ALU micro-ops of a nest, which no tiling changes."""
+        axes = axes_of(nest)
+        extents = [
+            constant(site.loop.extent) for site in loops_of((nest,)) if axes[site.loop.var.name] not in ("n", "c", "i")
+        ]
+        return int(np.prod(extents, dtype=np.int64))

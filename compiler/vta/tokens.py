@@ -44,12 +44,16 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """An instruction, not yet synchronised, with what it touches that other modules touch too."""
+    """An instruction, not yet synchronised, with what it touches that other modules touch too.
+
+    kernel: its micro-ops, as encoded words, as long as they have no place in the micro-op buffer.
+    """
 
     insn: Insn
     module: Module
     reads: tuple[Span, ...] = ()
     writes: tuple[Span, ...] = ()
+    kernel: NDArray[np.uint32] | None = None
 
 
 _ORDER = {Module.LOAD: 0, Module.COMPUTE: 1, Module.STORE: 2}

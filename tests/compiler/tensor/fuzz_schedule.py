@@ -108,6 +108,7 @@ class Moves:
             self.stage,
             self.stage,
             self.set_scope,
+            self.rotate,
             self.split_fill,
             lambda _: ("drop_unit_loops", ()),
         ]
@@ -184,6 +185,9 @@ class Moves:
 
     def set_scope(self, proc: Proc) -> tuple[str, tuple[Argument, ...]]:
         return "set_scope", (self.buffer(proc), self.r.choice(tuple(Scope)))
+
+    def rotate(self, proc: Proc) -> tuple[str, tuple[Argument, ...]]:
+        return "rotate", (self.buffer(proc), self.r.randint(0 if self.chance(5) else 1, 3))
 
     def split_fill(self, proc: Proc) -> tuple[str, tuple[Argument, ...]]:
         self.count += 1

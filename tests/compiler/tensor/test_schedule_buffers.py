@@ -130,6 +130,14 @@ def test_set_scope() -> None:
     assert sentence == "buffer must be allocated in the procedure, 'x' is not"
 
 
+def test_rotate() -> None:
+    s = make(produce_consume((I2, J2)))
+    assert applied(s, lambda s: s.rotate("t", 3)).startswith("alloc t: int32[8, 8] local 3 copies:")
+    assert refused(make(copy()), lambda s: s.rotate("x", 2)) == "buffer must be allocated in the procedure, 'x' is not"
+    sentence = refused(make(produce_consume((I2, J2))), lambda s: s.rotate("t", 0))
+    assert sentence == "copies of 't' must be at least 1, not 0"
+
+
 # -- stage
 
 

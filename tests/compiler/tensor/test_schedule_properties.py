@@ -19,6 +19,7 @@ PRIMITIVES = {
     "merge",
     "narrow",
     "reorder",
+    "rotate",
     "set_kind",
     "set_scope",
     "split",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.tensor.ir import Buffer, Const, DType, Proc, Store, Unary, UnaryOp, Var, nest
+from compiler.tensor.ir import Alloc, Buffer, Const, DType, Proc, Store, Unary, UnaryOp, Var, nest
 from compiler.tensor.serial import SerialError, digest, from_json, to_json
 from tests.compiler.tensor.random_procs import random_proc
 
@@ -24,6 +24,19 @@ def test_round_trip(seed: int) -> None:
     again = from_json(json.loads(text))
     assert again == proc
     assert digest(again) == digest(proc)
+
+
+def test_copies_survive_and_are_left_out_if_there_is_one() -> None:
+    t = Buffer.of("t", DType.FLOAT32, (3,))
+    for copies in (1, 2):
+        proc = Proc("p", (X,), (Alloc(t, HALF.body, copies),))
+        value = to_json(proc)
+        assert from_json(value) == proc
+        assert value["body"][0][3:] == [copies][: copies - 1]
+    for wrong in (0, True, "2", 1 << 20):
+        value["body"][0][3] = wrong
+        with pytest.raises(SerialError, match=r"^Copies of a buffer must be an integer from 1 to 65536, not "):
+            from_json(value)
 
 
 def test_floats_survive() -> None:

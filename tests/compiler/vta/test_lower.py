@@ -1,7 +1,8 @@
-"""Instructions of compiled layers: order and buffers of virtual threads, and the rules that every program keeps."""
+"""Instructions of compiled layers: their order and places, and the rules that every program keeps."""
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +19,7 @@ from compiler.tensor.ir import DType, Proc
 from compiler.vta.lower import LaunchBuilder
 from compiler.vta.microops import MicroOps
 from compiler.vta.schedule import schedule
-from compiler.vta.tiling import Tiling, TilingProblem
+from compiler.vta.tiling import PIECE, Stage, Tiling, TilingProblem
 from runtime.devices.functional import FunctionalDevice
 from runtime.session import Session
 from tests.compiler.vta.touches import Space, launches
@@ -56,13 +57,15 @@ def lowered(proc: Proc, config: VTAConfig, tiling: Tiling) -> list[Insn]:
     return builder.finish()
 
 
-def two_tiles(threads: str | None) -> list[Insn]:
+def two_tiles(copies: int) -> list[Insn]:
     """A dense layer of 2 output blocks, one to a tile, and 3 input blocks."""
     x = Tiled(batches=1, blocks=3, height=1, width=1, n=1, c=16)
     y = replace(x, blocks=2)
     proc = conv2d("dense", x, y, Window(kernel=(1, 1)), Requantize(shift=4, low=-8, high=7, multiplier=False))
     sizes = {"co": 1, "oh": 1, "ow": 1, "s": 1, "ci": 3, "t": 1, "ky": 1, "kx": 1}
-    return lowered(proc, VTAConfig(), Tiling(sizes=sizes, order=("oh", "ow", "co", "s"), threads=threads, hoist=True))
+    stages = {"X": Stage(level=None), "W": Stage(level="co", copies=copies), "B": Stage(level="co")}
+    tiling = Tiling(sizes=sizes, order=("oh", "ow", "co", "s"), piece=1, stages=stages, copies=copies)
+    return lowered(proc, VTAConfig(), tiling)
 
 
 def names(insns: list[Insn]) -> list[str]:
@@ -83,31 +86,36 @@ def names(insns: list[Insn]) -> list[str]:
     return result
 
 
-TILE = ["load.wgt", "load.acc", "reset", "gemm", "add", "shr", "min", "max", "store.out"]
+TILE = ["load.acc", "reset", "load.wgt", "gemm", "add", "shr", "min", "max", "store.out"]
 
 
-def test_without_threads_tiles_follow_each_other() -> None:
-    assert names(two_tiles(None)) == [*TILE, *TILE, "finish"]
+@pytest.mark.parametrize("copies", [1, 2])
+def test_tiles_follow_each_other_and_loads_come_when_they_are_needed(copies: int) -> None:
+    assert names(two_tiles(copies)) == [*TILE, *TILE, "finish"]
 
 
-def test_virtual_threads_take_turns_at_every_nest() -> None:
-    assert names(two_tiles("co")) == [*(name for step in TILE for name in (step, step)), "finish"]
-
-
-def test_virtual_threads_have_buffers_of_their_own() -> None:
-    insns = two_tiles("co")
+def places(insns: list[Insn]) -> tuple[list[int], list[int]]:
+    """Where weights are loaded, and where results are stored from."""
     weights = [insn.sram_base for insn in insns if isinstance(insn, Load) and insn.memory_type == MemoryType.WGT]
-    stores = [insn.sram_base for insn in insns if isinstance(insn, Store)]
-    assert weights == [0, 3]
-    assert len(set(stores)) == 2
-    assert len({insn.sram_base for insn in two_tiles(None) if isinstance(insn, Store)}) == 1
+    return weights, [insn.sram_base for insn in insns if isinstance(insn, Store)]
+
+
+def test_copies_are_places_taken_in_turn() -> None:
+    assert places(two_tiles(1)) == ([0, 0], [1, 1])
+    assert places(two_tiles(2)) == ([0, 3], [1, 2])
+
+
+def test_micro_ops_are_loaded_at_once() -> None:
+    loads = [insn for insn in two_tiles(2) if isinstance(insn, Load) and insn.memory_type == MemoryType.UOP]
+    assert len(loads) == 1
 
 
 def test_a_schedule_that_overflows_is_refused_in_bytes() -> None:
     """Three terms are more than the ops there are ask for, and more than the tiling's model knows."""
     proc = add("sum", Tiled(batches=1, blocks=1, height=2, width=2, n=1, c=16), (1, 2, 3), 0, 4, -128, 127)
     config = VTAConfig(log_acc_buff_size=7)
-    tiling = Tiling(sizes={"co": 1, "oh": 1, "ow": 1, "s": 1}, order=("co", "oh", "ow", "s"), threads=None, hoist=False)
+    sizes = {"co": 1, "oh": 1, "ow": 1, "s": 1}
+    tiling = Tiling(sizes=sizes, order=("co", "oh", "ow", "s"), piece=1, stages={})
     with pytest.raises(LoweringError) as refused:
         lowered(proc, config, tiling)
     assert str(refused.value) == "Layer 'sum' must fit the acc buffer of 128 bytes, its schedule needs 192"
@@ -120,8 +128,8 @@ def test_a_definition_without_an_instruction_is_refused() -> None:
     tiling = Tiling(
         sizes=dict.fromkeys(("co", "oh", "ow", "s", "ci", "t", "ky", "kx"), 1),
         order=("co", "oh", "ow", "s"),
-        threads=None,
-        hoist=True,
+        piece=1,
+        stages={name: Stage(level=None) for name in ("X", "W", "M", "B")},
     )
     with pytest.raises(LoweringError, match=r"^Layer 'wide' must be made of instructions of the VTA, which has none"):
         schedule(proc, VTAConfig(), tiling)
@@ -241,12 +249,14 @@ def test_micro_ops_that_do_not_fit_are_loaded_again() -> None:
 
 
 def test_tilings_differ_but_answers_do_not() -> None:
-    """The two orders of tiles, with and without threads, store the same number of elements."""
+    """Wherever operands are loaded, and into however many places, the same number of elements is stored."""
     x = Tiled(batches=1, blocks=2, height=4, width=4, n=1, c=16)
     proc = conv2d("conv", x, x, Window(kernel=(1, 1)), Requantize(shift=4, low=-8, high=7))
-    sizes = {**TilingProblem(proc, VTAConfig()).best().sizes, "co": 1, "oh": 2}
+    sizes = {**TilingProblem(proc, VTAConfig()).best().sizes, "co": 2, "oh": 2}
     for order in (("co", "oh", "ow", "s"), ("oh", "ow", "co", "s")):
-        for threads in (None, order[1] if order[0] == "co" else "co"):
-            insns = lowered(proc, VTAConfig(), Tiling(sizes=sizes, order=order, threads=threads, hoist=True))
-            stored = sum(insn.x_size * insn.y_size for insn in insns if isinstance(insn, Store))
-            assert stored == 2 * 4 * 4
+        for level, copies, piece in itertools.product((None, "oh", "kx", PIECE), (1, 2), (1, 2)):
+            stages = {name: Stage(level=level, copies=copies) for name in ("X", "W")}
+            stages |= {name: Stage(level=None) for name in ("M", "B")}
+            tiling = Tiling(sizes=sizes, order=order, piece=piece, stages=stages, copies=copies)
+            insns = lowered(proc, VTAConfig(), tiling)
+            assert sum(insn.x_size * insn.y_size for insn in insns if isinstance(insn, Store)) == 2 * 4 * 4

@@ -10,7 +10,7 @@ from compiler.driver import compile_graph
 from compiler.errors import LoweringError
 from compiler.tensor.define import Requantize, Tiled, Window, add, conv2d, max_pool2d
 from compiler.tensor.ir import Proc, Scope
-from compiler.vta.tiling import TILED, Tiling, TilingProblem
+from compiler.vta.tiling import PIECE, TILED, Stage, Tiling, TilingProblem
 from tests.compiler.vta.touches import Space, launches
 from tests.differential import random_layer
 from vta_hw.spec.config import VTAConfig
@@ -59,27 +59,18 @@ def test_tiles_are_parts_of_their_axes(residual: int | None) -> None:
     assert sorted(tiling.order) == ["co", "oh", "ow", "s"]
 
 
-def test_tiles_that_do_not_fit_at_once_run_as_virtual_threads() -> None:
-    problem = TilingProblem(convolution(), VTAConfig())
-    tiling = problem.best()
-    assert tiling.threads is not None
-    assert tiling.hoist
-    assert tiling.sizes[tiling.threads] < problem.extents[tiling.threads]
-    after = tiling.order[tiling.order.index(tiling.threads) + 1 :]
-    assert all(tiling.sizes[axis] == problem.extents[axis] for axis in after)
-
-
-def test_a_layer_that_fits_whole_is_cut_only_to_overlap_loads() -> None:
-    tiling = best(convolution(size=4, blocks=1), VTAConfig())
-    assert tiling.sizes == {"co": 1, "oh": 4, "ow": 4, "s": 1, "ci": 1, "t": 1, "ky": 3, "kx": 3}
-    assert tiling.threads is None
+def test_what_is_loaded_again_has_two_places() -> None:
+    tiling = best(convolution(), VTAConfig())
+    assert tiling.stages["X"] == Stage(level="kx", copies=2)
+    assert tiling.stages["B"] == tiling.stages["M"] == Stage(level=None, copies=1)
+    assert tiling.sizes["co"] % tiling.piece == 0
 
 
 def test_buffers_of_two_elements_take_one_tile_at_a_time() -> None:
     smallest = VTAConfig(log_inp_buff_size=5, log_wgt_buff_size=9, log_acc_buff_size=7)
     tiling = best(convolution(size=6, blocks=2, residual=3), smallest)
     assert [tiling.sizes[axis] for axis in ("co", "oh", "ow", "s")] == [1, 1, 1, 1]
-    assert not tiling.hoist
+    assert set(tiling.stages.values()) == {Stage(level=PIECE)}
 
 
 @pytest.mark.parametrize(
@@ -111,12 +102,18 @@ def test_the_refusal_names_layer_buffer_and_bytes(scope: Scope, depth: int, sent
 )
 def test_every_op_fits_the_smallest_buffers_there_are(proc: Proc) -> None:
     smallest = VTAConfig(log_uop_buff_size=3, log_inp_buff_size=5, log_wgt_buff_size=9, log_acc_buff_size=7)
-    assert best(proc, smallest).threads is None
+    tiling = best(proc, smallest)
+    assert tiling.copies == 1
+    assert set(tiling.stages.values()) <= {Stage(level=PIECE)}
 
 
-def test_a_wider_bus_changes_what_is_best() -> None:
-    """Where memory costs less, nothing is gained by cutting a layer only to overlap it with computation."""
+def test_without_overlap_a_tile_of_one_piece_has_two_places() -> None:
+    """While it is stored the next is computed; of several pieces the first is stored before the last is computed."""
     layers = [convolution(size, blocks) for size, blocks in ((56, 4), (28, 8), (14, 16), (7, 32))]
-    narrow, wide = VTAConfig(), VTAConfig(log_bus_width=9)
-    assert [best(layer, narrow) for layer in layers] != [best(layer, wide) for layer in layers]
-    assert best(layers[0], narrow) == best(layers[0], replace(narrow))
+    for tiling in (best(layer, VTAConfig()) for layer in layers):
+        assert tiling.copies == 2 or tiling.piece < tiling.sizes["co"]
+
+
+def test_the_best_is_the_same_every_time() -> None:
+    layer, config = convolution(56, 4), VTAConfig()
+    assert best(layer, config) == best(layer, replace(config))

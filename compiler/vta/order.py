@@ -1,0 +1,49 @@
+"""The order of loads: that in which what they bring is needed.
+
+The load unit works ahead of the compute unit, as far as there are places to load to, but in program order. A load for
+which there is no hurry would hold up those that come behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.vta.tokens import Space, Work
+from vta_hw.spec.isa import Module
+
+_SCRATCHPADS = (Space.INP, Space.WGT)
+
+
+def sink(works: Sequence[Work]) -> list[Work]:
+    """The same works, each load of INP and WGT just before the first instruction that reads what it brings.
+
+    Loads that are needed at once keep their order. What no instruction reads stays where it is.
+    """
+    ends = dict.fromkeys(_SCRATCHPADS, 0)
+    for work in works:
+        for span in (*work.reads, *work.writes):
+            if span.space in ends:
+                ends[span.space] = max(ends[span.space], span.end)
+    reader = {space: np.full(end, len(works), np.int64) for space, end in ends.items()}
+    target = np.arange(len(works))
+    for position in range(len(works) - 1, -1, -1):
+        work = works[position]
+        if work.module is Module.LOAD:
+            found = min((_first(reader, work)), default=len(works))
+            target[position] = found if found < len(works) else position
+            for span in work.writes:
+                reader[span.space][span.begin : span.end] = len(works)
+        else:
+            for span in work.reads:
+                if span.space in reader:
+                    reader[span.space][span.begin : span.end] = position
+    # A load goes before its reader, which has the same target.
+    is_load = np.array([work.module is Module.LOAD for work in works], np.bool_)
+    return [works[k] for k in np.lexsort((np.arange(len(works)), ~is_load, target))]
+
+
+def _first(reader: dict[Space, NDArray[np.int64]], work: Work) -> list[int]:
+    return [int(reader[span.space][span.begin : span.end].min()) for span in work.writes]
