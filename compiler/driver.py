@@ -18,6 +18,7 @@ from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, Quantize
 from compiler.graph.ops.qpool import QAvgPool2d
+from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.passes.pipeline import place
 from compiler.graph.rewrite import first_free
 from compiler.llvm.schedule import schedule as schedule_cpu
@@ -74,13 +75,13 @@ def _check_bits(graph: Graph, config: VTAConfig) -> None:
     """What the machine holds in 4 bits must be made for 4 bits: wider numbers would lose their high ones."""
     for node in graph.nodes:
         limits = dict.fromkeys(node.inputs, config.inp_bits)
-        if isinstance(node.op, QConv2d):
+        if isinstance(node.op, QConv2d | RescaledConv2d):
             limits |= {node.inputs[1]: config.wgt_bits, node.inputs[2]: 32, node.inputs[3]: 32}
         for name, bits in limits.items():
             value = graph.constants.get(name)
             if value is not None and value.dtype in (np.int8, np.int16):
                 _check_range(node.name, name, int(value.min()), int(value.max()), bits)
-        if isinstance(node.op, QConv2d | QAdd | QAvgPool2d | Quantize):
+        if isinstance(node.op, QConv2d | RescaledConv2d | QAdd | QAvgPool2d | Quantize):
             _check_range(node.name, node.output, node.op.lo, node.op.hi, config.inp_bits)
 
 

@@ -13,6 +13,7 @@ from compiler.graph.ir import Array, Graph, Node, Op, TensorType, Value
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.ops.window import Pair, Quad, Window
 from compiler.tensor.ir import DType
 
@@ -23,7 +24,7 @@ Shape = tuple[int, int, int, int]
 class Draw:
     """A graph that grows by random choices, for activations and weights of so many bits.
 
-    most_channels: small tiles make very many instructions of many channels.
+    most_channels: small tiles make very many instructions of many channels. extended: convolutions may end in REQUANT.
     """
 
     r: random.Random
@@ -31,6 +32,7 @@ class Draw:
     inp_bits: int = 8
     wgt_bits: int = 8
     most_channels: int = 33
+    extended: bool = False
     inputs: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
@@ -125,7 +127,34 @@ def convolution(d: Draw, x: str | None = None, shape: Shape | None = None) -> st
     outs = d.channels([1, 4, 7, 16, 20])
     result = shape[0], outs, *window.output(*shape[2:])
     residual = d.input(result) if d.r.random() < 0.35 else None
+    if d.extended and d.r.random() < 0.7:
+        return rescaled(d, x, shape, outs, window, residual)
     return convolve(d, x, shape, outs, window, residual)
+
+
+def rescaled(d: Draw, x: str, shape: Shape, outs: int, window: Window, residual: str | None) -> str:
+    """A convolution with random weights and scales, most of which leave results that spread over the type."""
+    w = d.integers(d.wgt_bits, (outs, shape[1], *window.kernel))
+    spread = math.sqrt(w[0].size) * 2.0 ** (d.wgt_bits + d.inp_bits - 3)
+    b = (d.rng.normal(0, spread, outs)).clip(-(2**31), 2**31 - 1).astype(np.int32)
+    scale = np.zeros(outs, np.int32)
+    for channel in range(outs):
+        shift = d.r.randint(0, 63)
+        factor = round(2.0 ** (d.inp_bits - 1 + shift) / spread * d.r.uniform(0.2, 1.5))
+        if not 0 < factor < 1 << 24 or d.r.random() < 0.1:
+            shift, factor = d.r.choice([0, 1, 23, 62, 63]), d.r.choice([0, 1, (1 << 24) - 1])
+        scale[channel] = np.uint32(scale_word(factor, shift) | d.r.randrange(4) << 30).astype(np.int32)
+    op = RescaledConv2d(
+        stride=window.stride,
+        padding=window.padding,
+        dilation=window.dilation,
+        bits=d.inp_bits,
+        relu=d.r.random() < 0.5,
+    )
+    operands = [x, *(d.constant(array) for array in (w, b, scale))]
+    if residual:
+        operands += [residual, d.constant(d.rng.integers(-3000, 3000, outs).astype(np.int32))]
+    return d.apply(op, *operands)
 
 
 def convolve(d: Draw, x: str, shape: Shape, outs: int, window: Window, residual: str | None) -> str:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from compiler.tensor.ir import (
     Alloc,
+    Binary,
+    BinaryOp,
     Buffer,
     Const,
     DType,
@@ -104,6 +106,34 @@ class Requantize:
     multiplier: bool = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rescale:
+    """What an extended machine's REQUANT does (decision 0006), with zero point 0; bits: of the result.
+
+    ``clip(round((acc + bias) * factor / 2**shift))``, halves away from zero, down to 0 if `relu`. Bias and scale
+    (``factor | shift << 24``) of a channel are neighbours in a parameter.
+    """
+
+    relu: bool
+    bits: int = 8
+
+    def value(self, acc: Expr, bias: Expr, scale: Expr) -> Expr:
+        """The int32 result; every operand is int32."""
+        total = cast(DType.INT64, acc + bias)
+        factor = cast(DType.INT64, scale % (1 << 24))
+        shift = cast(DType.INT64, (scale >> 24) % 64)
+        product = total * factor
+        zero, one = Const(0), Const(1)
+        negative = lt(product, zero)
+        # One bit is kept for the rounding, so that no sum leaves 64 bits.
+        last = minimum(shift, one)
+        magnitude = maximum(product, Binary(BinaryOp.SUB, zero, product))
+        rounded = ((magnitude >> maximum(shift - 1, zero)) + last) >> last
+        signed = Select(negative, Binary(BinaryOp.SUB, zero, rounded), rounded)
+        high = (1 << (self.bits - 1)) - 1
+        return cast(DType.INT32, minimum(maximum(signed, 0 if self.relu else -high - 1), high))
+
+
 Index = dict[str, Expr]
 
 
@@ -154,6 +184,29 @@ def _local(name: str, y: Tiled) -> Buffer:
     return Buffer.of(name, DType.INT32, y.shape, Scope.LOCAL)
 
 
+def _product(x: Tiled, y: Tiled, window: Window, weight: DType) -> tuple[Buffer, Buffer, Buffer, list[For]]:
+    """X, W, the accumulator, and the nests that fill it with the products' sums; see `conv2d`."""
+    kh, kw = window.kernel
+    buffer_x = x.buffer("X")
+    w = Buffer.of("W", weight, (y.blocks, y.subs, x.blocks, x.subs, kh, kw, y.c, x.c))
+    a = _local("A", y)
+
+    def multiply(i: Index) -> Stmt:
+        row, column = window.row(i["oh"], i["ky"]), window.column(i["ow"], i["kx"])
+        read: Expr = buffer_x[i["no"], i["ci"], row, column, i["t"], i["n"], i["i"]]
+        if inside := window.inside(x, i["oh"], i["ow"], i["ky"], i["kx"]):
+            read = Select(both(*inside), read, Const(0, x.dtype))
+        weights = w[i["co"], i["s"], i["ci"], i["t"], i["ky"], i["kx"], i["c"], i["i"]]
+        return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
+
+    taps = [("ci", x.blocks), ("t", x.subs), ("ky", kh), ("kx", kw), ("i", x.c)]
+    return buffer_x, w, a, [_fill("init", a, y, 0), _over("dot", y, multiply, taps)]
+
+
+def _per_channel(buffer: Buffer, i: Index) -> Expr:
+    return buffer[i["co"], i["s"], i["n"], i["c"]]
+
+
 def conv2d(
     name: str,
     x: Tiled,
@@ -169,31 +222,15 @@ def conv2d(
     Parameters of the procedure: X; W [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x]; M (with a multiplier) and
     B int32 [blocks_y, subs_y, n, c_y], each channel repeated over the batch rows; R like Y (with a residual); Y.
     """
-    kh, kw = window.kernel
-    buffer_x, buffer_y = x.buffer("X"), y.buffer("Y")
-    w = Buffer.of("W", weight, (y.blocks, y.subs, x.blocks, x.subs, kh, kw, y.c, x.c))
+    buffer_x, w, a, body = _product(x, y, window, weight)
+    buffer_y = y.buffer("Y")
     channel = (y.blocks, y.subs, y.n, y.c)
     m, b = Buffer.of("M", DType.INT32, channel), Buffer.of("B", DType.INT32, channel)
-    a = _local("A", y)
-
-    def multiply(i: Index) -> Stmt:
-        row, column = window.row(i["oh"], i["ky"]), window.column(i["ow"], i["kx"])
-        read: Expr = buffer_x[i["no"], i["ci"], row, column, i["t"], i["n"], i["i"]]
-        if inside := window.inside(x, i["oh"], i["ow"], i["ky"], i["kx"]):
-            read = Select(both(*inside), read, Const(0, x.dtype))
-        weights = w[i["co"], i["s"], i["ci"], i["t"], i["ky"], i["kx"], i["c"], i["i"]]
-        return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
-
-    def per_channel(buffer: Buffer, i: Index) -> Expr:
-        return buffer[i["co"], i["s"], i["n"], i["c"]]
-
-    taps = [("ci", x.blocks), ("t", x.subs), ("ky", kh), ("kx", kw), ("i", x.c)]
-    body = [_fill("init", a, y, 0), _over("dot", y, multiply, taps)]
     if requantize.pre_shift:
         body.append(_update("preshift", a, y, lambda v, _: v >> requantize.pre_shift))
     if requantize.multiplier:
-        body.append(_update("scale", a, y, lambda v, i: v * per_channel(m, i)))
-    body.append(_update("bias", a, y, lambda v, i: v + per_channel(b, i)))
+        body.append(_update("scale", a, y, lambda v, i: v * _per_channel(m, i)))
+    body.append(_update("bias", a, y, lambda v, i: v + _per_channel(b, i)))
     allocated, params = [a], [buffer_x, w, *([m] if requantize.multiplier else []), b]
     if residual_multiplier is not None:
         r, t = y.buffer("R"), _local("T", y)
@@ -201,6 +238,44 @@ def conv2d(
         params.append(r)
         body += [*_scaled("residual", t, r, y, residual_multiplier), _update("add", a, y, lambda v, i: v + t[_at(i)])]
     body += [*_clip(a, y, requantize.shift, requantize.low, requantize.high), _copy("store", buffer_y, a, y)]
+    return Proc(name, (*params, buffer_y), _allocate(allocated, body))
+
+
+def rescaled_conv2d(
+    name: str,
+    x: Tiled,
+    y: Tiled,
+    window: Window,
+    rescale: Rescale,
+    *,
+    weight: DType = DType.INT8,
+    residual: bool = False,
+) -> Proc:
+    """2-D convolution with the requantisation of an extended machine and, optionally, a residual input.
+
+    Parameters: X and W as in `conv2d`; P int32 [blocks_y, subs_y, 2, n, c_y], the bias and the scale of each channel;
+    with a residual R like Y, and M int32 [blocks_y, subs_y, n, c_y], its factors; Y.
+    """
+    buffer_x, w, a, body = _product(x, y, window, weight)
+    buffer_y = y.buffer("Y")
+    p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 2, y.n, y.c))
+    allocated, params = [a], [buffer_x, w, p]
+    if residual:
+        r, t = y.buffer("R"), _local("T", y)
+        m = Buffer.of("M", DType.INT32, (y.blocks, y.subs, y.n, y.c))
+        allocated.append(t)
+        params += [r, m]
+        body += [
+            _copy("residual", t, r, y),
+            _update("residual.scale", t, y, lambda v, i: v * _per_channel(m, i)),
+            _update("add", a, y, lambda v, i: v + t[_at(i)]),
+        ]
+
+    def parameter(which: int, i: Index) -> Expr:
+        return p[i["co"], i["s"], which, i["n"], i["c"]]
+
+    body.append(_update("requant", a, y, lambda v, i: rescale.value(v, parameter(0, i), parameter(1, i))))
+    body.append(_copy("store", buffer_y, a, y))
     return Proc(name, (*params, buffer_y), _allocate(allocated, body))
 
 

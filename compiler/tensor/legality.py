@@ -132,7 +132,10 @@ Box = list[tuple[Expr, Expr]]
 
 
 def box_of(touched: Sequence[Access], outer: tuple[Range, ...], clip: Sequence[bool]) -> Box:
-    """Origin and size, for each dimension, of what all accesses touch. They must agree on both."""
+    """Origin and size, for each dimension, of what all accesses touch.
+
+    They must agree on both, but for places that are known: these are covered together.
+    """
     boxes: list[Box] = []
     known = {loop.name for loop in outer}
     for access in touched:
@@ -146,9 +149,21 @@ def box_of(touched: Sequence[Access], outer: tuple[Range, ...], clip: Sequence[b
                 raise _unbounded(access, index)
             box.append((origin, size))
         boxes.append(box)
-    if any(box != boxes[0] for box in boxes):
+    together = [_cover(parts) for parts in zip(*boxes, strict=True)]
+    whole = [part for part in together if part is not None]
+    if len(whole) < len(together):
         raise IllegalRewrite(f"all accesses to {touched[0].buffer.name} must cover one region")
-    return boxes[0]
+    return whole
+
+
+def _cover(parts: Sequence[tuple[Expr, Expr]]) -> tuple[Expr, Expr] | None:
+    """One interval for all, if they are the same or constant."""
+    if all(part == parts[0] for part in parts):
+        return parts[0]
+    if not all(isinstance(expr, Const) for part in parts for expr in part):
+        return None
+    begin = min(constant(origin) for origin, _ in parts)
+    return Const(begin), Const(max(constant(origin) + constant(size) for origin, size in parts) - begin)
 
 
 def _unbounded(access: Access, index: Expr) -> IllegalRewrite:

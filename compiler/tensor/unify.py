@@ -8,6 +8,7 @@ repeat the instruction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from compiler.tensor.affine import Affine, affine, variables
@@ -17,6 +18,7 @@ from compiler.tensor.ir import (
     BinaryOp,
     Buffer,
     Cast,
+    Compare,
     Const,
     DType,
     Expr,
@@ -120,6 +122,10 @@ class _Unifier:
                 return formal.type is actual.type and self._expr(formal.a, actual.a)
             case Unary(), Unary():
                 return formal.op is actual.op and self._expr(formal.a, actual.a)
+            case Compare(), Compare():
+                return formal.op is actual.op and self._expr(formal.a, actual.a) and self._expr(formal.b, actual.b)
+            case Select(), Select() if formal.cond.__class__ is Compare:
+                return self._all((formal.cond, formal.a, formal.b), (actual.cond, actual.a, actual.b))
             case Select(cond=Load(buffer=buffer)), Select() if buffer == INSIDE:
                 self.match.inside = conjuncts(actual.cond)
                 return self._expr(formal.a, actual.a) and self._expr(formal.b, actual.b)
@@ -130,6 +136,9 @@ class _Unifier:
                 return commutes and formal.dtype.is_integer and self._both(formal, actual.b, actual.a)
             case _:
                 return False
+
+    def _all(self, formals: Sequence[Expr], actuals: Sequence[Expr]) -> bool:
+        return all(self._expr(formal, actual) for formal, actual in zip(formals, actuals, strict=True))
 
     def _both(self, formal: Binary, a: Expr, b: Expr) -> bool:
         saved = dict(self.vars), dict(self.match.operands), self.match.immediate, self.match.inside
@@ -155,6 +164,9 @@ class _Unifier:
         if lead < 0 or buffer.shape[lead:] != declared.shape:
             return False
         for formal_index, actual_index in zip(formal.index, actual.index[lead:], strict=True):
+            # A constant counts the elements of an operand that consists of several.
+            if isinstance(formal_index, Const) and formal_index == actual_index:
+                continue
             if not (isinstance(formal_index, Var) and self._tile_var(formal_index, actual_index)):
                 return False
         operand = Operand(buffer, tuple(affine(index) for index in actual.index[:lead]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from compiler.errors import LoweringError
@@ -91,8 +92,11 @@ class Box:
 
     def _flat(self, operand: Operand) -> tuple[int, dict[str, int]]:
         """Element of the operand's buffer at iteration zero of every loop, and elements per iteration."""
-        base, strides, pitch = 0, dict.fromkeys(self.loops, 0), 1
-        for form, extent in zip(reversed(operand.tile), reversed(elements_shape(operand.buffer)), strict=True):
+        shape = elements_shape(operand.buffer)
+        rank = len(operand.tile)  # what comes behind counts the elements of an operand that consists of several
+        base, strides = 0, dict.fromkeys(self.loops, 0)
+        pitch = math.prod(evaluate(extent, self.env) for extent in shape[rank:])
+        for form, extent in zip(reversed(operand.tile), reversed(shape[:rank]), strict=True):
             known = self._known(form)
             base += known.const * pitch
             for atom, coefficient in known.terms.items():

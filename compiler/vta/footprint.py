@@ -7,7 +7,7 @@ given sizes, an interval whose length follows from the coefficients alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from compiler.tensor.affine import affine
 from compiler.tensor.analysis import Access, accesses, innermost, loops_of
 from compiler.tensor.define import AXES
-from compiler.tensor.ir import Alloc, DType, For, Proc, Scope, Var, constant
+from compiler.tensor.ir import Alloc, Const, DType, For, Proc, Scope, Var, constant
 from compiler.tensor.traverse import walk
 from compiler.tensor.unify import Match, unify
 from compiler.vta.instructions import InstructionSet
@@ -29,10 +29,11 @@ _UNLIMITED = 1 << 40
 
 @dataclass(frozen=True)
 class Dimension:
-    """One dimension of a scratchpad buffer: ``1 + sum(coefficient * (size - 1))`` over the axes, at most `limit`."""
+    """A dimension of a scratchpad buffer: ``least + sum(coefficient * (size - 1))`` over the axes, at most `limit`."""
 
     coefficients: Mapping[str, int]
     limit: int
+    least: int = 1
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Operand:
     """A buffer that computing nests use through a scratchpad.
 
     temporary: it never lies in DRAM. elem_bytes: of a scratchpad element; dram_bytes: of the same element in DRAM.
+    first, last: positions of the nests that use it.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Operand:
     dram_bytes: int
     dimensions: tuple[Dimension, ...]
     temporary: bool
+    first: int
+    last: int
 
     def elements(self, sizes: Sizes) -> Ints:
         """Elements of the scratchpad that one tile takes, for every candidate."""
@@ -68,9 +72,9 @@ class Operand:
 
 
 def _extent(dimension: Dimension, sizes: Sizes) -> Ints:
-    extent = np.ones(1, np.int64)
+    extent, one = np.full(1, dimension.least, np.int64), np.ones(1, np.int64)
     for axis, coefficient in dimension.coefficients.items():
-        extent = extent + coefficient * (sizes.get(axis, extent) - 1)
+        extent = extent + coefficient * (sizes.get(axis, one) - 1)
     return np.minimum(extent, dimension.limit)
 
 
@@ -125,12 +129,14 @@ def operands_of(proc: Proc, config: VTAConfig) -> list[Operand]:
     gemm = InstructionSet(config).gemm.meaning
     temporaries = temporaries_of(proc)
     found: dict[str, Operand] = {}
-    for nest in nests_of(proc):
+    for position, nest in enumerate(nests_of(proc)):
         match = unify(gemm, nest, unplaced=True)
         transfer = is_transfer(nest, temporaries)
         for access in _computed_with(nest, temporaries, transfer):
-            if access.buffer.name not in found:
-                found[access.buffer.name] = _operand(access, axes_of(nest), match, temporaries, config)
+            name = access.buffer.name
+            if name not in found:
+                found[name] = _operand(access, axes_of(nest), match, temporaries, config, position)
+            found[name] = replace(found[name], last=position)
     return list(found.values())
 
 
@@ -142,7 +148,7 @@ def _computed_with(nest: For, temporaries: list[str], transfer: bool) -> Iterato
 
 
 def _operand(
-    access: Access, axes: Mapping[str, str], match: Match | None, temporaries: list[str], config: VTAConfig
+    access: Access, axes: Mapping[str, str], match: Match | None, temporaries: list[str], config: VTAConfig, at: int
 ) -> Operand:
     name = access.buffer.name
     scope = Scope.ACC
@@ -152,10 +158,13 @@ def _operand(
     for index, extent in zip(access.index[:-2], access.buffer.shape, strict=False):
         coefficients = {axes[a.name]: c for a, c in affine(index).terms.items() if isinstance(a, Var)}
         # Padding is loaded too, so that an input tile may be larger than the input.
-        dimensions.append(Dimension(coefficients, _UNLIMITED if scope is Scope.INP else constant(extent)))
+        limit = _UNLIMITED if scope is Scope.INP else constant(extent)
+        # An operand that consists of several elements has places that no loop chooses.
+        least = constant(extent) if isinstance(index, Const) and scope is Scope.ACC else 1
+        dimensions.append(Dimension(coefficients, limit, least))
     elem = element_bytes(scope, config)
     narrow = scope is Scope.ACC and access.buffer.type is DType.INT8
-    return Operand(name, scope, elem, elem // 4 if narrow else elem, tuple(dimensions), name in temporaries)
+    return Operand(name, scope, elem, elem // 4 if narrow else elem, tuple(dimensions), name in temporaries, at, at)
 
 
 def element_bytes(scope: Scope, config: VTAConfig) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compiler.tensor.define import Rescale
 from compiler.tensor.ir import (
     BinaryOp,
     Buffer,
@@ -22,6 +23,7 @@ from compiler.tensor.ir import (
 )
 from compiler.tensor.unify import IMMEDIATE, INSIDE
 from vta_hw.spec.config import VTAConfig
+from vta_hw.spec.instructions import requant_imm
 from vta_hw.spec.isa import AluOp, MemoryType, Opcode
 
 _N, _O, _I = Var("n"), Var("o"), Var("i")
@@ -39,13 +41,15 @@ _ALU: dict[AluOp, BinaryOp] = {
 class Instruction:
     """One thing that an instruction does to a tile.
 
-    meaning: a procedure of one nest; its buffers are named ``dst``, ``src``, ``inp`` and ``wgt``.
+    meaning: a procedure of one nest; its buffers are named ``dst``, ``src``, ``inp`` and ``wgt``. imm: what the
+    immediate of an ALU instruction says besides an operand.
     """
 
     opcode: Opcode
     meaning: Proc
     memory: MemoryType | None = None
     alu: AluOp | None = None
+    imm: int | None = None
     reset: bool = False
 
     @property
@@ -75,6 +79,8 @@ class InstructionSet:
             opcode=Opcode.GEMM, reset=True, meaning=self._over_acc("gemm.reset", Const(0, DType.INT32))
         )
         self.alu = [alu for op, operation in _ALU.items() for alu in self._alu(op, operation)]
+        if config.is_extended:
+            self.alu += [self._requant(config, relu=relu) for relu in (False, True)]
         self.loads = self._loads(config)
         self.store = Instruction(
             opcode=Opcode.STORE,
@@ -108,6 +114,14 @@ class InstructionSet:
         immediate = self._over_acc(f"{name}.imm", binary(operation, own, IMMEDIATE[()]))
         register = self._over_acc(name, binary(operation, own, self._read(self.acc_src)))
         return [Instruction(opcode=Opcode.ALU, alu=op, meaning=meaning) for meaning in (immediate, register)]
+
+    def _requant(self, config: VTAConfig, *, relu: bool) -> Instruction:
+        pair = Buffer.of("src", DType.INT32, (2, *self.acc.static_shape), Scope.ACC)
+        value = Rescale(relu=relu, bits=config.out_bits).value(
+            self._read(self.acc), pair[0, _N, _O], pair[1, _N, _O]
+        )
+        meaning = self._over_acc(f"alu.requant{'.relu' if relu else ''}", value)
+        return Instruction(opcode=Opcode.ALU, alu=AluOp.REQUANT, imm=requant_imm(0, relu=relu), meaning=meaning)
 
     def _loads(self, config: VTAConfig) -> list[Instruction]:
         loads = []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from compiler.errors import LoweringError
 from compiler.tensor.affine import Range, bounds, evaluate
 from compiler.tensor.analysis import accesses, by_buffer
 from compiler.tensor.ir import Alloc, Body, Buffer, For, LoopKind, Mapped, Proc, Scope
+from compiler.tensor.traverse import walk
 from compiler.tensor.unify import Match, unify
 from compiler.vta.box import Box, elements_shape
 from compiler.vta.footprint import element_bytes
@@ -24,7 +25,7 @@ from compiler.vta.regions import Sweep, Transfer, cut, sweeps, transfers
 from compiler.vta.tokens import Space, Span, Work, synchronize
 from vta_hw.spec import isa
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.isa import Insn, MemoryType, Module, Opcode
+from vta_hw.spec.isa import AluOp, Insn, MemoryType, Module, Opcode
 
 Env = dict[str, int]
 """Values of loop variables; and by buffer, which has names of its own, the turn that its `Alloc` is at."""
@@ -32,6 +33,7 @@ Env = dict[str, int]
 _MOST_TRIPS = (1 << 14) - 1
 _MOST_LOAD_BYTES = 4096
 """Of one LOAD that can be cut, so that whoever reads its first part need not wait for the rest."""
+_FACTORS = {"dst": "dst_factor", "inp": "src_factor", "src": "src_factor", "wgt": "wgt_factor"}
 _SPACES = {MemoryType.INP: Space.INP, MemoryType.WGT: Space.WGT}
 _STORED, _RELEASED = Span(Space.STORED, 0, 1), Span(Space.RELEASED, 0, 1)
 
@@ -101,6 +103,14 @@ class LaunchBuilder:
         return synchronize(self.works, depths)
 
 
+@dataclass(frozen=True, eq=False)
+class _Reset:
+    """A reset that has not been emitted yet, and the accumulators that it resets."""
+
+    work: Work
+    elements: NDArray[np.int64]
+
+
 class _LayerLowering:
     """Emits one scheduled procedure."""
 
@@ -109,10 +119,11 @@ class _LayerLowering:
         self.config = builder.config
         self.by_name = {instruction.name: instruction for instruction in builder.instructions.all}
         self.placements: dict[str, _Placement] = {}
+        self.pairs = {name for stmt in walk(proc.body) if isinstance(stmt, Mapped) for name in self._pairs(stmt)}
         self.turns: dict[tuple[str, tuple[int, ...]], int] = {}
         self.matches: dict[int, Match] = {}
         self.works: list[Work] = []
-        self.resets: list[tuple[Span, Work]] = []
+        self.resets: list[_Reset] = []
 
     def run(self) -> list[Work]:
         """The instructions, in an order in which they may execute; micro-ops are not placed yet."""
@@ -122,18 +133,26 @@ class _LayerLowering:
         self._reset_now(Span(Space.OUT, 0, self.config.acc_depth))
         return self.works
 
+    def _pairs(self, stmt: Mapped) -> Iterator[str]:
+        """The buffers of which an instruction reads two elements at a time, that begin at an even place."""
+        instruction = self.by_name.get(stmt.instruction)
+        if instruction is not None and instruction.alu is AluOp.REQUANT:
+            touched = by_buffer(accesses(stmt.body))
+            yield from (name for name, uses in touched.items() if not any(use.write for use in uses))
+
     def _reset_now(self, *touched: Span) -> None:
         """Emit the resets of accumulators that are about to be used.
 
         A reset waits until then, so that what is stored meanwhile holds up no other accumulator's.
         """
-        waiting = []
-        for span, work in self.resets:
-            if any(span.begin < one.end and one.begin < span.end for one in touched):
-                self.works.append(work)
-            else:
-                waiting.append((span, work))
-        self.resets = waiting
+        for reset in self._due(*touched):
+            self.resets.remove(reset)
+            self.works.append(reset.work)
+
+    def _due(self, *touched: Span) -> list[_Reset]:
+        """The resets that touch what is about to be used."""
+        spans = [(reset, reset.work.writes[0]) for reset in self.resets]
+        return [reset for reset, span in spans if any(span.begin < one.end and one.begin < span.end for one in touched)]
 
     def _place(
         self, body: Body, loops: tuple[Range, ...], threads: tuple[tuple[str, int], ...], top: dict[Scope, int]
@@ -158,15 +177,18 @@ class _LayerLowering:
                             f"not in {scope.value}"
                         )
                     size = _capacity(stmt.buffer, loops)
+                    begin = top[scope]
+                    if stmt.buffer.name in self.pairs:
+                        begin += begin % 2
                     places = stmt.copies * int(np.prod([extent for _, extent in threads], dtype=np.int64))
-                    end = top[scope] + size * places
+                    end = begin + size * places
                     if end > depths[scope]:
                         elem = element_bytes(scope, self.config)
                         raise LoweringError(
                             f"Layer {self.proc.name!r} must fit the {scope.value} buffer of {depths[scope] * elem} "
                             f"bytes, its schedule needs {end * elem}"
                         )
-                    self.placements[stmt.buffer.name] = _Placement(top[scope], size, stmt.copies, threads)
+                    self.placements[stmt.buffer.name] = _Placement(begin, size, stmt.copies, threads)
                     inside = {**top, scope: end}
                     self._place(stmt.body, loops, threads, inside)
                     if threads:
@@ -287,15 +309,40 @@ class _LayerLowering:
 
     def _emit_compute(self, instruction: Instruction, box: Box) -> None:
         names = ["dst", *(name for name in ("inp", "wgt", "src") if name in box.match.operands)]
+        operands = names
         gemm = instruction.opcode is Opcode.GEMM
         if gemm:
             limits = [self.config.acc_depth, self.config.inp_depth, self.config.wgt_depth][: len(names)]
         else:
-            limits = [self.config.acc_depth] * len(names)
+            # Immediate operations name their destination as source too: all implementations read that alike (spec 3.5).
+            names, operands = ["dst", "src"], ["dst", operands[-1]]
+            limits = [self.config.acc_depth] * 2
         self._check_order_free(box)
-        bases = [self._sram(box, name) for name in names]
-        for sweep in sweeps(bases, box.axes(names), limits, _MOST_TRIPS, self.builder.uops.depth):
-            self._emit_sweep(instruction, sweep, names, box)
+        visit_once = gemm and self.config.is_extended  # so that its first micro-ops may overwrite
+        bases = [self._sram(box, name) for name in operands]
+        for sweep in sweeps(
+            bases, box.axes(operands), limits, _MOST_TRIPS, self.builder.uops.depth, visit_once=visit_once
+        ):
+            if not gemm:
+                self._emit_sweep(_alu(instruction, box.match.immediate), sweep, names)
+            elif instruction.reset:
+                self.resets.append(_Reset(self._work(partial(isa.Gemm, reset=True), sweep, names), sweep.elements(0)))
+            else:
+                self._emit_product(sweep, names)
+
+    def _emit_product(self, sweep: Sweep, names: Sequence[str]) -> None:
+        """A GEMM, which overwrites accumulators if just these are to be reset and the machine can."""
+        due = self._due(_reach(Space.OUT, sweep.operands[:, 0], sweep, 0))
+        first, rest = sweep.first_visits(0)
+        if self.config.is_extended and due and first is not None:
+            zeroed = np.unique(np.concatenate([reset.elements for reset in due]))
+            if np.array_equal(zeroed, np.unique(first.elements(0))):
+                self.resets = [reset for reset in self.resets if reset not in due]
+                self._emit_sweep(isa.GemmOverwrite, first, names)
+                if rest is not None:
+                    self._emit_sweep(isa.Gemm, rest, names)
+                return
+        self._emit_sweep(isa.Gemm, sweep, names)
 
     def _check_order_free(self, box: Box) -> None:
         """An instruction takes its iterations in an order of its own."""
@@ -305,28 +352,19 @@ class _LayerLowering:
                 f"Layer {self.proc.name!r} must not read other tiles of {dst.buffer.name!r} where it writes that buffer"
             )
 
-    def _emit_sweep(self, instruction: Instruction, sweep: Sweep, names: Sequence[str], box: Box) -> None:
+    def _emit_sweep(self, insn: Callable[..., Insn], sweep: Sweep, names: Sequence[str]) -> None:
+        work = self._work(insn, sweep, names)
+        k = names.index("src") if "src" in names else 0
+        self._reset_now(*work.writes, _reach(Space.OUT, sweep.operands[:, k], sweep, k))
+        self.works.append(work)
+
+    def _work(self, insn: Callable[..., Insn], sweep: Sweep, names: Sequence[str]) -> Work:
+        """The instruction for a sweep; `insn` makes it from micro-ops and loops."""
         columns = {name: sweep.operands[:, k] for k, name in enumerate(names)}
         dst = columns["dst"]
         zero = np.zeros_like(dst)
-        gemm = instruction.opcode is Opcode.GEMM
-        # Immediate operations name dst as src too: all implementations read that alike (VTA spec 3.5).
-        src = columns.get("inp", columns.get("src", zero if gemm else dst))
+        src = columns.get("inp", columns.get("src", zero))
         kernel = self.builder.codec.encode_uops((dst, src, columns.get("wgt", zero)))
-        factors = self._factors(sweep, names, gemm)
-        common: dict[str, Any] = {
-            "uop_end": len(kernel),
-            "iter_out": sweep.outer.extent,
-            "iter_in": sweep.inner.extent,
-            **factors,
-        }
-        insn: Insn
-        if gemm:
-            insn = isa.Gemm(reset=instruction.reset, **common)
-        else:
-            assert instruction.alu is not None
-            immediate = box.match.immediate
-            insn = isa.Alu(alu_opcode=instruction.alu, use_imm=immediate is not None, imm=immediate or 0, **common)
         reads = tuple(
             _reach(space, columns[name], sweep, names.index(name))
             for name, space in (("inp", Space.INP), ("wgt", Space.WGT))
@@ -334,25 +372,18 @@ class _LayerLowering:
         )
         written = _reach(Space.OUT, dst, sweep, 0)
         self.builder.loaded[written.begin : written.end] = False
-        work = Work(insn, Module.COMPUTE, reads=reads, writes=(written,), kernel=kernel)
-        if gemm and instruction.reset:
-            self.resets.append((written, work))
-            return
-        also_read = [_reach(Space.OUT, src, sweep, names.index("src"))] if "src" in names else []
-        self._reset_now(written, *also_read)
-        self.works.append(work)
-
-    @staticmethod
-    def _factors(sweep: Sweep, names: Sequence[str], gemm: bool) -> dict[str, int]:
-        """Loop factors by field name; an ALU source that is the destination moves with it."""
-        fields = {"dst": "dst", "inp": "src", "src": "src", "wgt": "wgt"}
-        factors = {}
+        factors: dict[str, int] = {}
         for k, name in enumerate(names):
-            factors[f"{fields[name]}_factor_out"] = sweep.outer.strides[k]
-            factors[f"{fields[name]}_factor_in"] = sweep.inner.strides[k]
-        if not gemm and "src" not in names:
-            factors["src_factor_out"], factors["src_factor_in"] = sweep.outer.strides[0], sweep.inner.strides[0]
-        return factors
+            field = _FACTORS[name]
+            factors[f"{field}_out"], factors[f"{field}_in"] = sweep.outer.strides[k], sweep.inner.strides[k]
+        made = insn(uop_end=len(kernel), iter_out=sweep.outer.extent, iter_in=sweep.inner.extent, **factors)
+        return Work(made, Module.COMPUTE, reads=reads, writes=(written,), kernel=kernel)
+
+
+def _alu(instruction: Instruction, immediate: int | None) -> Callable[..., Insn]:
+    assert instruction.alu is not None
+    imm = immediate if instruction.imm is None else instruction.imm
+    return partial(isa.Alu, alu_opcode=instruction.alu, use_imm=immediate is not None, imm=imm or 0)
 
 
 _DONE = object()

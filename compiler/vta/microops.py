@@ -91,7 +91,7 @@ def place_kernels(works: Sequence[Work], uops: MicroOps, area: int) -> list[Work
             residence = uops.place(work.kernel)
             placed += _loads([residence], [work.kernel], area)
             begins[key] = residence.begin
-        assert isinstance(work.insn, isa.Gemm | isa.Alu)
+        assert isinstance(work.insn, isa.Gemm | isa.GemmOverwrite | isa.Alu)
         insn = replace(work.insn, uop_bgn=begins[key], uop_end=begins[key] + len(work.kernel))
         placed.append(replace(work, insn=insn, kernel=None))
     return placed

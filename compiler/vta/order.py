@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compiler.vta.tokens import Space, Work
 from vta_hw.spec.isa import Module
@@ -27,23 +26,20 @@ def sink(works: Sequence[Work]) -> list[Work]:
         for span in (*work.reads, *work.writes):
             if span.space in ends:
                 ends[span.space] = max(ends[span.space], span.end)
-    reader = {space: np.full(end, len(works), np.int64) for space, end in ends.items()}
+    # Before what each element must be loaded: its reader, or the load that replaces it.
+    due = {space: np.full(end, len(works), np.int64) for space, end in ends.items()}
     target = np.arange(len(works))
     for position in range(len(works) - 1, -1, -1):
         work = works[position]
         if work.module is Module.LOAD:
-            found = min((_first(reader, work)), default=len(works))
+            found = min((int(due[span.space][span.begin : span.end].min()) for span in work.writes), default=len(works))
             target[position] = found if found < len(works) else position
             for span in work.writes:
-                reader[span.space][span.begin : span.end] = len(works)
+                due[span.space][span.begin : span.end] = target[position]
         else:
             for span in work.reads:
-                if span.space in reader:
-                    reader[span.space][span.begin : span.end] = position
+                if span.space in due:
+                    due[span.space][span.begin : span.end] = position
     # A load goes before its reader, which has the same target.
     is_load = np.array([work.module is Module.LOAD for work in works], np.bool_)
     return [works[k] for k in np.lexsort((np.arange(len(works)), ~is_load, target))]
-
-
-def _first(reader: dict[Space, NDArray[np.int64]], work: Work) -> list[int]:
-    return [int(reader[span.space][span.begin : span.end].min()) for span in work.writes]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,13 +48,38 @@ class Sweep:
     inner: Axis
     operands: Ints
 
+    def elements(self, operand: int) -> Ints:
+        """The element of an operand in every step."""
+        steps = [np.arange(axis.extent) * axis.strides[operand] for axis in (self.outer, self.inner)]
+        return np.asarray((self.operands[:, operand] + steps[0][:, None, None] + steps[1][:, None]).reshape(-1))
+
+    def first_visits(self, operand: int) -> tuple[Sweep | None, Sweep | None]:
+        """The micro-ops with which the sweep first comes to each element of an operand, and the others.
+
+        None instead of the first where no choice of micro-ops comes to each just once.
+        """
+        _, first = np.unique(self.operands[:, operand], return_index=True)
+        rest = np.setdiff1d(np.arange(len(self.operands)), first)
+        once = replace(self, operands=self.operands[np.sort(first)])
+        elements = once.elements(operand)
+        if len(np.unique(elements)) < len(elements):
+            return None, self
+        return once, replace(self, operands=self.operands[rest]) if len(rest) else None
+
 
 def sweeps(
-    base: Sequence[int], axes: Sequence[Axis], limits: Sequence[int], most_trips: int, most_uops: int
+    base: Sequence[int],
+    axes: Sequence[Axis],
+    limits: Sequence[int],
+    most_trips: int,
+    most_uops: int,
+    *,
+    visit_once: bool = False,
 ) -> list[Sweep]:
     """Cover the box with as few micro-ops as two instruction loops allow.
 
-    base: first tile of each operand. limits: exclusive bound of each operand's loop factor.
+    base: first tile of each operand. limits: exclusive bound of each operand's loop factor. visit_once: a micro-op
+    should come to each tile of the first operand only once, if that does not take many more of them.
     """
     once = Axis(1, (0,) * len(base))
     merged = merge_axes(axes)
@@ -64,6 +89,10 @@ def sweeps(
         if axis.extent <= most_trips
         and all(0 <= stride < limit for stride, limit in zip(axis.strides, limits, strict=True))
     ]
+    if visit_once:
+        moving = [k for k in usable if merged[k].strides[0]]
+        uops = math.prod(axis.extent for axis in merged) // math.prod(sorted(merged[k].extent for k in moving)[-2:])
+        usable = moving if uops <= min(_MANY_UOPS, most_uops) else usable
     chosen = sorted(sorted(usable, key=lambda k: merged[k].extent)[-2:])
     loops = [merged[k] for k in chosen]
     outer, inner = ([once] * (2 - len(loops)) + loops)[:2]
@@ -74,6 +103,9 @@ def sweeps(
             operands = (operands[:, None, :] + steps[None, :, :]).reshape(-1, len(base))
     chunks = range(0, len(operands), most_uops)
     return [Sweep(outer, inner, operands[at : at + most_uops]) for at in chunks]
+
+
+_MANY_UOPS = 256
 
 
 @dataclass(frozen=True, slots=True)

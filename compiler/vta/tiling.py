@@ -283,15 +283,22 @@ class TilingProblem:
         mine = [operand for operand in self.operands if operand.scope is scope]
         if not mine:
             return np.zeros(1, np.int64)
+        # Pairs of elements begin at an even place.
+        gap = int(any(dimension.least > 1 for operand in mine for dimension in operand.dimensions))
         needs = np.broadcast_arrays(
             *(self._elements(operand, grid, shape) * self._copies(operand, grid, shape) for operand in mine)
         )
         if not shape.shared or scope is not Scope.ACC:
-            return np.asarray(np.sum(needs, axis=0), np.int64)
-        # The accumulator lives throughout, the others one after the other.
-        main = next(k for k, operand in enumerate(mine) if operand is self._main)
-        others = [need for k, need in enumerate(needs) if k != main]
-        return np.asarray(needs[main] + (np.max(others, axis=0) if others else 0), np.int64)
+            return np.asarray(np.sum(needs, axis=0) + gap, np.int64)
+        # The accumulator lives throughout, the others from the first nest that uses them to the last.
+        peak = np.zeros(1, np.int64)
+        for position in range(self.nests):
+            together = np.zeros(1, np.int64)
+            for operand, need in zip(mine, needs, strict=True):
+                if operand is self._main or operand.first <= position <= operand.last:
+                    together = together + need
+            peak = np.maximum(peak, together)
+        return np.asarray(peak + gap, np.int64)
 
     def _cost(self, grid: _Grid, shape: _Shape) -> Cycles:
         """Estimated cycles of every candidate; infinite where it does not fit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,6 +41,16 @@ def convolve_exact(x: Array, w: Array, window: Window) -> Array:
     return convolve(x.astype(kind), w.astype(kind), window).astype(np.int64)
 
 
+def convolution_type(x: TensorType, w: TensorType, window: Callable[[TensorType], Window]) -> TensorType:
+    """Type of a quantised convolution, for its window by the type of its weights. Raises GraphError."""
+    batch, channels, height, width = checks.activation((x,), *checks.QUANTISED)
+    checks.rank("weight", w, 4)
+    checks.dtype("weight", w, *checks.QUANTISED)
+    if w.shape[1] != channels:
+        raise GraphError(f"weight must have {channels} input channels, not {w.shape[1]}")
+    return TensorType((batch, w.shape[0], *window(w).output(height, width)), x.dtype)
+
+
 @dataclass(frozen=True, kw_only=True)
 class QConv2d(Op):
     """x int8|int16 [N,C,H,W], w int8|int16 [O,C,KH,KW], m int32 [O], b int32 [O], optional r of the result's type:
@@ -67,19 +77,14 @@ class QConv2d(Op):
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 4, 5)
-        batch, channels, height, width = checks.activation(types, *checks.QUANTISED)
         x, w, m, b = types[:4]
-        checks.rank("weight", w, 4)
-        checks.dtype("weight", w, *checks.QUANTISED)
-        if w.shape[1] != channels:
-            raise GraphError(f"weight must have {channels} input channels, not {w.shape[1]}")
+        result = convolution_type(x, w, self.window)
         for what, t in (("factor m", m), ("bias b", b)):
             checks.same(what, t, TensorType((w.shape[0],), DType.INT32))
         checks.within("pre_shift", self.pre_shift, 0, 31)
         checks.within("shift", self.shift, 0, 31)
         checks.within("r_mul", self.r_mul, -MAX_FACTOR, MAX_FACTOR)
         checks.clip_range(self.lo, self.hi, x.dtype)
-        result = TensorType((batch, w.shape[0], *self.window(w).output(height, width)), x.dtype)
         if len(types) == 5:
             checks.same("residual", types[4], result)
         elif self.r_mul:

@@ -11,6 +11,7 @@ from compiler.graph.ops import checks
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.passes.base import Pass
 from compiler.graph.rewrite import first_free
 from vta_hw.spec.config import VTAConfig
@@ -53,7 +54,7 @@ class AssignLayouts(Pass):
     def wanted(self, node: Node, position: int) -> Layout | None:
         """Layout in which `node` reads its input at `position`; None if any will do."""
         match node.op:
-            case QConv2d():
+            case QConv2d() | RescaledConv2d():
                 return {0: self.read, 4: self.made}.get(position)
             case QAdd() | QMaxPool2d():
                 return self.made

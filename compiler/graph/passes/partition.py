@@ -11,11 +11,12 @@ from compiler.graph.ir import Graph, Node, Op, Place, Placement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.passes.base import Pass
 from vta_hw.spec.config import VTAConfig
 
-ON_ACCELERATOR: Final = (QConv2d, QAdd, QMaxPool2d, QAvgPool2d)
+ON_ACCELERATOR: Final = (QConv2d, RescaledConv2d, QAdd, QMaxPool2d, QAvgPool2d)
 WITH_RESIDUAL: Final = 5
 """Inputs of a convolution that adds a residual."""
 
@@ -49,6 +50,8 @@ class Partition(Pass):
 def placement_of(node: Node, config: VTAConfig) -> Placement:
     if not isinstance(node.op, ON_ACCELERATOR):
         return Placement(place=Place.HOST, reason=HOST_REASONS.get(type(node.op), "float32 arithmetic"))
-    if adds_activations(config) or (isinstance(node.op, QConv2d) and len(node.inputs) < WITH_RESIDUAL):
+    if isinstance(node.op, RescaledConv2d) and not config.is_extended:
+        return Placement(place=Place.HOST, reason="needs REQUANT, which TVM's instruction set has not")
+    if adds_activations(config) or (isinstance(node.op, QConv2d | RescaledConv2d) and len(node.inputs) < WITH_RESIDUAL):
         return Placement(place=Place.ACCELERATOR)
     return Placement(place=Place.HOST, reason=f"{config.inp_bits}-bit activations, of which the accumulator loads none")

@@ -19,6 +19,7 @@ from compiler.graph.ir import Graph, Node
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.rescaled import RescaledConv2d
 
 INT32 = (-(1 << 31), (1 << 31) - 1)
 Ints = NDArray[np.int64]
@@ -75,7 +76,7 @@ def prove(graph: Graph) -> dict[str, Interval]:
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
             case QMaxPool2d() | Relayout():
                 values[node.output] = interval(node.inputs[0])
-            case QConv2d() | QAdd() | QAvgPool2d():
+            case QConv2d() | RescaledConv2d() | QAdd() | QAvgPool2d():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
                 peaks[node.output] = _checked(node, _peak(graph, node, interval))
     return peaks
@@ -85,6 +86,8 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
     match node.op:
         case QConv2d():
             return _conv_peak(graph, node, node.op, interval)
+        case RescaledConv2d():
+            return _rescaled_peak(graph, node, interval)
         case QAdd():
             factors = (node.op.m0, node.op.m1)
             terms = [interval(name).times(m).with_zero() for name, m in zip(node.inputs, factors, strict=False)]
@@ -113,6 +116,16 @@ def _conv_peak(graph: Graph, node: Node, op: QConv2d, interval: Callable[[str], 
         peak = acc.times(factor).with_zero().plus(Interval(lo=min(bias, 0), hi=max(bias, 0))).plus(residual)
         lo, hi = min(lo, peak.lo), max(hi, peak.hi)
     return Interval(lo=lo, hi=hi)
+
+
+def _rescaled_peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Interval:
+    w, b, *_ = (_constant(graph, node, name) for name in node.inputs[1:3])
+    low, high = conv_accumulator(w, interval(node.inputs[0]))
+    low, high = low + np.minimum(b, 0), high + np.maximum(b, 0)
+    if len(node.inputs) == 6:
+        r, m = interval(node.inputs[4]).with_zero(), _constant(graph, node, node.inputs[5]).astype(np.int64)
+        low, high = low + np.minimum(m * r.lo, m * r.hi), high + np.maximum(m * r.lo, m * r.hi)
+    return Interval(lo=int(low.min(initial=0)), hi=int(high.max(initial=0)))
 
 
 def _constant(graph: Graph, node: Node, name: str) -> NDArray[Any]:

@@ -12,10 +12,17 @@ from compiler.graph.ops.pool import AveragePool, MaxPool
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
-from compiler.graph.quantize.bounds import conv_accumulator
+from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
+from compiler.graph.quantize.bounds import Interval, conv_accumulator
 from compiler.graph.quantize.report import LayerReport, Method
-from compiler.graph.quantize.scaling import INT32_MAX, ConvProblem, Term, scale_conv, scale_sum
+from compiler.graph.quantize.scaling import INT32_MAX, ConvProblem, Term, scale_conv, scale_rescale, scale_sum
 from compiler.graph.quantize.values import Integers, Values, storage, symmetric
+
+_MOST_UNITS = float(1 << 29)
+"""Largest bias, or residual, in units of an accumulator."""
+
+_UNITS_WITHOUT_WEIGHTS = float(1 << 16)
+"""Units of an accumulator in a step of the result, where weights do not say how many: a channel's are all zero."""
 
 
 def quantize_weights(w: Array, *, bits: int, reach: int) -> tuple[Array, NDArray[np.float64]]:
@@ -49,6 +56,8 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     scale, span = values.clipped(node.output, op.lo, op.hi)
     residual = values.as_integers(node.inputs[3], node) if len(node.inputs) == 4 else None
     low, high = conv_accumulator(w_q, x.range)
+    if values.config.is_extended and span.hi == values.limits.hi and span.lo in (0, values.limits.lo):
+        return _rescaled(values, node, op, x, w_scale, residual, scale, span)
     problem = ConvProblem(
         acc_low=low,
         acc_high=high,
@@ -74,6 +83,43 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
         input_scales=(x.scale, *([residual.scale] if residual else [])), output_scale=scale,
         weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=Method.CALIBRATED,
         pre_shift=chosen.pre_shift, shift=chosen.shift, error=chosen.error,
+    )
+
+
+def _rescaled(
+    values: Values, node: Node, op: FusedConv, x: Integers, w_scale: NDArray[np.float64],
+    residual: Integers | None, scale: float, span: Interval,
+) -> LayerReport:
+    """A convolution for a machine whose REQUANT takes a factor of 24 bits for each channel."""
+    w, bias = (values.source.constants[name] for name in node.inputs[1:3])
+    zero = ~np.any(w != 0, axis=(1, 2, 3))
+    # Bias and residual are in units of the products' sum. Where these are too fine for 32 bits, weights get coarser.
+    addend = np.abs(bias.astype(np.float64)) + (residual.scale * -residual.range.lo if residual else 0.0)
+    w_scale = np.where(zero, scale / x.scale / _UNITS_WITHOUT_WEIGHTS, w_scale)
+    w_scale = np.maximum(w_scale, addend / x.scale / _MOST_UNITS)
+    unit = x.scale * w_scale
+    ratio = unit / scale
+    factor, shift = scale_rescale(ratio)
+    b = np.rint(bias / unit)
+    error = np.abs(b - bias / unit) * ratio + np.abs(factor * 0.5**shift / ratio - 1) * span.hi
+    constants = {
+        "w": round_weights(w, w_scale, values.config.wgt_bits),
+        "b": b.astype(np.int32),
+        "scale": np.array([scale_word(int(f), int(s)) for f, s in zip(factor, shift, strict=True)], np.int32),
+    }
+    inputs = [x.name, *(values.rewriter.constant(array, f"{node.name}.{key}") for key, array in constants.items())]
+    if residual is not None:
+        m = np.rint(residual.scale / unit)
+        error = error + np.abs(m * unit - residual.scale) / scale * -residual.range.lo
+        inputs += [residual.name, values.rewriter.constant(m.astype(np.int32), f"{node.name}.m")]
+    q = RescaledConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, bits=values.config.out_bits,
+                       relu=span.lo == 0)
+    value = values.define_integers(node, q, tuple(inputs), scale, span)
+    return LayerReport(
+        value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,
+        input_scales=(x.scale, *([residual.scale] if residual else [])), output_scale=scale,
+        weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=Method.CALIBRATED,
+        shift=int(shift.max()), error=float(error.max()),
     )
 
 

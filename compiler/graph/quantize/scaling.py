@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError
 from compiler.graph.ops.qconv import MAX_FACTOR
+from compiler.graph.ops.rescaled import FACTOR_BITS, MAX_SHIFT
 
 INT32_MAX = (1 << 31) - 1
 MAX_PRE_SHIFT = 15
@@ -146,6 +147,22 @@ def _fits(problem: ConvProblem, m: Ints, b: Ints, r_mul: int, pre_shift: int) ->
 def rounding(shift: int) -> int:
     """What to add before `>> shift` so that it rounds to nearest, ties upwards."""
     return 1 << (shift - 1) if shift else 0
+
+
+def scale_rescale(ratio: Floats) -> tuple[Ints, Ints]:
+    """Factors and shifts of a REQUANT, ``factor / 2**shift`` being nearest to each positive `ratio`.
+
+    Raises QuantizeError for a ratio of 2**24 or more; one that is too small for any shift becomes zero.
+    """
+    _, exponent = np.frexp(ratio)
+    shift = np.clip(FACTOR_BITS - exponent, 0, MAX_SHIFT)
+    factor = np.rint(ratio * 2.0**shift)
+    # What rounds up to a power of two has one bit too many.
+    shift = np.where((factor == 1 << FACTOR_BITS) & (shift > 0), shift - 1, shift)
+    factor = np.rint(ratio * 2.0**shift)
+    if factor.max(initial=0) >= 1 << FACTOR_BITS:
+        raise QuantizeError(f"sums of products must be scaled by less than 2**{FACTOR_BITS}, not {ratio.max():.6g}")
+    return factor.astype(np.int64), shift.astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from compiler.graph.ir import Op, TensorType
 from compiler.graph.ops.qconv import QConv2d, convolve_exact
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.ops.window import Window
 from compiler.tensor.ir import DType
 from tests.compiler.graph.build import int8s
@@ -59,6 +62,46 @@ def test_qconv2d(
         if residual:
             acc = wrap(acc + wrap(int(r[n, o, oh, ow]) * r_mul))
         assert y[n, o, oh, ow] == min(max(acc >> shift, clip[0]), clip[1])
+
+
+@given(
+    window=windows,
+    scales=st.lists(st.tuples(st.integers(0, (1 << 24) - 1), st.integers(0, 63)), min_size=4, max_size=4),
+    relu=st.booleans(),
+    wild=st.booleans(),
+    residual=st.booleans(),
+)
+def test_rescaled_conv2d(
+    window: Window, scales: list[tuple[int, int]], relu: bool, wild: bool, residual: bool
+) -> None:
+    """`wild` biases and factors make sums wrap."""
+    rng = np.random.default_rng(3)
+    size = 1 << 31 if wild else 1 << 10
+    x, w = int8s(2, 3, 5, 6), int8s(4, 3, *window.kernel, seed=1)
+    b, m = (rng.integers(-size, size, 4).astype(np.int32) for _ in range(2))
+    scale = np.array([scale_word(*pair) for pair in scales], np.int64).astype(np.int32)
+    op = RescaledConv2d(stride=window.stride, padding=window.padding, dilation=window.dilation, relu=relu)
+    height, width = window.output(5, 6)
+    r = int8s(2, 4, height, width, seed=2)
+    operands = (x, w, b, scale, r, m) if residual else (x, w, b, scale)
+    y = op.reference(*operands)
+    assert op.infer([TensorType.of(a) for a in operands]) == TensorType.of(y)
+    for n, o, oh, ow in np.ndindex(y.shape):
+        acc = sum(int(tap[n] @ w[o, :, ky, kx]) for ky, kx, tap in taps(window, x, oh, ow)) + int(b[o])
+        acc = wrap(acc + int(r[n, o, oh, ow]) * int(m[o]) if residual else acc)
+        factor, shift = scales[o]
+        magnitude = math.floor(Fraction(abs(acc) * factor, 1 << shift) + Fraction(1, 2))
+        assert y[n, o, oh, ow] == min(max(magnitude if acc > 0 else -magnitude, 0 if relu else -128), 127)
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift", "sentence"),
+    [(1 << 24, 0, "factor must be 0..16777215, not 16777216"), (1, 64, "shift must be 0..63, not 64")],
+)
+def test_a_scale_has_room_for_24_and_6_bits(factor: int, shift: int, sentence: str) -> None:
+    with pytest.raises(GraphError) as refused:
+        scale_word(factor, shift)
+    assert str(refused.value) == sentence
 
 
 def test_convolution_is_exact_where_float64_is_not() -> None:

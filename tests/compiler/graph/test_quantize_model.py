@@ -62,6 +62,7 @@ def configuration(**logs: int) -> VTAConfig:
 
 CONFIGS = {
     "default": DEFAULT,
+    "extended": replace(DEFAULT, isa="extended"),
     "4 bits": configuration(inp_width=2, wgt_width=2),
     "16 bits": configuration(inp_width=4, wgt_width=4),
     "wide output block": configuration(block_in=2, block_out=4),
@@ -70,7 +71,9 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("default", 0.12), ("4 bits", 2.5), ("16 bits", 0.01)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("default", 0.12), ("extended", 0.12), ("4 bits", 2.5), ("16 bits", 0.01)]
+)
 def test_quantised_answers_are_near_the_float_ones(name: str, tolerance: float) -> None:
     graph = network()
     quantized = quantize_model(graph, BATCHES, config=CONFIGS[name])

@@ -11,11 +11,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from compiler.errors import QuantizeError
+from compiler.graph.ir import Graph
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd
+from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.quantize.bounds import Interval, conv_accumulator, prove
 from compiler.graph.quantize.rules import quantize_weights
-from compiler.graph.quantize.scaling import GOOD_COST, ConvProblem, ConvScaling, Term, scale_conv, scale_sum
+from compiler.graph.quantize.scaling import (
+    GOOD_COST,
+    ConvProblem,
+    ConvScaling,
+    Term,
+    scale_conv,
+    scale_rescale,
+    scale_sum,
+)
 from compiler.tensor.ir import DType
 from tests.compiler.graph.build import Builder
 
@@ -201,6 +211,41 @@ def test_overflow_is_found() -> None:
     with pytest.raises(QuantizeError) as caught:
         prove(conv_graph(w, 33_027, 0).graph("v0"))
     assert str(caught.value) == "Layer 'qconv2d v0' must stay within int32, not reach -2147547648..2130769932"
+
+
+def rescaled_graph(w: np.ndarray, b: int, m: int) -> Graph:
+    """A convolution that ends in REQUANT, with a residual; w int8 [1,C,1,1]."""
+    builder = Builder()
+    x = builder.input(1, w.shape[1], 1, 1, dtype=DType.INT8)
+    r = builder.input(1, 1, 1, 1, dtype=DType.INT8, name="r")
+    scalars = [builder.constant(np.array([value], np.int32)) for value in (b, scale_word(1, 0), m)]
+    output = builder(RescaledConv2d(), x, builder.constant(w), *scalars[:2], r, scalars[2])
+    return builder.graph(output)
+
+
+def test_bounds_of_a_rescaled_convolution() -> None:
+    w = np.array([3, -5], np.int8).reshape(1, 2, 1, 1)
+    (peak,) = prove(rescaled_graph(w, 1000, -7)).values()
+    assert (peak.lo, peak.hi) == (3 * -128 - 5 * 127 - 7 * 127, 3 * 127 + 5 * 128 + 7 * 128 + 1000)
+    with pytest.raises(QuantizeError, match=r"must stay within int32, not reach .*\.\.2147483648$"):
+        prove(rescaled_graph(np.zeros((1, 1, 1, 1), np.int8), (1 << 31) - 128, -1))
+
+
+@given(st.lists(st.floats(2.0**-62, 2.0**23.9), min_size=1, max_size=5))
+def test_rescaling_is_as_near_as_24_bits_allow(ratios: list[float]) -> None:
+    factor, shift = scale_rescale(np.array(ratios))
+    for ratio, f, s in zip(ratios, factor.tolist(), shift.tolist(), strict=True):
+        assert 0 < f < 1 << 24
+        assert 0 <= s <= 63
+        error = abs(Fraction(f, 1 << s) - Fraction(ratio))
+        assert error <= max(Fraction(ratio) / (1 << 23), Fraction(1, 1 << 64))
+
+
+def test_what_cannot_be_rescaled_is_refused() -> None:
+    with pytest.raises(QuantizeError) as caught:
+        scale_rescale(np.array([1.0, 2.0**24]))
+    assert str(caught.value) == "sums of products must be scaled by less than 2**24, not 1.67772e+07"
+    assert scale_rescale(np.array([2.0**-70]))[0].tolist() == [0]
 
 
 def test_overflow_of_the_bias_is_found() -> None:

@@ -111,10 +111,22 @@ def test_narrow_refuses_a_value_that_flows_between_iterations_of_two_loops() -> 
 
 
 def test_narrow_refuses_different_regions() -> None:
-    body: Body = (Store(T, (I1, Const(0)), X[I1, 0]), Store(Y, (I1, Const(0)), T[I1, 0] + X[I1, 1]))
+    body: Body = (Store(T, (I1, I1), X[I1, 0]), Store(Y, (I1, Const(0)), T[I1, I1] + X[I1, 1]))
     body = (*body, nest([("j", 2)], Store(T, (I1, J), X[I1, J])))
     sentence = refused(make(Alloc(T, (For(I1, Const(4), body),))), lambda s: s.narrow("t", "i"))
     assert sentence == "all accesses to t must cover one region"
+
+
+def test_narrow_covers_places_that_are_known() -> None:
+    body: Body = (Store(T, (I1, Const(1)), X[I1, 0]), Store(T, (I1, Const(3)), X[I1, 1]))
+    s = make(Alloc(T, (For(I1, Const(4), (*body, Store(Y, (I1, Const(0)), T[I1, 1] + T[I1, 3]))),)))
+    assert applied(s, lambda s: s.narrow("t", "i")) == (
+        "for i in 4:\n"
+        "  alloc t: int32[1, 3] local:\n"
+        "    t[0, 0] = x[i, 0]\n"
+        "    t[0, 2] = x[i, 1]\n"
+        "    y[i, 0] = t[0, 0] + t[0, 2]"
+    )
 
 
 def test_narrow_refuses_places_that_only_inner_loops_know() -> None:

@@ -7,7 +7,9 @@ import random
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.vta.microops import MicroOps, Residence
+from compiler.vta.microops import MicroOps, Residence, place_kernels
+from compiler.vta.tokens import Work
+from vta_hw.spec.isa import Gemm, Load, MemoryType, Module
 
 
 def kernel(*values: int) -> NDArray[np.uint32]:
@@ -54,6 +56,29 @@ def test_a_kernel_may_fill_the_buffer() -> None:
     assert uops.place(kernel(1, 2, 3)) == Residence(begin=0, load_from=0)
     assert uops.place(kernel(4)) == Residence(begin=0, load_from=3)
     assert uops.place(kernel(1, 2, 3)) == Residence(begin=0, load_from=0)
+
+
+def test_kernels_that_fit_are_placed_at_once() -> None:
+    uops = MicroOps(6)
+    uops.place(kernel(9, 9))
+    assert uops.place_all([kernel(1, 2), kernel(3)]) == [Residence(2, 2), Residence(4, 4)]
+    assert uops.place_all([kernel(4, 5, 6), kernel(3)]) == [Residence(0, 5), Residence(3, 4)]
+    assert uops.place_all([kernel(1, 2, 3, 4), kernel(5, 6, 7)]) is None
+    assert uops.place_all([]) == []
+
+
+def test_what_is_next_to_each_other_is_loaded_by_one_instruction() -> None:
+    uops = MicroOps(8)
+    works = [
+        Work(Gemm(iter_out=1, iter_in=1), Module.COMPUTE, kernel=one)
+        for one in (kernel(1, 2), kernel(3), kernel(1, 2), kernel(4))
+    ]
+    load, *placed = place_kernels(works, uops, 100)
+    assert load.insn == Load(memory_type=MemoryType.UOP, dram_base=100, y_size=1, x_size=4, x_stride=4)
+    assert [(work.insn.uop_bgn, work.insn.uop_end) for work in placed] == [(0, 2), (2, 3), (0, 2), (3, 4)]  # type: ignore[union-attr]
+    # In a buffer that is too small for all, each is loaded before its instruction.
+    names = [type(work.insn).__name__ for work in place_kernels(works, MicroOps(3), 0)]
+    assert names == ["Load", "Gemm", "Load", "Gemm", "Gemm", "Load", "Gemm"]
 
 
 def test_the_area_of_no_kernels_is_empty() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from compiler.vta.regions import (
     CopyAxis,
     Sweep,
     Transfer,
+    cut,
     merge_axes,
     sweeps,
     transfers,
@@ -199,3 +201,53 @@ def test_zeros_take_few_instructions() -> None:
 def test_gaps_in_the_scratchpad_separate_elements() -> None:
     axes = [CopyAxis(3, 2, 1)]
     assert transferred(list(transfers(0, 5, axes))) == {0: 5, 2: 6, 4: 7}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_cut_copies_cover_the_same_elements(seed: int) -> None:
+    r = random.Random(seed)
+    axes, sram = [], 1
+    for k in range(r.randint(0, 4)):
+        pad = r.choice([0, 0, 2]) if k < 2 else 0
+        axes.append(CopyAxis(r.randint(1, 5), sram, r.choice([sram, 100]), before=pad, after=pad // 2))
+        sram *= axes[-1].total
+    axes.reverse()
+    most = r.choice([1, 3, 8, 1000])
+    parts = list(cut(7, 500, axes, most))
+    whole: dict[int, int | None] = {}
+    for part in parts:
+        elements = copied(*part)
+        assert not whole.keys() & elements.keys()
+        whole |= elements
+    assert whole == copied(7, 500, axes)
+    if not any(axis.padded for axis in axes):
+        assert all(math.prod(axis.total for axis in part[2]) <= most for part in parts)
+
+
+def test_a_copy_is_cut_across_its_outermost_loops() -> None:
+    axes = [CopyAxis(5, 10, 100), CopyAxis(10, 1, 1)]
+    assert list(cut(0, 0, axes, 20)) == [
+        (0, 0, [CopyAxis(2, 10, 100), CopyAxis(10, 1, 1)]),
+        (20, 200, [CopyAxis(2, 10, 100), CopyAxis(10, 1, 1)]),
+        (40, 400, [CopyAxis(10, 1, 1)]),
+    ]
+
+
+def test_first_visits_come_to_each_element_once() -> None:
+    axes = [Axis(2, (9, 1)), Axis(3, (0, 5)), Axis(9, (1, 2))]
+    (sweep,) = sweeps([4, 0], axes, [64, 64], MOST_TRIPS, 100, visit_once=True)
+    first, rest = sweep.first_visits(0)
+    assert first is not None
+    assert rest is not None
+    assert sorted(first.elements(0)) == list(range(4, 22))
+    assert swept_points(first) + swept_points(rest) == box_points([4, 0], axes)
+
+
+def test_a_loop_that_stays_with_an_element_has_no_first_visits() -> None:
+    (sweep,) = sweeps([0, 0], [Axis(3, (0, 1))], [64, 64], MOST_TRIPS, 100)
+    assert sweep.first_visits(0) == (None, sweep)
+    (sweep,) = sweeps([0, 0], [Axis(3, (0, 1))], [64, 64], MOST_TRIPS, 100, visit_once=True)
+    first, rest = sweep.first_visits(0)
+    assert first is not None
+    assert rest is not None
+    assert (len(first.operands), len(rest.operands)) == (1, 2)

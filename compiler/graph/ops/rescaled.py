@@ -1,0 +1,111 @@
+"""Convolution with the requantisation that an extended machine has as one instruction (decision 0006)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed, pack_channels, pack_weights
+from compiler.graph.ops import checks
+from compiler.graph.ops.qconv import convolution_type, convolve_exact, wrap32
+from compiler.graph.ops.window import Pair, Quad, Window
+from compiler.tensor import define
+from compiler.tensor.ir import DType
+
+FACTOR_BITS = 24
+MAX_SHIFT = 63
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescaledConv2d(Op):
+    """x int8|int16 [N,C,H,W], w int8|int16 [O,C,KH,KW], b int32 [O], scale int32 [O], optional r of the result's type
+    and m int32 [O]:
+
+        acc = conv(x, w) + r * m[o] + b[o]                                    (padding is zero; int32, wraps)
+        y   = clip(round(acc * factor[o] / 2**shift[o]), lo, hi)              [N,O,OH,OW], dtype of x
+
+    factor is ``scale[23:0]`` without sign, shift ``scale[29:24]``. What is rounded is exact; halves go away from zero.
+    lo..hi are the numbers of `bits` bits, without the negative ones if `relu`.
+    """
+
+    kind: ClassVar[str] = "rescaled_conv2d"
+    stride: Pair = (1, 1)
+    padding: Quad = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    bits: int = 8
+    relu: bool = False
+
+    @property
+    def lo(self) -> int:
+        return 0 if self.relu else -(1 << (self.bits - 1))
+
+    @property
+    def hi(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
+    def window(self, w: TensorType) -> Window:
+        kernel = w.shape[2], w.shape[3]
+        return Window(kernel=kernel, stride=self.stride, padding=self.padding, dilation=self.dilation)
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 4, 6)
+        x, w = types[:2]
+        result = convolution_type(x, w, self.window)
+        channels = TensorType((w.shape[0],), DType.INT32)
+        checks.same("bias b", types[2], channels)
+        checks.same("scale", types[3], channels)
+        checks.within("bits", self.bits, 2, x.dtype.bits)
+        if len(types) == 6:
+            checks.same("residual", types[4], result)
+            checks.same("factor m of the residual", types[5], channels)
+        return result
+
+    def reference(self, *arrays: Array) -> Array:
+        x, w, b, scale = arrays[:4]
+        acc = convolve_exact(x, w, self.window(TensorType.of(w))) + b.astype(np.int64).reshape(1, -1, 1, 1)
+        if len(arrays) == 6:
+            acc = acc + arrays[4].astype(np.int64) * arrays[5].astype(np.int64).reshape(1, -1, 1, 1)
+        word = scale.astype(np.int64).reshape(1, -1, 1, 1)
+        product = wrap32(acc).astype(np.int64) * (word & ((1 << FACTOR_BITS) - 1))
+        shift = word >> FACTOR_BITS & MAX_SHIFT
+        # Half the divisor added to a magnitude rounds halves away from zero; beyond 2**55 nothing is left to round.
+        half = np.where(shift > 0, np.int64(1) << np.clip(shift - 1, 0, 61), 0)
+        magnitude = np.where(shift > 62, 0, (np.abs(product) + half) >> np.minimum(shift, 62))
+        rounded = np.where(product < 0, -magnitude, magnitude)
+        return np.clip(rounded, self.lo, self.hi).astype(x.dtype)
+
+    def macs(self, types: Sequence[TensorType]) -> int:
+        return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x = operands[0].tiled(blocks.block_in, blocks.batch)
+        y = result.tiled(blocks.block_out, blocks.batch)
+        w, b, scale = (operand.constant() for operand in operands[1:4])
+        window = define.Window(
+            kernel=(w.shape[2], w.shape[3]), stride=self.stride, padding=self.padding, dilation=self.dilation
+        )
+        residual = len(operands) == 6
+        proc = define.rescaled_conv2d(
+            name,
+            x,
+            y,
+            window,
+            define.Rescale(relu=self.relu, bits=self.bits),
+            weight=DType(w.dtype.name),
+            residual=residual,
+        )
+        pairs = np.stack([pack_channels(b, y), pack_channels(scale, y)], axis=2)
+        last = (4, pack_channels(operands[5].constant(), y)) if residual else ()
+        return Lowered(proc, (0, pack_weights(w, x, y), np.ascontiguousarray(pairs), *last))
+
+
+def scale_word(factor: int, shift: int) -> int:
+    """The scale of a channel that means ``factor / 2**shift``. Raises GraphError for what has no room."""
+    checks.within("factor", factor, 0, (1 << FACTOR_BITS) - 1)
+    checks.within("shift", shift, 0, MAX_SHIFT)
+    return factor | shift << FACTOR_BITS
