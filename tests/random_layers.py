@@ -124,17 +124,27 @@ def convolution(d: Draw, x: str | None = None, shape: Shape | None = None) -> st
     shape = shape or d.shape()
     x = x or d.input(shape)
     window = _window(d, shape)
-    outs = d.channels([1, 4, 7, 16, 20])
+    outs, groups = _groups(d, shape[1], d.channels([1, 4, 7, 16, 20]))
     result = shape[0], outs, *window.output(*shape[2:])
     residual = d.input(result) if d.r.random() < 0.35 else None
-    if d.extended and d.r.random() < 0.7:
-        return rescaled(d, x, shape, outs, window, residual)
-    return convolve(d, x, shape, outs, window, residual)
+    make = rescaled if d.extended and d.r.random() < 0.7 else convolve
+    return make(d, x, (outs, shape[1] // groups, *window.kernel), window, residual, groups)
 
 
-def rescaled(d: Draw, x: str, shape: Shape, outs: int, window: Window, residual: str | None) -> str:
+def _groups(d: Draw, ins: int, outs: int) -> tuple[int, int]:
+    """Output channels and groups: one group, as many as there are channels, or something between."""
+    kind = d.r.choice(["dense", "dense", "dense", "depthwise", "any"])
+    if kind == "dense":
+        return outs, 1
+    outs = ins if kind == "depthwise" else outs
+    divisors = [count for count in range(1, math.gcd(ins, outs) + 1) if ins % count == 0 == outs % count]
+    return outs, divisors[-1] if kind == "depthwise" else d.r.choice(divisors)
+
+
+def rescaled(d: Draw, x: str, weights: Shape, window: Window, residual: str | None, groups: int = 1) -> str:
     """A convolution with random weights and scales, most of which leave results that spread over the type."""
-    w = d.integers(d.wgt_bits, (outs, shape[1], *window.kernel))
+    outs = weights[0]
+    w = d.integers(d.wgt_bits, weights)
     spread = math.sqrt(w[0].size) * 2.0 ** (d.wgt_bits + d.inp_bits - 3)
     b = (d.rng.normal(0, spread, outs)).clip(-(2**31), 2**31 - 1).astype(np.int32)
     scale = np.zeros(outs, np.int32)
@@ -148,6 +158,7 @@ def rescaled(d: Draw, x: str, shape: Shape, outs: int, window: Window, residual:
         stride=window.stride,
         padding=window.padding,
         dilation=window.dilation,
+        groups=groups,
         bits=d.inp_bits,
         relu=d.r.random() < 0.5,
     )
@@ -157,9 +168,10 @@ def rescaled(d: Draw, x: str, shape: Shape, outs: int, window: Window, residual:
     return d.apply(op, *operands)
 
 
-def convolve(d: Draw, x: str, shape: Shape, outs: int, window: Window, residual: str | None) -> str:
+def convolve(d: Draw, x: str, weights: Shape, window: Window, residual: str | None, groups: int = 1) -> str:
     """A convolution with random weights, whose shifts leave results that spread over the type."""
-    w = d.integers(d.wgt_bits, (outs, shape[1], *window.kernel))
+    outs = weights[0]
+    w = d.integers(d.wgt_bits, weights)
     largest = 100 if d.r.random() < 0.7 else 1
     m = d.rng.integers(1, largest + 1, outs).astype(np.int32)
     pre_shift = d.r.choice([0, 0, 3]) + (8 if d.wgt_bits == 16 or d.inp_bits == 16 else 0)
@@ -170,6 +182,7 @@ def convolve(d: Draw, x: str, shape: Shape, outs: int, window: Window, residual:
         stride=window.stride,
         padding=window.padding,
         dilation=window.dilation,
+        groups=groups,
         pre_shift=pre_shift,
         shift=shift,
         r_mul=d.r.choice([1, 77, -3000]) if residual else 0,
@@ -183,7 +196,7 @@ def dense(d: Draw) -> str:
     n, c, h, w = d.shape()
     h, w = d.r.choice([(1, 1), (1, 1), (min(h, 4), min(w, 4))])
     x = d.input((n, c, h, w))
-    return convolve(d, x, (n, c, h, w), d.channels([1, 4, 10, 20, 33]), Window(kernel=(h, w)), None)
+    return convolve(d, x, (d.channels([1, 4, 10, 20, 33]), c, h, w), Window(kernel=(h, w)), None)
 
 
 def pool(d: Draw, x: str | None = None, shape: Shape | None = None) -> str:
@@ -252,4 +265,4 @@ def _next(d: Draw, x: str, shapes: dict[str, Shape]) -> str:
         case "add":
             return add(d, x, d.r.choice(rivals))
     residual = d.r.choice(rivals) if d.r.random() < 0.7 else None
-    return convolve(d, x, shape, shape[1], Window(kernel=(3, 3), padding=(1, 1, 1, 1)), residual)
+    return convolve(d, x, (shape[1], shape[1], 3, 3), Window(kernel=(3, 3), padding=(1, 1, 1, 1)), residual)

@@ -80,13 +80,41 @@ class Placed:
         return self.value
 
 
-def pack_weights(w: Array, x: Tiled, y: Tiled) -> Array:
-    """[O,I,KH,KW] to [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x]; missing channels become zero."""
-    outs, ins, kh, kw = w.shape
-    padded = np.zeros((y.blocks * y.subs * y.c, x.blocks * x.subs * x.c, kh, kw), w.dtype)
-    padded[:outs, :ins] = w
-    tiles = padded.reshape(y.blocks, y.subs, y.c, x.blocks, x.subs, x.c, kh, kw)
-    return np.ascontiguousarray(tiles.transpose(0, 1, 3, 4, 6, 7, 2, 5))
+@dataclass(frozen=True)
+class GroupedWeights:
+    """Weights [O,I/groups,KH,KW] of a convolution from `x` to `y`, which become tiles.
+
+    Products of tiles sum over whole blocks of channels: where groups meet in a tile, zeros stand for what is not
+    connected.
+    """
+
+    w: Array
+    groups: int
+    x: Tiled
+    y: Tiled
+
+    @property
+    def blockwise(self) -> bool:
+        """Whether each block of output channels reads only the block of input channels at its own place."""
+        outs, ins = self.w.shape[:2]
+        block = self.x.subs * self.x.c
+        alike = self.x.blocks == self.y.blocks and block == self.y.subs * self.y.c
+        return alike and self.groups > 1 and outs == ins * self.groups and block % ins == 0
+
+    def packed(self) -> Array:
+        """[blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], with one for blocks_x if `blockwise`.
+
+        Missing channels become zero.
+        """
+        x, y = self.x, self.y
+        outs, ins, *kernel = self.w.shape
+        blocks = 1 if self.blockwise else x.blocks
+        full = np.zeros((y.blocks * y.subs * y.c, blocks * x.subs * x.c, *kernel), self.w.dtype)
+        row = np.arange(outs)[:, None]
+        column = row // (outs // self.groups) * ins + np.arange(ins)
+        full[row, column % full.shape[1]] = self.w
+        tiles = full.reshape(y.blocks, y.subs, y.c, blocks, x.subs, x.c, *kernel)
+        return np.ascontiguousarray(tiles.transpose(0, 1, 3, 4, 6, 7, 2, 5))
 
 
 def pack_channels(values: Array, y: Tiled) -> Array:

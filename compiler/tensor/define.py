@@ -184,22 +184,26 @@ def _local(name: str, y: Tiled) -> Buffer:
     return Buffer.of(name, DType.INT32, y.shape, Scope.LOCAL)
 
 
-def _product(x: Tiled, y: Tiled, window: Window, weight: DType) -> tuple[Buffer, Buffer, Buffer, list[For]]:
+def _product(
+    x: Tiled, y: Tiled, window: Window, weight: DType, blockwise: bool
+) -> tuple[Buffer, Buffer, Buffer, list[For]]:
     """X, W, the accumulator, and the nests that fill it with the products' sums; see `conv2d`."""
     kh, kw = window.kernel
     buffer_x = x.buffer("X")
-    w = Buffer.of("W", weight, (y.blocks, y.subs, x.blocks, x.subs, kh, kw, y.c, x.c))
+    w = Buffer.of("W", weight, (y.blocks, y.subs, 1 if blockwise else x.blocks, x.subs, kh, kw, y.c, x.c))
     a = _local("A", y)
 
     def multiply(i: Index) -> Stmt:
         row, column = window.row(i["oh"], i["ky"]), window.column(i["ow"], i["kx"])
-        read: Expr = buffer_x[i["no"], i["ci"], row, column, i["t"], i["n"], i["i"]]
+        block, chunk = (i["co"], Const(0)) if blockwise else (i["ci"], i["ci"])
+        read: Expr = buffer_x[i["no"], block, row, column, i["t"], i["n"], i["i"]]
         if inside := window.inside(x, i["oh"], i["ow"], i["ky"], i["kx"]):
             read = Select(both(*inside), read, Const(0, x.dtype))
-        weights = w[i["co"], i["s"], i["ci"], i["t"], i["ky"], i["kx"], i["c"], i["i"]]
+        weights = w[i["co"], i["s"], chunk, i["t"], i["ky"], i["kx"], i["c"], i["i"]]
         return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
 
-    taps = [("ci", x.blocks), ("t", x.subs), ("ky", kh), ("kx", kw), ("i", x.c)]
+    blocks = [] if blockwise else [("ci", x.blocks)]
+    taps = [*blocks, ("t", x.subs), ("ky", kh), ("kx", kw), ("i", x.c)]
     return buffer_x, w, a, [_fill("init", a, y, 0), _over("dot", y, multiply, taps)]
 
 
@@ -215,14 +219,17 @@ def conv2d(
     requantize: Requantize,
     *,
     weight: DType = DType.INT8,
+    blockwise: bool = False,
     residual_multiplier: int | None = None,
 ) -> Proc:
     """2-D convolution with requantisation and, optionally, a residual input; a dense layer is the 1x1 case.
 
-    Parameters of the procedure: X; W [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x]; M (with a multiplier) and
+    blockwise: a block of outputs reads the block of inputs at its own place alone, as a depthwise convolution does.
+    Parameters of the procedure: X; W [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], with one for blocks_x if
+    `blockwise`; M (with a multiplier) and
     B int32 [blocks_y, subs_y, n, c_y], each channel repeated over the batch rows; R like Y (with a residual); Y.
     """
-    buffer_x, w, a, body = _product(x, y, window, weight)
+    buffer_x, w, a, body = _product(x, y, window, weight, blockwise)
     buffer_y = y.buffer("Y")
     channel = (y.blocks, y.subs, y.n, y.c)
     m, b = Buffer.of("M", DType.INT32, channel), Buffer.of("B", DType.INT32, channel)
@@ -249,6 +256,7 @@ def rescaled_conv2d(
     rescale: Rescale,
     *,
     weight: DType = DType.INT8,
+    blockwise: bool = False,
     residual: bool = False,
 ) -> Proc:
     """2-D convolution with the requantisation of an extended machine and, optionally, a residual input.
@@ -256,7 +264,7 @@ def rescaled_conv2d(
     Parameters: X and W as in `conv2d`; P int32 [blocks_y, subs_y, 2, n, c_y], the bias and the scale of each channel;
     with a residual R like Y, and M int32 [blocks_y, subs_y, n, c_y], its factors; Y.
     """
-    buffer_x, w, a, body = _product(x, y, window, weight)
+    buffer_x, w, a, body = _product(x, y, window, weight, blockwise)
     buffer_y = y.buffer("Y")
     p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 2, y.n, y.c))
     allocated, params = [a], [buffer_x, w, p]

@@ -30,6 +30,7 @@ from compiler.tensor.ir import (
     Var,
     both,
     cast,
+    le,
     lt,
     maximum,
     minimum,
@@ -140,6 +141,39 @@ def relayout(name: str, shape: Shape4, source: Tile, target: Tile, *, dtype: DTy
         pack.nest(Store(y, pack.index, pack.selected(Load(logical, pack.logical)))),
     )
     return Proc(name, (x, y), (Alloc(logical, body),))
+
+
+def unfold(
+    name: str,
+    shape: Shape4,
+    source: Tile,
+    target: Tile,
+    *,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    origin: tuple[int, int],
+    size: tuple[int, int],
+    dtype: DType = DType.INT8,
+) -> Proc:
+    """X [N,C,H,W] packed by `source` to Y [N, KH*KW*C, *size] packed by `target`: windows of X as channels, 0 outside.
+
+    The element of Y at channel ``(i*KW + j)*C + c`` and pixel (u, v) is that of X at channel c, row
+    ``u*stride[0] - origin[0] + i`` and column ``v*stride[1] - origin[1] + j``.
+    """
+    batch, channels, height, width = shape
+    unfolded = batch, kernel[0] * kernel[1] * channels, *size
+    x = Buffer.of("X", dtype, _packed_shape(shape, source))
+    y = Buffer.of("Y", dtype, _packed_shape(unfolded, target))
+    blank = _Packed("blank.", unfolded, target)
+    i, j, c, b, u, v = (Var(axis) for axis in ("i", "j", "c", "b", "u", "v"))
+    row, column = u * stride[0] + i - origin[0], v * stride[1] + j - origin[1]
+    channel = (i * kernel[1] + j) * channels + c
+    read = x[b // source[0], c // source[1], row, column, b % source[0], c % source[1]]
+    inside = both(le(0, row), lt(row, height), le(0, column), lt(column, width))
+    place = b // target[0], channel // target[1], u, v, b % target[0], channel % target[1]
+    loops = [("i", kernel[0]), ("j", kernel[1]), ("c", channels), ("b", batch), ("u", size[0]), ("v", size[1])]
+    copy = nest(loops, Store(y, place, Select(inside, read, Const(0, dtype))))
+    return Proc(name, (x, y), (blank.nest(Store(y, blank.index, Const(0, dtype))), copy))
 
 
 def pack_nibbles(name: str, elements: int) -> Proc:

@@ -36,6 +36,11 @@ def within(what: str, value: int, low: int, high: int) -> None:
         raise GraphError(f"{what} must be {low}..{high}, not {value}")
 
 
+def groups(count: int, ins: int, outs: int) -> None:
+    if count < 1 or ins % count or outs % count:
+        raise GraphError(f"groups must divide {ins} input and {outs} output channels, not be {count}")
+
+
 def activation(types: Sequence[TensorType], *allowed: DType) -> tuple[int, int, int, int]:
     """The first input is [N,C,H,W] of one of the dtypes; returns its shape."""
     rank("input", types[0], 4)

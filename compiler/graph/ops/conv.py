@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.ops import checks
 from compiler.graph.ops.window import Pair, Quad, Window
@@ -52,8 +51,7 @@ class Conv(Op):
         x, w = types[:2]
         checks.rank("weight", w, 4)
         outs = w.shape[0]
-        if self.groups < 1 or channels % self.groups or outs % self.groups:
-            raise GraphError(f"groups must divide {channels} input and {outs} output channels, not be {self.groups}")
+        checks.groups(self.groups, channels, outs)
         checks.same("weight", w, TensorType((outs, channels // self.groups, *w.shape[2:]), DType.FLOAT32))
         if len(types) == 3:
             checks.same("bias", types[2], TensorType((outs,), DType.FLOAT32))

@@ -30,19 +30,20 @@ def _check_range(lo: float, hi: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FusedConv(Op):
-    """x, w, bias as `Conv` with one group and a bias, optional residual of the result's type:
+    """x, w, bias as `Conv` with a bias, optional residual of the result's type:
     clip(conv(x, w) + bias + residual, lo, hi)."""
 
     kind: ClassVar[str] = "fused_conv"
     stride: Pair = (1, 1)
     padding: Quad = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
+    groups: int = 1
     lo: float = -math.inf
     hi: float = math.inf
 
     @property
     def conv(self) -> Conv:
-        return Conv(stride=self.stride, padding=self.padding, dilation=self.dilation)
+        return Conv(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 3, 4)

@@ -11,7 +11,7 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
-from compiler.graph.lowering import Blocks, Lowered, Placed, pack_channels, pack_weights
+from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, pack_channels
 from compiler.graph.ops import checks
 from compiler.graph.ops.conv import convolve
 from compiler.graph.ops.window import Pair, Quad, Window
@@ -33,27 +33,31 @@ def clip_to(acc: Array, lo: int, hi: int, like: Array) -> Array:
     return clipped.astype(like.dtype)
 
 
-def convolve_exact(x: Array, w: Array, window: Window) -> Array:
+def convolve_exact(x: Array, w: Array, window: Window, groups: int = 1) -> Array:
     """Integer convolution as int64. Runs in float64 where every partial sum is an exact float64, else in int64."""
     taps = math.prod(w.shape[1:])
     largest = taps * max(1, int(np.abs(x.astype(np.int64)).max())) * max(1, int(np.abs(w.astype(np.int64)).max()))
     kind = np.float64 if largest < 1 << 53 else np.int64
-    return convolve(x.astype(kind), w.astype(kind), window).astype(np.int64)
+    return convolve(x.astype(kind), w.astype(kind), window, groups).astype(np.int64)
 
 
-def convolution_type(x: TensorType, w: TensorType, window: Callable[[TensorType], Window]) -> TensorType:
+def convolution_type(
+    x: TensorType, w: TensorType, window: Callable[[TensorType], Window], groups: int
+) -> TensorType:
     """Type of a quantised convolution, for its window by the type of its weights. Raises GraphError."""
     batch, channels, height, width = checks.activation((x,), *checks.QUANTISED)
     checks.rank("weight", w, 4)
     checks.dtype("weight", w, *checks.QUANTISED)
-    if w.shape[1] != channels:
-        raise GraphError(f"weight must have {channels} input channels, not {w.shape[1]}")
+    checks.groups(groups, channels, w.shape[0])
+    if w.shape[1] != channels // groups:
+        raise GraphError(f"weight must have {channels // groups} input channels, not {w.shape[1]}")
     return TensorType((batch, w.shape[0], *window(w).output(height, width)), x.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class QConv2d(Op):
-    """x int8|int16 [N,C,H,W], w int8|int16 [O,C,KH,KW], m int32 [O], b int32 [O], optional r of the result's type:
+    """x int8|int16 [N,C,H,W], w int8|int16 [O,C/groups,KH,KW], m int32 [O], b int32 [O], optional r of the result's
+    type:
 
         acc = conv(x, w)                                                      (padding is zero)
         y   = clip(((acc >> pre_shift) * m[o] + b[o] + r * r_mul) >> shift, lo, hi)     [N,O,OH,OW], dtype of x
@@ -65,6 +69,7 @@ class QConv2d(Op):
     stride: Pair = (1, 1)
     padding: Quad = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
+    groups: int = 1
     pre_shift: int = 0
     shift: int = 0
     r_mul: int = 0
@@ -78,7 +83,7 @@ class QConv2d(Op):
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 4, 5)
         x, w, m, b = types[:4]
-        result = convolution_type(x, w, self.window)
+        result = convolution_type(x, w, self.window, self.groups)
         for what, t in (("factor m", m), ("bias b", b)):
             checks.same(what, t, TensorType((w.shape[0],), DType.INT32))
         checks.within("pre_shift", self.pre_shift, 0, 31)
@@ -93,7 +98,7 @@ class QConv2d(Op):
 
     def reference(self, *arrays: Array) -> Array:
         x, w, m, b = arrays[:4]
-        acc = wrap32(convolve_exact(x, w, self.window(TensorType.of(w)))) >> np.int32(self.pre_shift)
+        acc = wrap32(convolve_exact(x, w, self.window(TensorType.of(w)), self.groups)) >> np.int32(self.pre_shift)
         acc = acc * m.reshape(1, -1, 1, 1) + b.reshape(1, -1, 1, 1)
         if len(arrays) == 5:
             acc = acc + arrays[4].astype(np.int32) * np.int32(self.r_mul)
@@ -110,6 +115,7 @@ class QConv2d(Op):
         window = define.Window(
             kernel=(w.shape[2], w.shape[3]), stride=self.stride, padding=self.padding, dilation=self.dilation
         )
+        weights = GroupedWeights(w, self.groups, x, y)
         scaled = bool((m != 1).any())
         requantize = define.Requantize(
             pre_shift=self.pre_shift, shift=self.shift, low=self.lo, high=self.hi, multiplier=scaled
@@ -121,8 +127,9 @@ class QConv2d(Op):
             window,
             requantize,
             weight=DType(w.dtype.name),
+            blockwise=weights.blockwise,
             residual_multiplier=self.r_mul if residual else None,
         )
         scale = (pack_channels(m, y),) if scaled else ()
         last = (4,) if residual else ()
-        return Lowered(proc, (0, pack_weights(w, x, y), *scale, pack_channels(b, y), *last))
+        return Lowered(proc, (0, weights.packed(), *scale, pack_channels(b, y), *last))

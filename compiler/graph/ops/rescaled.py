@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from compiler.graph.ir import Array, Op, TensorType
-from compiler.graph.lowering import Blocks, Lowered, Placed, pack_channels, pack_weights
+from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, pack_channels
 from compiler.graph.ops import checks
 from compiler.graph.ops.qconv import convolution_type, convolve_exact, wrap32
 from compiler.graph.ops.window import Pair, Quad, Window
@@ -23,8 +23,8 @@ MAX_SHIFT = 63
 
 @dataclass(frozen=True, kw_only=True)
 class RescaledConv2d(Op):
-    """x int8|int16 [N,C,H,W], w int8|int16 [O,C,KH,KW], b int32 [O], scale int32 [O], optional r of the result's type
-    and m int32 [O]:
+    """x int8|int16 [N,C,H,W], w int8|int16 [O,C/groups,KH,KW], b int32 [O], scale int32 [O], optional r of the result's
+    type and m int32 [O]:
 
         acc = conv(x, w) + r * m[o] + b[o]                                    (padding is zero; int32, wraps)
         y   = clip(round(acc * factor[o] / 2**shift[o]), lo, hi)              [N,O,OH,OW], dtype of x
@@ -37,6 +37,7 @@ class RescaledConv2d(Op):
     stride: Pair = (1, 1)
     padding: Quad = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
+    groups: int = 1
     bits: int = 8
     relu: bool = False
 
@@ -55,7 +56,7 @@ class RescaledConv2d(Op):
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 4, 6)
         x, w = types[:2]
-        result = convolution_type(x, w, self.window)
+        result = convolution_type(x, w, self.window, self.groups)
         channels = TensorType((w.shape[0],), DType.INT32)
         checks.same("bias b", types[2], channels)
         checks.same("scale", types[3], channels)
@@ -67,7 +68,8 @@ class RescaledConv2d(Op):
 
     def reference(self, *arrays: Array) -> Array:
         x, w, b, scale = arrays[:4]
-        acc = convolve_exact(x, w, self.window(TensorType.of(w))) + b.astype(np.int64).reshape(1, -1, 1, 1)
+        acc = convolve_exact(x, w, self.window(TensorType.of(w)), self.groups)
+        acc = acc + b.astype(np.int64).reshape(1, -1, 1, 1)
         if len(arrays) == 6:
             acc = acc + arrays[4].astype(np.int64) * arrays[5].astype(np.int64).reshape(1, -1, 1, 1)
         word = scale.astype(np.int64).reshape(1, -1, 1, 1)
@@ -89,6 +91,7 @@ class RescaledConv2d(Op):
         window = define.Window(
             kernel=(w.shape[2], w.shape[3]), stride=self.stride, padding=self.padding, dilation=self.dilation
         )
+        weights = GroupedWeights(w, self.groups, x, y)
         residual = len(operands) == 6
         proc = define.rescaled_conv2d(
             name,
@@ -97,11 +100,12 @@ class RescaledConv2d(Op):
             window,
             define.Rescale(relu=self.relu, bits=self.bits),
             weight=DType(w.dtype.name),
+            blockwise=weights.blockwise,
             residual=residual,
         )
         pairs = np.stack([pack_channels(b, y), pack_channels(scale, y)], axis=2)
         last = (4, pack_channels(operands[5].constant(), y)) if residual else ()
-        return Lowered(proc, (0, pack_weights(w, x, y), np.ascontiguousarray(pairs), *last))
+        return Lowered(proc, (0, weights.packed(), np.ascontiguousarray(pairs), *last))
 
 
 def scale_word(factor: int, shift: int) -> int:

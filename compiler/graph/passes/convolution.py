@@ -112,29 +112,3 @@ def _float32(node: Node, array: Array) -> Array:
     if not np.isfinite(single).all():
         raise GraphError(f"Node {node.name!r} must have finite weights when folded into one convolution")
     return single
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpandGroups(Pass):
-    """Convolutions in groups become dense ones, with zeros where two groups do not meet.
-
-    Afterwards every `Conv` with constant weights has one group. The zeros cost multiplications; the result is the same.
-    """
-
-    name: ClassVar[str] = "expand-groups"
-
-    def apply(self, graph: Graph) -> Graph:
-        return rewrite(graph, _expand)
-
-
-def _expand(rewriter: Rewriter, node: Node) -> str | None:
-    if not isinstance(node.op, Conv) or node.op.groups == 1 or (w := rewriter.array(node.inputs[1])) is None:
-        return None
-    groups, outs, ins = node.op.groups, len(w) // node.op.groups, w.shape[1]
-    dense = np.zeros((len(w), ins * groups, *w.shape[2:]), np.float32)
-    for group in range(groups):
-        rows, columns = slice(group * outs, (group + 1) * outs), slice(group * ins, (group + 1) * ins)
-        dense[rows, columns] = w[rows]
-    name = rewriter.constant(dense, f"{node.inputs[1]}.dense")
-    op = Conv(stride=node.op.stride, padding=node.op.padding, dilation=node.op.dilation)
-    return rewriter.emit(op, (node.inputs[0], name, *node.inputs[2:]), like=node, output=node.output)

@@ -21,7 +21,7 @@ from compiler.graph.rewrite import Rewriter, rewrite
 class Fuse(Pass):
     """Convolutions absorb the residual addition and the activation behind them, additions the activation.
 
-    Afterwards no `Conv` with one group and constant parameters, no `Relu`, no `Clip` and no `Add` of two values of one
+    Afterwards no `Conv` with constant parameters, no `Relu`, no `Clip` and no `Add` of two values of one
     type is left: they are `FusedConv` and `FusedAdd`. A value with several readers is not absorbed; the residual itself
     may have any number of readers. Where both operands of an addition are convolutions the later one absorbs it.
 
@@ -50,13 +50,13 @@ def _fuse(rewriter: Rewriter, node: Node, *, residual: bool) -> str | None:
 
 
 def _conv(rewriter: Rewriter, node: Node, op: Conv) -> str | None:
-    if op.groups != 1 or any(rewriter.array(name) is None for name in node.inputs[1:]):
+    if any(rewriter.array(name) is None for name in node.inputs[1:]):
         return None
     inputs = node.inputs
     if len(inputs) == 2:
         zeros = np.zeros(rewriter.type(inputs[1]).shape[0], np.float32)
         inputs = (*inputs, rewriter.constant(zeros, f"{node.output}.bias"))
-    fused = FusedConv(stride=op.stride, padding=op.padding, dilation=op.dilation)
+    fused = FusedConv(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups)
     return rewriter.emit(fused, inputs, like=node, output=node.output)
 
 

@@ -12,6 +12,7 @@ from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
+from compiler.graph.ops.unfold import Unfold
 from compiler.graph.passes.base import Pass
 from compiler.graph.rewrite import first_free
 from vta_hw.spec.config import VTAConfig
@@ -58,6 +59,8 @@ class AssignLayouts(Pass):
                 return {0: self.read, 4: self.made}.get(position)
             case QAdd() | QMaxPool2d():
                 return self.made
+            case Unfold():
+                return Layout(1, 1)
             case QAvgPool2d():
                 return self.made if position == 0 else None
             case _:

@@ -13,6 +13,7 @@ from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
+from compiler.graph.ops.unfold import Unfold
 from compiler.graph.passes.base import Pass
 from vta_hw.spec.config import VTAConfig
 
@@ -24,6 +25,7 @@ HOST_REASONS: Final[Mapping[type[Op], str]] = MappingProxyType(
     {
         Quantize: "float32 input",
         Dequantize: "float32 result",
+        Unfold: "moves single elements between tiles",
         Relayout: "moves single elements between tiles",
         Reshape: "float32 tensor",
     }

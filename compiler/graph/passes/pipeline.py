@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from compiler.graph.ir import Array, Graph
 from compiler.graph.passes.base import run_passes
-from compiler.graph.passes.convolution import DenseToConv, ExpandGroups, FoldAffine
+from compiler.graph.passes.convolution import DenseToConv, FoldAffine
 from compiler.graph.passes.fuse import Fuse
 from compiler.graph.passes.layout import AssignLayouts
 from compiler.graph.passes.partition import Partition, adds_activations
 from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity, SinkReshapes
+from compiler.graph.passes.unfold import UnfoldInput
 from compiler.graph.quantize.convert import quantize
 from compiler.graph.quantize.report import Quantized
 from compiler.graph.quantize.values import QuantizeOptions
@@ -24,7 +25,6 @@ SIMPLIFY = (
     DenseToConv(),
     SinkReshapes(),  # those that dense layers brought
     FoldAffine(),
-    ExpandGroups(),
 )
 """From a graph as imported to convolutions, additions, activations and pools."""
 
@@ -36,7 +36,7 @@ def prepare(graph: Graph, config: VTAConfig) -> Graph:
 
 def place(graph: Graph, config: VTAConfig) -> Graph:
     """A quantised graph with layouts and placements: what the back ends read."""
-    return run_passes(graph, (AssignLayouts(config=config), Partition(config=config)))
+    return run_passes(graph, (UnfoldInput(config=config), AssignLayouts(config=config), Partition(config=config)))
 
 
 def quantize_model(

@@ -74,8 +74,8 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     w_q = round_weights(w, w_scale, values.config.wgt_bits)  # no step grew, so the bounds hold
     constants = {"w": w_q, "m": chosen.m.astype(np.int32), "b": chosen.b.astype(np.int32)}
     parameters = [values.rewriter.constant(array, f"{node.name}.{key}") for key, array in constants.items()]
-    q = QConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, pre_shift=chosen.pre_shift,
-                shift=chosen.shift, r_mul=chosen.r_mul, lo=span.lo, hi=span.hi)
+    q = QConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
+                pre_shift=chosen.pre_shift, shift=chosen.shift, r_mul=chosen.r_mul, lo=span.lo, hi=span.hi)
     inputs = (x.name, *parameters, *([residual.name] if residual else []))
     value = values.define_integers(node, q, inputs, scale, span)
     return LayerReport(
@@ -112,8 +112,8 @@ def _rescaled(
         m = np.rint(residual.scale / unit)
         error = error + np.abs(m * unit - residual.scale) / scale * -residual.range.lo
         inputs += [residual.name, values.rewriter.constant(m.astype(np.int32), f"{node.name}.m")]
-    q = RescaledConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, bits=values.config.out_bits,
-                       relu=span.lo == 0)
+    q = RescaledConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
+                       bits=values.config.out_bits, relu=span.lo == 0)
     value = values.define_integers(node, q, tuple(inputs), scale, span)
     return LayerReport(
         value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.graph.layout import Layout, pack, unpack
-from compiler.graph.lowering import pack_weights
+from compiler.graph.lowering import GroupedWeights
+from compiler.graph.ops.conv import convolve
+from compiler.graph.ops.window import Window
 from compiler.tensor.define import Tiled
 from tests.compiler.graph.build import int8s
 
@@ -35,12 +37,31 @@ def test_every_weight_has_its_place(
     w = int8s(*shape)
     x = Tiled(batches=1, blocks=-(-shape[1] // (ins * subs_x)), height=1, width=1, subs=subs_x, n=1, c=ins)
     y = Tiled(batches=1, blocks=-(-shape[0] // (outs * subs_y)), height=1, width=1, subs=subs_y, n=1, c=outs)
-    packed = pack_weights(w, x, y)
+    packed = GroupedWeights(w, 1, x, y).packed()
     for place in np.ndindex(packed.shape):
         block_y, sub_y, block_x, sub_x, row, column, c_y, c_x = place
         out, channel = (block_y * subs_y + sub_y) * outs + c_y, (block_x * subs_x + sub_x) * ins + c_x
         inside = out < shape[0] and channel < shape[1]
         assert packed[place] == (w[out, channel, row, column] if inside else 0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "blockwise"), [(10, 10, True), (12, 3, True), (16, 2, False), (12, 6, True), (15, 5, False)]
+)
+def test_grouped_weights_multiply_as_groups(channels: int, groups: int, blockwise: bool) -> None:
+    """Blocks of two tiles on one side; a group that crosses blocks needs all of them."""
+    x = Tiled(batches=1, blocks=-(-channels // 4), height=1, width=1, subs=2, n=1, c=2)
+    y = Tiled(batches=1, blocks=-(-channels // 4), height=1, width=1, n=1, c=4)
+    w, image = int8s(channels, channels // groups, 1, 1), int8s(1, channels, 1, 1, seed=1).astype(np.int64)
+    weights = GroupedWeights(w, groups, x, y)
+    assert weights.blockwise is blockwise
+    stored = np.zeros((x.blocks, 2, 2), np.int64)
+    stored.reshape(-1)[:channels] = image.ravel()
+    tiles = weights.packed()[:, 0, :, :, 0, 0].astype(np.int64)
+    read = stored[:, None] if blockwise else np.broadcast_to(stored, (y.blocks, *stored.shape))
+    product = np.einsum("ybtoi,ybti->yo", tiles, read).reshape(-1)[:channels]
+    expected = convolve(image, w.astype(np.int64), Window(kernel=(1, 1)), groups)
+    np.testing.assert_array_equal(product, expected.ravel())
 
 
 def test_refusals() -> None:

@@ -19,7 +19,7 @@ from compiler.graph.ops.pool import GlobalAveragePool, MaxPool
 from compiler.graph.ops.shape import Flatten, Reshape
 from compiler.graph.ops.softmax import Softmax
 from compiler.graph.passes.base import Pass, run_passes
-from compiler.graph.passes.convolution import DenseToConv, ExpandGroups, FoldAffine
+from compiler.graph.passes.convolution import DenseToConv, FoldAffine
 from compiler.graph.passes.fuse import Fuse
 from compiler.graph.passes.pipeline import prepare
 from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity, SinkReshapes
@@ -152,9 +152,9 @@ def test_fold_affine_makes_a_convolution_where_there_is_none_to_change() -> None
     b = Builder()
     conv = b(Conv(), b.input(1, 2, 5, 5), b.constant(floats(3, 2, 3, 3)))
     y = b(Add(), batch_norm(b, conv, 3), conv)
-    assert applied(b.graph(y), FoldAffine(), ExpandGroups()) == [
+    assert applied(b.graph(y), FoldAffine()) == [
         "v0: float32[1,3,3,3] = conv(x, c0)",
-        "v1: float32[1,3,3,3] = conv(v0, v1.weight.dense, v1.bias)",
+        "v1: float32[1,3,3,3] = conv(v0, v1.weight, v1.bias) {groups=3}",
         "v2: float32[1,3,3,3] = add(v1, v0)",
     ]
 
@@ -176,10 +176,10 @@ def test_fold_affine_refuses_weights_that_overflow() -> None:
         FoldAffine().apply(graph)
 
 
-def test_expand_groups() -> None:
+def test_fuse_keeps_groups() -> None:
     b = Builder()
     y = b(Conv(groups=2, stride=(2, 1)), b.input(1, 4, 5, 5), b.constant(floats(6, 2, 3, 3)), b.constant(floats(6)))
-    assert applied(b.graph(y), ExpandGroups()) == ["v0: float32[1,6,2,3] = conv(x, c0.dense, c1) {stride=(2, 1)}"]
+    assert applied(b.graph(y), Fuse()) == ["v0: float32[1,6,2,3] = fused_conv(x, c0, c1) {stride=(2, 1), groups=2}"]
 
 
 def test_fuse_convolution_residual_and_activation() -> None:
