@@ -14,7 +14,7 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from compiler.tensor.define import Requantize, Tiled, Window, conv2d
+from compiler.tensor.define import Requantize, Tiled, Weighted, Window, conv2d
 from compiler.tensor.ir import Proc
 from compiler.vta.lower import LaunchBuilder
 from compiler.vta.microops import MicroOps
@@ -65,7 +65,8 @@ def definition(shape: Shape, config: VTAConfig, *, multiplier: bool) -> Proc:
     )
     y = Tiled(batches=1, blocks=shape.outputs // config.block_out, height=out, width=out, n=1, c=config.block_out)
     window = Window(kernel=(shape.kernel,) * 2, stride=(shape.stride,) * 2, padding=(pad,) * 4)
-    return conv2d(shape.name, x, y, window, Requantize(shift=8, low=0, high=127, multiplier=multiplier))
+    requantize = Requantize(shift=8, low=0, high=127, multiplier=multiplier)
+    return conv2d(shape.name, Weighted(x=x, window=window), y, requantize)
 
 
 def compile_layer(proc: Proc, config: VTAConfig) -> list[isa.Insn]:

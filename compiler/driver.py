@@ -77,6 +77,8 @@ def _check_bits(graph: Graph, config: VTAConfig) -> None:
         limits = dict.fromkeys(node.inputs, config.inp_bits)
         if isinstance(node.op, QConv2d | RescaledConv2d):
             limits |= {node.inputs[1]: config.wgt_bits, node.inputs[2]: 32, node.inputs[3]: 32}
+        if isinstance(node.op, RescaledConv2d):
+            limits |= dict.fromkeys(node.inputs[5:], config.wgt_bits)
         for name, bits in limits.items():
             value = graph.constants.get(name)
             if value is not None and value.dtype in (np.int8, np.int16):

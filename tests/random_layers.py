@@ -161,10 +161,11 @@ def rescaled(d: Draw, x: str, weights: Shape, window: Window, residual: str | No
         groups=groups,
         bits=d.inp_bits,
         relu=d.r.random() < 0.5,
+        r_mul=d.r.choice([1, 1, 8, -30]) if residual else 1,
     )
     operands = [x, *(d.constant(array) for array in (w, b, scale))]
     if residual:
-        operands += [residual, d.constant(d.rng.integers(-3000, 3000, outs).astype(np.int32))]
+        operands += [residual, d.constant(d.integers(d.wgt_bits, (outs,)))]
     return d.apply(op, *operands)
 
 

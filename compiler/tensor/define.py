@@ -184,27 +184,41 @@ def _local(name: str, y: Tiled) -> Buffer:
     return Buffer.of(name, DType.INT32, y.shape, Scope.LOCAL)
 
 
-def _product(
-    x: Tiled, y: Tiled, window: Window, weight: DType, blockwise: bool
-) -> tuple[Buffer, Buffer, Buffer, list[For]]:
-    """X, W, the accumulator, and the nests that fill it with the products' sums; see `conv2d`."""
+@dataclass(frozen=True, kw_only=True)
+class Weighted:
+    """What weights multiply: an input, its window, and the weights' type.
+
+    blockwise: a block of outputs reads the block of inputs at its own place alone, as a depthwise convolution does.
+    """
+
+    x: Tiled
+    window: Window = Window(kernel=(1, 1))
+    weight: DType = DType.INT8
+    blockwise: bool = False
+
+
+def _product(name: str, term: Weighted, buffer_x: Buffer, buffer_w: str, a: Buffer, y: Tiled) -> tuple[Buffer, For]:
+    """The weights, and ``a += the sum of their products with buffer_x``.
+
+    Weights are [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], with one for blocks_x if `blockwise`. Axes of
+    the sum have its name before theirs, unless it is ``dot``, which every op with weights has.
+    """
+    x, window, blockwise = term.x, term.window, term.blockwise
     kh, kw = window.kernel
-    buffer_x = x.buffer("X")
-    w = Buffer.of("W", weight, (y.blocks, y.subs, 1 if blockwise else x.blocks, x.subs, kh, kw, y.c, x.c))
-    a = _local("A", y)
+    ci, t, ky, kx = (axis if name == "dot" else f"{name}_{axis}" for axis in ("ci", "t", "ky", "kx"))
+    w = Buffer.of(buffer_w, term.weight, (y.blocks, y.subs, 1 if blockwise else x.blocks, x.subs, kh, kw, y.c, x.c))
 
     def multiply(i: Index) -> Stmt:
-        row, column = window.row(i["oh"], i["ky"]), window.column(i["ow"], i["kx"])
-        block, chunk = (i["co"], Const(0)) if blockwise else (i["ci"], i["ci"])
-        read: Expr = buffer_x[i["no"], block, row, column, i["t"], i["n"], i["i"]]
-        if inside := window.inside(x, i["oh"], i["ow"], i["ky"], i["kx"]):
+        row, column = window.row(i["oh"], i[ky]), window.column(i["ow"], i[kx])
+        block, chunk = (i["co"], Const(0)) if blockwise else (i[ci], i[ci])
+        read: Expr = buffer_x[i["no"], block, row, column, i[t], i["n"], i["i"]]
+        if inside := window.inside(x, i["oh"], i["ow"], i[ky], i[kx]):
             read = Select(both(*inside), read, Const(0, x.dtype))
-        weights = w[i["co"], i["s"], chunk, i["t"], i["ky"], i["kx"], i["c"], i["i"]]
+        weights = w[i["co"], i["s"], chunk, i[t], i[ky], i[kx], i["c"], i["i"]]
         return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
 
-    blocks = [] if blockwise else [("ci", x.blocks)]
-    taps = [*blocks, ("t", x.subs), ("ky", kh), ("kx", kw), ("i", x.c)]
-    return buffer_x, w, a, [_fill("init", a, y, 0), _over("dot", y, multiply, taps)]
+    blocks = [] if blockwise else [(ci, x.blocks)]
+    return w, _over(name, y, multiply, [*blocks, (t, x.subs), (ky, kh), (kx, kw), ("i", x.c)])
 
 
 def _per_channel(buffer: Buffer, i: Index) -> Expr:
@@ -213,24 +227,21 @@ def _per_channel(buffer: Buffer, i: Index) -> Expr:
 
 def conv2d(
     name: str,
-    x: Tiled,
+    source: Weighted,
     y: Tiled,
-    window: Window,
     requantize: Requantize,
     *,
-    weight: DType = DType.INT8,
-    blockwise: bool = False,
     residual_multiplier: int | None = None,
 ) -> Proc:
     """2-D convolution with requantisation and, optionally, a residual input; a dense layer is the 1x1 case.
 
-    blockwise: a block of outputs reads the block of inputs at its own place alone, as a depthwise convolution does.
     Parameters of the procedure: X; W [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], with one for blocks_x if
-    `blockwise`; M (with a multiplier) and
+    `source` is blockwise; M (with a multiplier) and
     B int32 [blocks_y, subs_y, n, c_y], each channel repeated over the batch rows; R like Y (with a residual); Y.
     """
-    buffer_x, w, a, body = _product(x, y, window, weight, blockwise)
-    buffer_y = y.buffer("Y")
+    buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), _local("A", y)
+    w, product = _product("dot", source, buffer_x, "W", a, y)
+    body = [_fill("init", a, y, 0), product]
     channel = (y.blocks, y.subs, y.n, y.c)
     m, b = Buffer.of("M", DType.INT32, channel), Buffer.of("B", DType.INT32, channel)
     if requantize.pre_shift:
@@ -250,41 +261,37 @@ def conv2d(
 
 def rescaled_conv2d(
     name: str,
-    x: Tiled,
+    source: Weighted,
     y: Tiled,
-    window: Window,
     rescale: Rescale,
     *,
-    weight: DType = DType.INT8,
-    blockwise: bool = False,
-    residual: bool = False,
+    residual: Weighted | None = None,
+    residual_multiplier: int = 1,
 ) -> Proc:
     """2-D convolution with the requantisation of an extended machine and, optionally, a residual input.
 
     Parameters: X and W as in `conv2d`; P int32 [blocks_y, subs_y, 2, n, c_y], the bias and the scale of each channel;
-    with a residual R like Y, and M int32 [blocks_y, subs_y, n, c_y], its factors; Y.
+    with a residual R, and its weights M like W; Y. The residual is ``residual_multiplier`` times the product of both.
     """
-    buffer_x, w, a, body = _product(x, y, window, weight, blockwise)
-    buffer_y = y.buffer("Y")
+    buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), _local("A", y)
+    w, product = _product("dot", source, buffer_x, "W", a, y)
     p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 2, y.n, y.c))
-    allocated, params = [a], [buffer_x, w, p]
-    if residual:
-        r, t = y.buffer("R"), _local("T", y)
-        m = Buffer.of("M", DType.INT32, (y.blocks, y.subs, y.n, y.c))
-        allocated.append(t)
+    body, params = [_fill("init", a, y, 0)], [buffer_x, w, p]
+    if residual is not None:
+        r = residual.x.buffer("R")
+        m, addend = _product("residual", residual, r, "M", a, y)
+        body.append(addend)
         params += [r, m]
-        body += [
-            _copy("residual", t, r, y),
-            _update("residual.scale", t, y, lambda v, i: v * _per_channel(m, i)),
-            _update("add", a, y, lambda v, i: v + t[_at(i)]),
-        ]
+        if residual_multiplier != 1:
+            body.append(_update("residual.scale", a, y, lambda v, _: v * residual_multiplier))
+    body.append(product)
 
     def parameter(which: int, i: Index) -> Expr:
         return p[i["co"], i["s"], which, i["n"], i["c"]]
 
     body.append(_update("requant", a, y, lambda v, i: rescale.value(v, parameter(0, i), parameter(1, i))))
     body.append(_copy("store", buffer_y, a, y))
-    return Proc(name, (*params, buffer_y), _allocate(allocated, body))
+    return Proc(name, (*params, buffer_y), _allocate([a], body))
 
 
 def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: int) -> list[For]:

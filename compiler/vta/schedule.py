@@ -21,6 +21,8 @@ from compiler.vta.instructions import InstructionSet
 from compiler.vta.tiling import PIECE, TILED, Tiling
 from vta_hw.spec.config import VTAConfig
 
+_TILE = ("n", "c", "i")
+
 
 @dataclass(frozen=True)
 class _Nest:
@@ -46,8 +48,8 @@ def schedule(proc: Proc, config: VTAConfig, tiling: Tiling) -> Schedule:
     nests = [_cut(s, nest, tiling) for nest in originals]
     _merge(s, nests, ("no", *tiling.order))
     tile_loop = nests[0].loops[tiling.order[-1]]
-    # What follows the matrix product does so for each piece: the first is stored before the last is computed.
-    after = nests[products.index(True) + 1 :] if any(products) else []
+    # What follows the last matrix product does so for each piece: the first is stored before the last is computed.
+    after = nests[len(products) - products[::-1].index(True) :] if any(products) else []
     _merge(s, after, (PIECE,))
     for cut, original in zip(nests, originals, strict=True):
         at = after[0] if cut in after else cut
@@ -85,7 +87,8 @@ def _cut(s: Schedule, nest: For, tiling: Tiling) -> _Nest:
     # Once the taps are known, each condition of the guard restrains one loop only.
     spread, within_taps = (taps, []) if guarded else ([], taps)
     within = [inner[axis] for axis in ("co", "oh", "ow", "s", "ci", "t") if axis in inner]
-    tile = [inner[axis] for axis in ("n", "c", "i") if axis in inner]
+    within += [inner[axis] for axis in inner if axis not in ("no", *TILED, *_TILE)]
+    tile = [inner[axis] for axis in _TILE if axis in inner]
     s.reorder(*loops.values(), *spread, *within, *within_taps, *tile)
     return _Nest(loops, spread)
 

@@ -142,6 +142,8 @@ class TilingProblem:
         self.nests = len(nests)
         self.multiplies = any(is_gemm(nest, config) for nest in nests)
         steps = [(is_gemm(nest, config), self._steps(nest)) for nest in nests]
+        # The last sum of products has the reduction loops around its pieces.
+        self.product = max((position for position, (gemm, _) in enumerate(steps) if gemm), default=0)
         self.gemm_steps = sum(count for gemm, count in steps if gemm)
         self.alu_steps = sum(count for gemm, count in steps if not gemm)
 
@@ -243,7 +245,7 @@ class TilingProblem:
         """The part of each axis that what is loaded below `rank` loops covers."""
         loops = loops_in(order)
         inside: dict[str, Ints] = {}
-        for axis in ("no", *self.axes):
+        for axis in self.extents:
             extent = np.full(1, self.extents[axis], np.int64)
             whole = axis not in loops[:rank]
             inside[axis] = extent if whole else sizes[axis] if axis in sizes else np.ones(1, np.int64)
@@ -267,9 +269,14 @@ class TilingProblem:
     def _repeats(self, operand: Operand, grid: _Grid, shape: _Shape) -> Ints:
         """How often an operand is loaded."""
         loops = shape.loops()[: shape.rank(shape.levels[operand.name])]
-        if operand.scope is Scope.ACC:
+        if not operand.first <= self.product <= operand.last:
             loops = tuple(axis for axis in loops if axis not in REDUCED or not self.multiplies)
         return grid.count(loops)
+
+    def _rank(self, operand: Operand, shape: _Shape) -> int:
+        """The loops around what is loaded: what is used before the product is so for a tile, not for a chunk of it."""
+        rank = shape.rank(shape.levels[operand.name])
+        return min(rank, 1 + len(shape.order)) if operand.last < self.product else rank
 
     def _copies(self, operand: Operand, grid: _Grid, shape: _Shape) -> Ints:
         """How many places an operand has: two if it is loaded more than once, by a unit that works ahead."""
@@ -328,10 +335,11 @@ class TilingProblem:
         for rank in range(len(loops), 0, -1):
             ahead, stalled = np.zeros(1), np.zeros(1)
             for operand in self.loaded:
-                if operand.scope is not Scope.ACC and shape.rank(shape.levels[operand.name]) == rank:
+                if operand.scope is not Scope.ACC and self._rank(operand, shape) == rank:
+                    again = loads[operand.name] // grid.count(loops[:rank])
                     twice = self._copies(operand, grid, shape) > 1
-                    ahead = ahead + np.where(twice, cycles[operand.name], 0)
-                    stalled = stalled + np.where(twice, 0, cycles[operand.name])
+                    ahead = ahead + np.where(twice, cycles[operand.name] * again, 0)
+                    stalled = stalled + np.where(twice, 0, cycles[operand.name] * again)
             if loops[rank - 1] == shape.order[-1]:
                 time = time + (0 if overlap else after_tile) + self._wait_for_store(sizes, shape, after_tile)
                 slack = slack + (0 if overlap else after_tile)

@@ -120,16 +120,8 @@ class QConv2d(Op):
         requantize = define.Requantize(
             pre_shift=self.pre_shift, shift=self.shift, low=self.lo, high=self.hi, multiplier=scaled
         )
-        proc = define.conv2d(
-            name,
-            x,
-            y,
-            window,
-            requantize,
-            weight=DType(w.dtype.name),
-            blockwise=weights.blockwise,
-            residual_multiplier=self.r_mul if residual else None,
-        )
+        source = define.Weighted(x=x, window=window, weight=DType(w.dtype.name), blockwise=weights.blockwise)
+        proc = define.conv2d(name, source, y, requantize, residual_multiplier=self.r_mul if residual else None)
         scale = (pack_channels(m, y),) if scaled else ()
         last = (4,) if residual else ()
         return Lowered(proc, (0, weights.packed(), *scale, pack_channels(b, y), *last))

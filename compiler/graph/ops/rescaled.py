@@ -9,10 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, pack_channels
 from compiler.graph.ops import checks
-from compiler.graph.ops.qconv import convolution_type, convolve_exact, wrap32
+from compiler.graph.ops.qconv import MAX_FACTOR, convolution_type, convolve_exact, wrap32
 from compiler.graph.ops.window import Pair, Quad, Window
 from compiler.tensor import define
 from compiler.tensor.ir import DType
@@ -24,13 +25,14 @@ MAX_SHIFT = 63
 @dataclass(frozen=True, kw_only=True)
 class RescaledConv2d(Op):
     """x int8|int16 [N,C,H,W], w int8|int16 [O,C/groups,KH,KW], b int32 [O], scale int32 [O], optional r of the result's
-    type and m int32 [O]:
+    type and m [O] of the weights':
 
-        acc = conv(x, w) + r * m[o] + b[o]                                    (padding is zero; int32, wraps)
+        acc = conv(x, w) + r * m[o] * r_mul + b[o]                            (padding is zero; int32, wraps)
         y   = clip(round(acc * factor[o] / 2**shift[o]), lo, hi)              [N,O,OH,OW], dtype of x
 
     factor is ``scale[23:0]`` without sign, shift ``scale[29:24]``. What is rounded is exact; halves go away from zero.
-    lo..hi are the numbers of `bits` bits, without the negative ones if `relu`.
+    lo..hi are the numbers of `bits` bits, without the negative ones if `relu`. The residual is multiplied as weights
+    multiply, so that it comes the way of the other activations, ahead of its use.
     """
 
     kind: ClassVar[str] = "rescaled_conv2d"
@@ -38,6 +40,7 @@ class RescaledConv2d(Op):
     padding: Quad = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+    r_mul: int = 1
     bits: int = 8
     relu: bool = False
 
@@ -63,7 +66,10 @@ class RescaledConv2d(Op):
         checks.within("bits", self.bits, 2, x.dtype.bits)
         if len(types) == 6:
             checks.same("residual", types[4], result)
-            checks.same("factor m of the residual", types[5], channels)
+            checks.same("factor m of the residual", types[5], TensorType((w.shape[0],), w.dtype))
+        elif self.r_mul != 1:
+            raise GraphError(f"r_mul must be 1 without a residual, not {self.r_mul}")
+        checks.within("r_mul", self.r_mul, -MAX_FACTOR, MAX_FACTOR)
         return result
 
     def reference(self, *arrays: Array) -> Array:
@@ -71,7 +77,7 @@ class RescaledConv2d(Op):
         acc = convolve_exact(x, w, self.window(TensorType.of(w)), self.groups)
         acc = acc + b.astype(np.int64).reshape(1, -1, 1, 1)
         if len(arrays) == 6:
-            acc = acc + arrays[4].astype(np.int64) * arrays[5].astype(np.int64).reshape(1, -1, 1, 1)
+            acc = acc + arrays[4].astype(np.int64) * arrays[5].astype(np.int64).reshape(1, -1, 1, 1) * self.r_mul
         word = scale.astype(np.int64).reshape(1, -1, 1, 1)
         product = wrap32(acc).astype(np.int64) * (word & ((1 << FACTOR_BITS) - 1))
         shift = word >> FACTOR_BITS & MAX_SHIFT
@@ -92,19 +98,24 @@ class RescaledConv2d(Op):
             kernel=(w.shape[2], w.shape[3]), stride=self.stride, padding=self.padding, dilation=self.dilation
         )
         weights = GroupedWeights(w, self.groups, x, y)
-        residual = len(operands) == 6
+        weight = DType(w.dtype.name)
+        residual: define.Weighted | None = None
+        last: tuple[int | Array, ...] = ()
+        if len(operands) == 6:
+            m = operands[5].constant()
+            r = operands[4].tiled(blocks.block_in, blocks.batch)
+            diagonal = GroupedWeights(m.reshape(-1, 1, 1, 1), len(m), r, y)
+            residual = define.Weighted(x=r, weight=weight, blockwise=diagonal.blockwise)
+            last = (4, diagonal.packed())
         proc = define.rescaled_conv2d(
             name,
-            x,
+            define.Weighted(x=x, window=window, weight=weight, blockwise=weights.blockwise),
             y,
-            window,
             define.Rescale(relu=self.relu, bits=self.bits),
-            weight=DType(w.dtype.name),
-            blockwise=weights.blockwise,
             residual=residual,
+            residual_multiplier=self.r_mul,
         )
         pairs = np.stack([pack_channels(b, y), pack_channels(scale, y)], axis=2)
-        last = (4, pack_channels(operands[5].constant(), y)) if residual else ()
         return Lowered(proc, (0, weights.packed(), np.ascontiguousarray(pairs), *last))
 
 

@@ -55,8 +55,10 @@ class AssignLayouts(Pass):
     def wanted(self, node: Node, position: int) -> Layout | None:
         """Layout in which `node` reads its input at `position`; None if any will do."""
         match node.op:
-            case QConv2d() | RescaledConv2d():
+            case QConv2d():
                 return {0: self.read, 4: self.made}.get(position)
+            case RescaledConv2d():
+                return {0: self.read, 4: self.read}.get(position)
             case QAdd() | QMaxPool2d():
                 return self.made
             case Unfold():

@@ -54,6 +54,8 @@ def placement_of(node: Node, config: VTAConfig) -> Placement:
         return Placement(place=Place.HOST, reason=HOST_REASONS.get(type(node.op), "float32 arithmetic"))
     if isinstance(node.op, RescaledConv2d) and not config.is_extended:
         return Placement(place=Place.HOST, reason="needs REQUANT, which TVM's instruction set has not")
-    if adds_activations(config) or (isinstance(node.op, QConv2d | RescaledConv2d) and len(node.inputs) < WITH_RESIDUAL):
+    if isinstance(node.op, RescaledConv2d) or (isinstance(node.op, QConv2d) and len(node.inputs) < WITH_RESIDUAL):
+        return Placement(place=Place.ACCELERATOR)
+    if adds_activations(config):
         return Placement(place=Place.ACCELERATOR)
     return Placement(place=Place.HOST, reason=f"{config.inp_bits}-bit activations, of which the accumulator loads none")

@@ -87,7 +87,7 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
         case QConv2d():
             return _conv_peak(graph, node, node.op, interval)
         case RescaledConv2d():
-            return _rescaled_peak(graph, node, interval)
+            return _rescaled_peak(graph, node, node.op, interval)
         case QAdd():
             factors = (node.op.m0, node.op.m1)
             terms = [interval(name).times(m).with_zero() for name, m in zip(node.inputs, factors, strict=False)]
@@ -118,12 +118,15 @@ def _conv_peak(graph: Graph, node: Node, op: QConv2d, interval: Callable[[str], 
     return Interval(lo=lo, hi=hi)
 
 
-def _rescaled_peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Interval:
+def _rescaled_peak(
+    graph: Graph, node: Node, op: RescaledConv2d, interval: Callable[[str], Interval]
+) -> Interval:
     w, b, *_ = (_constant(graph, node, name) for name in node.inputs[1:3])
     low, high = conv_accumulator(w, interval(node.inputs[0]))
     low, high = low + np.minimum(b, 0), high + np.maximum(b, 0)
     if len(node.inputs) == 6:
-        r, m = interval(node.inputs[4]).with_zero(), _constant(graph, node, node.inputs[5]).astype(np.int64)
+        r = interval(node.inputs[4]).with_zero()
+        m = _constant(graph, node, node.inputs[5]).astype(np.int64) * op.r_mul
         low, high = low + np.minimum(m * r.lo, m * r.hi), high + np.maximum(m * r.lo, m * r.hi)
     return Interval(lo=int(low.min(initial=0)), hi=int(high.max(initial=0)))
 

@@ -15,7 +15,15 @@ from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.quantize.bounds import Interval, conv_accumulator
 from compiler.graph.quantize.report import LayerReport, Method
-from compiler.graph.quantize.scaling import INT32_MAX, ConvProblem, Term, scale_conv, scale_rescale, scale_sum
+from compiler.graph.quantize.scaling import (
+    INT32_MAX,
+    ConvProblem,
+    Term,
+    residual_factors,
+    scale_conv,
+    scale_rescale,
+    scale_sum,
+)
 from compiler.graph.quantize.values import Integers, Values, storage, symmetric
 
 _MOST_UNITS = float(1 << 29)
@@ -57,7 +65,9 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     residual = values.as_integers(node.inputs[3], node) if len(node.inputs) == 4 else None
     low, high = conv_accumulator(w_q, x.range)
     if values.config.is_extended and span.hi == values.limits.hi and span.lo in (0, values.limits.lo):
-        return _rescaled(values, node, op, x, w_scale, residual, scale, span)
+        report = _rescaled(values, node, op, x, w_scale, residual, scale, span)
+        if report is not None:
+            return report
     problem = ConvProblem(
         acc_low=low,
         acc_high=high,
@@ -89,14 +99,23 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
 def _rescaled(
     values: Values, node: Node, op: FusedConv, x: Integers, w_scale: NDArray[np.float64],
     residual: Integers | None, scale: float, span: Interval,
-) -> LayerReport:
-    """A convolution for a machine whose REQUANT takes a factor of 24 bits for each channel."""
+) -> LayerReport | None:
+    """A convolution for a machine whose REQUANT takes a factor of 24 bits for each channel.
+
+    None where a residual is finer than what weights of so many bits can multiply it by.
+    """
     w, bias = (values.source.constants[name] for name in node.inputs[1:3])
     zero = ~np.any(w != 0, axis=(1, 2, 3))
-    # Bias and residual are in units of the products' sum. Where these are too fine for 32 bits, weights get coarser.
-    addend = np.abs(bias.astype(np.float64)) + (residual.scale * -residual.range.lo if residual else 0.0)
+    # A bias is in units of the products' sum. Where these are too fine for 32 bits, weights get coarser.
     w_scale = np.where(zero, scale / x.scale / _UNITS_WITHOUT_WEIGHTS, w_scale)
-    w_scale = np.maximum(w_scale, addend / x.scale / _MOST_UNITS)
+    w_scale = np.maximum(w_scale, np.abs(bias.astype(np.float64)) / x.scale / _MOST_UNITS)
+    m, r_mul = np.zeros(0), 1
+    if residual is not None:
+        factors = residual_factors(residual.scale / (x.scale * w_scale), levels=symmetric(values.config.wgt_bits).hi)
+        if factors is None:
+            return None
+        m, r_mul = factors
+        w_scale = residual.scale / (x.scale * m * r_mul)  # not finer than before
     unit = x.scale * w_scale
     ratio = unit / scale
     factor, shift = scale_rescale(ratio)
@@ -109,11 +128,10 @@ def _rescaled(
     }
     inputs = [x.name, *(values.rewriter.constant(array, f"{node.name}.{key}") for key, array in constants.items())]
     if residual is not None:
-        m = np.rint(residual.scale / unit)
-        error = error + np.abs(m * unit - residual.scale) / scale * -residual.range.lo
-        inputs += [residual.name, values.rewriter.constant(m.astype(np.int32), f"{node.name}.m")]
+        dtype = storage(values.config.wgt_bits).numpy
+        inputs += [residual.name, values.rewriter.constant(m.astype(dtype), f"{node.name}.m")]
     q = RescaledConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
-                       bits=values.config.out_bits, relu=span.lo == 0)
+                       bits=values.config.out_bits, relu=span.lo == 0, r_mul=r_mul)
     value = values.define_integers(node, q, tuple(inputs), scale, span)
     return LayerReport(
         value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,

@@ -20,6 +20,9 @@ INT32_MAX = (1 << 31) - 1
 MAX_PRE_SHIFT = 15
 MAX_IMMEDIATE_SHIFT = 15
 """For shifts whose rounding constant is an immediate: 1 << 14 is the largest power of two in 16 signed bits."""
+MAX_RESIDUAL_SHIFT = 14
+"""The largest power of two in 16 signed bits: an immediate."""
+LEAST_RESIDUAL_FACTOR = 4
 GOOD_COST = 1 / 8
 """A cost below this is not worth the extra pass over the accumulators that a pre-shift takes."""
 
@@ -163,6 +166,21 @@ def scale_rescale(ratio: Floats) -> tuple[Ints, Ints]:
     if factor.max(initial=0) >= 1 << FACTOR_BITS:
         raise QuantizeError(f"sums of products must be scaled by less than 2**{FACTOR_BITS}, not {ratio.max():.6g}")
     return factor.astype(np.int64), shift.astype(np.int64)
+
+
+def residual_factors(ratio: Floats, *, levels: int) -> tuple[Floats, int] | None:
+    """(m, r_mul): integers of at most `levels`, and a power of two, that a residual is multiplied by.
+
+    ratio: units of each channel's accumulator in a step of the residual. The products ``m * r_mul`` are at most these:
+    a channel's units can be made to fit them, since weights may be coarser than they have to be. r_mul is the least
+    for which no m must be cut to `levels`, unless the smallest m would then lose more than a fifth. None where one is
+    that small even for an r_mul of 1.
+    """
+    room = math.floor(math.log2(ratio.min() / LEAST_RESIDUAL_FACTOR))
+    if room < 0:
+        return None
+    shift = min(max(0, math.ceil(math.log2(ratio.max() / levels))), room, MAX_RESIDUAL_SHIFT)
+    return np.minimum(np.floor(ratio / (1 << shift)), levels), 1 << shift
 
 
 @dataclass(frozen=True, kw_only=True)

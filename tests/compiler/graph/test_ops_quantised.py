@@ -69,26 +69,27 @@ def test_qconv2d(
     scales=st.lists(st.tuples(st.integers(0, (1 << 24) - 1), st.integers(0, 63)), min_size=4, max_size=4),
     relu=st.booleans(),
     wild=st.booleans(),
-    residual=st.booleans(),
+    r_mul=st.sampled_from([None, 1, 16384, -7]),
 )
 def test_rescaled_conv2d(
-    window: Window, scales: list[tuple[int, int]], relu: bool, wild: bool, residual: bool
+    window: Window, scales: list[tuple[int, int]], relu: bool, wild: bool, r_mul: int | None
 ) -> None:
     """`wild` biases and factors make sums wrap."""
     rng = np.random.default_rng(3)
     size = 1 << 31 if wild else 1 << 10
     x, w = int8s(2, 3, 5, 6), int8s(4, 3, *window.kernel, seed=1)
-    b, m = (rng.integers(-size, size, 4).astype(np.int32) for _ in range(2))
+    b, m = rng.integers(-size, size, 4).astype(np.int32), int8s(4, seed=5)
     scale = np.array([scale_word(*pair) for pair in scales], np.int64).astype(np.int32)
-    op = RescaledConv2d(stride=window.stride, padding=window.padding, dilation=window.dilation, relu=relu)
+    attributes = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
+    op = RescaledConv2d(**attributes, relu=relu, r_mul=1 if r_mul is None else r_mul)
     height, width = window.output(5, 6)
     r = int8s(2, 4, height, width, seed=2)
-    operands = (x, w, b, scale, r, m) if residual else (x, w, b, scale)
+    operands = (x, w, b, scale, r, m) if r_mul is not None else (x, w, b, scale)
     y = op.reference(*operands)
     assert op.infer([TensorType.of(a) for a in operands]) == TensorType.of(y)
     for n, o, oh, ow in np.ndindex(y.shape):
         acc = sum(int(tap[n] @ w[o, :, ky, kx]) for ky, kx, tap in taps(window, x, oh, ow)) + int(b[o])
-        acc = wrap(acc + int(r[n, o, oh, ow]) * int(m[o]) if residual else acc)
+        acc = wrap(acc + int(r[n, o, oh, ow]) * int(m[o]) * r_mul if r_mul is not None else acc)
         factor, shift = scales[o]
         magnitude = math.floor(Fraction(abs(acc) * factor, 1 << shift) + Fraction(1, 2))
         assert y[n, o, oh, ow] == min(max(magnitude if acc > 0 else -magnitude, 0 if relu else -128), 127)

@@ -22,6 +22,7 @@ from compiler.graph.quantize.scaling import (
     ConvProblem,
     ConvScaling,
     Term,
+    residual_factors,
     scale_conv,
     scale_rescale,
     scale_sum,
@@ -213,22 +214,23 @@ def test_overflow_is_found() -> None:
     assert str(caught.value) == "Layer 'qconv2d v0' must stay within int32, not reach -2147547648..2130769932"
 
 
-def rescaled_graph(w: np.ndarray, b: int, m: int) -> Graph:
+def rescaled_graph(w: np.ndarray, b: int, m: int, r_mul: int) -> Graph:
     """A convolution that ends in REQUANT, with a residual; w int8 [1,C,1,1]."""
     builder = Builder()
     x = builder.input(1, w.shape[1], 1, 1, dtype=DType.INT8)
     r = builder.input(1, 1, 1, 1, dtype=DType.INT8, name="r")
-    scalars = [builder.constant(np.array([value], np.int32)) for value in (b, scale_word(1, 0), m)]
-    output = builder(RescaledConv2d(), x, builder.constant(w), *scalars[:2], r, scalars[2])
+    b_and_scale = [builder.constant(np.array([value], np.int32)) for value in (b, scale_word(1, 0))]
+    factor = builder.constant(np.array([m], np.int8))
+    output = builder(RescaledConv2d(r_mul=r_mul), x, builder.constant(w), *b_and_scale, r, factor)
     return builder.graph(output)
 
 
 def test_bounds_of_a_rescaled_convolution() -> None:
     w = np.array([3, -5], np.int8).reshape(1, 2, 1, 1)
-    (peak,) = prove(rescaled_graph(w, 1000, -7)).values()
-    assert (peak.lo, peak.hi) == (3 * -128 - 5 * 127 - 7 * 127, 3 * 127 + 5 * 128 + 7 * 128 + 1000)
+    (peak,) = prove(rescaled_graph(w, 1000, -7, 10)).values()
+    assert (peak.lo, peak.hi) == (3 * -128 - 5 * 127 - 70 * 127, 3 * 127 + 5 * 128 + 70 * 128 + 1000)
     with pytest.raises(QuantizeError, match=r"must stay within int32, not reach .*\.\.2147483648$"):
-        prove(rescaled_graph(np.zeros((1, 1, 1, 1), np.int8), (1 << 31) - 128, -1))
+        prove(rescaled_graph(np.zeros((1, 1, 1, 1), np.int8), (1 << 31) - 128, -1, 1))
 
 
 @given(st.lists(st.floats(2.0**-62, 2.0**23.9), min_size=1, max_size=5))
@@ -239,6 +241,23 @@ def test_rescaling_is_as_near_as_24_bits_allow(ratios: list[float]) -> None:
         assert 0 <= s <= 63
         error = abs(Fraction(f, 1 << s) - Fraction(ratio))
         assert error <= max(Fraction(ratio) / (1 << 23), Fraction(1, 1 << 64))
+
+
+@given(st.lists(st.floats(4.0, 1e6), min_size=1, max_size=6), st.sampled_from([7, 127]))
+def test_a_residual_is_multiplied_by_no_more_than_its_share(ratios: list[float], levels: int) -> None:
+    found = residual_factors(np.array(ratios), levels=levels)
+    assert found is not None
+    m, r_mul = found
+    product = m * r_mul
+    assert ((m >= 4) & (m <= levels) & (product <= np.array(ratios))).all()
+    cut = m == levels
+    assert (product[~cut] > np.array(ratios)[~cut] * 0.8).all()
+    if max(ratios) <= levels:
+        assert r_mul == 1
+
+
+def test_a_residual_finer_than_its_units_has_no_factors() -> None:
+    assert residual_factors(np.array([100.0, 3.9]), levels=127) is None
 
 
 def test_what_cannot_be_rescaled_is_refused() -> None:

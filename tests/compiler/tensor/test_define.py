@@ -17,7 +17,7 @@ from compiler.graph.ops import softmax as exact
 from compiler.llvm.schedule import schedule as cpu_schedule
 from compiler.tensor import define_host
 from compiler.tensor.analysis import loops_of
-from compiler.tensor.define import Requantize, Tiled, Window, add, avg_pool2d, conv2d, max_pool2d
+from compiler.tensor.define import Requantize, Tiled, Weighted, Window, add, avg_pool2d, conv2d, max_pool2d
 from compiler.tensor.interp import run
 from compiler.tensor.ir import Alloc, DType, LoopKind, Proc
 from compiler.tensor.schedule import Schedule
@@ -120,7 +120,7 @@ def a_convolution(r: random.Random, c: tuple[int, int] | None = None, n: int | N
     requantize = Requantize(
         shift=r.choice((0, 1, 8)), low=low, high=high, pre_shift=r.choice((0, 3)), multiplier=r.random() < 0.5
     )
-    return conv2d("conv", x, y, window, requantize, residual_multiplier=r.choice((None, 1, -7)))
+    return conv2d("conv", Weighted(x=x, window=window), y, requantize, residual_multiplier=r.choice((None, 1, -7)))
 
 
 # -- the definitions
@@ -137,7 +137,7 @@ def test_conv2d(r: random.Random) -> None:
         shift=r.choice((0, 1, 8)), low=low, high=high, pre_shift=r.choice((0, 3)), multiplier=r.random() < 0.5
     )
     residual = r.choice((None, 1, -7))
-    proc = conv2d("conv", x, y, window, q, residual_multiplier=residual)
+    proc = conv2d("conv", Weighted(x=x, window=window), y, q, residual_multiplier=residual)
     verify(proc)
     arrays = arguments(r, proc)
     named = {buffer.name: array for buffer, array in zip(proc.params, arrays, strict=True)}

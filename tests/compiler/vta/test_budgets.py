@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from compiler.tensor.define import Requantize, Rescale, Tiled, Window, conv2d, rescaled_conv2d
+from compiler.tensor.define import Requantize, Rescale, Tiled, Weighted, Window, conv2d, rescaled_conv2d
 from compiler.tensor.ir import Proc
 from compiler.vta.lower import LaunchBuilder
 from compiler.vta.microops import MicroOps
@@ -85,8 +85,8 @@ def definition(layer: Layer, *, multiplier: bool, extended: bool) -> Proc:
     y = Tiled(batches=1, blocks=layer.outs // 16, height=out, width=out, n=1, c=16)
     window = Window(kernel=(layer.kernel,) * 2, stride=(layer.stride,) * 2, padding=(pad,) * 4)
     if extended:
-        return rescaled_conv2d("conv", x, y, window, Rescale(relu=True))
-    return conv2d("conv", x, y, window, Requantize(shift=8, low=0, high=127, multiplier=multiplier))
+        return rescaled_conv2d("conv", Weighted(x=x, window=window), y, Rescale(relu=True))
+    return conv2d("conv", Weighted(x=x, window=window), y, Requantize(shift=8, low=0, high=127, multiplier=multiplier))
 
 
 def stream(layer: Layer, config: VTAConfig, *, multiplier: bool) -> tuple[list[Insn], NDArray[np.uint32]]:

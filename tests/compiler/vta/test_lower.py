@@ -14,7 +14,7 @@ import pytest
 
 from compiler.driver import compile_graph
 from compiler.errors import LoweringError
-from compiler.tensor.define import Requantize, Tiled, Window, add, conv2d
+from compiler.tensor.define import Requantize, Tiled, Weighted, add, conv2d
 from compiler.tensor.ir import DType, Proc
 from compiler.vta.lower import LaunchBuilder
 from compiler.vta.microops import MicroOps
@@ -61,7 +61,7 @@ def two_tiles(copies: int) -> list[Insn]:
     """A dense layer of 2 output blocks, one to a tile, and 3 input blocks."""
     x = Tiled(batches=1, blocks=3, height=1, width=1, n=1, c=16)
     y = replace(x, blocks=2)
-    proc = conv2d("dense", x, y, Window(kernel=(1, 1)), Requantize(shift=4, low=-8, high=7, multiplier=False))
+    proc = conv2d("dense", Weighted(x=x), y, Requantize(shift=4, low=-8, high=7, multiplier=False))
     sizes = {"co": 1, "oh": 1, "ow": 1, "s": 1, "ci": 3, "t": 1, "ky": 1, "kx": 1}
     stages = {"X": Stage(level=None), "W": Stage(level="co", copies=copies), "B": Stage(level="co")}
     tiling = Tiling(sizes=sizes, order=("oh", "ow", "co", "s"), piece=1, stages=stages, copies=copies)
@@ -123,8 +123,9 @@ def test_a_schedule_that_overflows_is_refused_in_bytes() -> None:
 
 def test_a_definition_without_an_instruction_is_refused() -> None:
     tile = Tiled(batches=1, blocks=1, height=2, width=2, n=1, c=16)
-    window, requantize = Window(kernel=(1, 1)), Requantize(shift=1, low=0, high=1)
-    proc = conv2d("wide", tile, tile, window, requantize, weight=DType.INT16)  # on a machine of 8-bit weights
+    requantize = Requantize(shift=1, low=0, high=1)
+    wide = Weighted(x=tile, weight=DType.INT16)  # on a machine of 8-bit weights
+    proc = conv2d("wide", wide, tile, requantize)
     tiling = Tiling(
         sizes=dict.fromkeys(("co", "oh", "ow", "s", "ci", "t", "ky", "kx"), 1),
         order=("co", "oh", "ow", "s"),
@@ -251,7 +252,7 @@ def test_micro_ops_that_do_not_fit_are_loaded_again() -> None:
 def test_tilings_differ_but_answers_do_not() -> None:
     """Wherever operands are loaded, and into however many places, the same number of elements is stored."""
     x = Tiled(batches=1, blocks=2, height=4, width=4, n=1, c=16)
-    proc = conv2d("conv", x, x, Window(kernel=(1, 1)), Requantize(shift=4, low=-8, high=7))
+    proc = conv2d("conv", Weighted(x=x), x, Requantize(shift=4, low=-8, high=7))
     sizes = {**TilingProblem(proc, VTAConfig()).best().sizes, "co": 2, "oh": 2}
     for order in (("co", "oh", "ow", "s"), ("oh", "ow", "co", "s")):
         for level, copies, piece in itertools.product((None, "oh", "kx", PIECE), (1, 2), (1, 2)):

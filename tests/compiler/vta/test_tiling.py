@@ -8,7 +8,7 @@ import pytest
 
 from compiler.driver import compile_graph
 from compiler.errors import LoweringError
-from compiler.tensor.define import Requantize, Tiled, Window, add, conv2d, max_pool2d
+from compiler.tensor.define import Requantize, Tiled, Weighted, Window, add, conv2d, max_pool2d
 from compiler.tensor.ir import Proc, Scope
 from compiler.vta.tiling import PIECE, TILED, Stage, Tiling, TilingProblem
 from tests.compiler.vta.touches import Space, launches
@@ -23,7 +23,8 @@ def tiles(blocks: int, height: int, width: int) -> Tiled:
 def convolution(size: int = 28, blocks: int = 8, *, residual: int | None = None) -> Proc:
     x = y = tiles(blocks, size, size)
     window = Window(kernel=(3, 3), padding=(1, 1, 1, 1))
-    return conv2d("conv", x, y, window, Requantize(shift=8, low=-128, high=127), residual_multiplier=residual)
+    requantize = Requantize(shift=8, low=-128, high=127)
+    return conv2d("conv", Weighted(x=x, window=window), y, requantize, residual_multiplier=residual)
 
 
 def best(proc: Proc, config: VTAConfig) -> Tiling:
