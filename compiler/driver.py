@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,6 +111,8 @@ class _Compilation:
         self.graph, self.config, self.target = graph, config, target
         self.progress = progress or (lambda done, total: None)
         self.constants: dict[str, Array] = {}
+        self.tilings: dict[Hashable, Tiling] = {}
+        self.schedules: dict[Proc, tuple[Tiling, Proc]] = {}  # by definition without its name
         self.taken = set(graph.types)
         self.nibbles: set[str] = set()  # buffers of 4-bit scalars, two to a byte
         self.copies: dict[str, str] = {}  # by buffer that holds a value in the other of these two forms, that value
@@ -244,14 +246,25 @@ class _Compilation:
         }
 
     def _layer(self, item: _Item, launch: LaunchBuilder, first: int, addresses: Mapping[str, int]) -> Layer:
-        tiling = TilingProblem(item.proc, self.config).best()
-        scheduled = schedule_vta(item.proc, self.config, tiling)
+        tiling, scheduled = self._scheduled(item.proc)
         at = {parameter.name: addresses[name] for parameter, name in zip(item.proc.params, item.buffers, strict=True)}
-        begin, end = launch.layer(scheduled.proc, at)
+        begin, end = launch.layer(scheduled, at)
         attributes = {"op": item.node.op.kind, "tiling": _described(tiling)}
         return Layer(
             name=item.node.name, insn_begin=first + begin, insn_end=first + end, macs=item.macs, attributes=attributes
         )
+
+    def _scheduled(self, proc: Proc) -> tuple[Tiling, Proc]:
+        """How a layer is tiled, and its schedule; networks repeat the same layer under other names."""
+        nameless = replace(proc, name="")
+        if nameless not in self.schedules:
+            problem = TilingProblem(proc, self.config)
+            if problem.key not in self.tilings:
+                self.tilings[problem.key] = problem.best()
+            tiling = self.tilings[problem.key]
+            self.schedules[nameless] = tiling, schedule_vta(proc, self.config, tiling).proc
+        tiling, scheduled = self.schedules[nameless]
+        return tiling, replace(scheduled, name=proc.name)
 
     def _buffers(self) -> tuple[list[Buffer], list[Segment], int]:
         """The buffer table, the contents of the constants, and the end of both in the arena."""

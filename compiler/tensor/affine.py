@@ -131,6 +131,9 @@ def _highest(form: Affine, loops: Sequence[Range], sign: int) -> list[Affine]:
         replaced: list[Affine] = []
         for one in forms:
             coefficient = one.terms.get(var, 0)
+            if not coefficient:
+                replaced.append(one)
+                continue
             rest = one.without([loop.name])
             if coefficient * sign > 0:
                 last = affine(loop.extent) - Affine(1, {})

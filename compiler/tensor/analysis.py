@@ -23,7 +23,7 @@ from compiler.tensor.ir import (
     Store,
     conjuncts,
 )
-from compiler.tensor.traverse import stmt_exprs, walk_expr
+from compiler.tensor.traverse import stmt_body, stmt_exprs, walk_expr
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +72,13 @@ class Site:
 
 def loops_of(body: Body, outer: tuple[Range, ...] = ()) -> Iterator[Site]:
     """All loops, parents first, in program order."""
-    for stmt in body:
-        match stmt:
-            case For():
-                yield Site(stmt, outer)
-                yield from loops_of(stmt.body, (*outer, Range(stmt.var.name, stmt.extent)))
-            case If() | Alloc() | Mapped():
-                yield from loops_of(stmt.body, outer)
-            case _:
-                pass
+    waiting = [(stmt, outer) for stmt in reversed(body)]
+    while waiting:
+        stmt, around = waiting.pop()
+        if isinstance(stmt, For):
+            yield Site(stmt, around)
+            around = (*around, Range(stmt.var.name, stmt.extent))
+        waiting += [(inner, around) for inner in reversed(stmt_body(stmt))]
 
 
 def find_loop(proc: Proc, name: str) -> Site | None:

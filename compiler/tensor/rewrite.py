@@ -212,10 +212,10 @@ def set_scope(proc: Proc, buffer: str, scope: Scope) -> Proc:
     def at(stmt: Stmt) -> Body | None:
         if isinstance(stmt, Alloc) and stmt.buffer.name == buffer:
             buffer_there = replace(stmt.buffer, scope=scope)
-            return (replace(stmt, buffer=buffer_there, body=map_body(stmt.body, lambda _: None, at)),)
+            return (replace(stmt, buffer=buffer_there, body=map_body(stmt.body, None, at)),)
         return None
 
-    return proc.with_body(rebind(map_body(proc.body, lambda _: None, at)))
+    return proc.with_body(rebind(map_body(proc.body, None, at)))
 
 
 def rotate(proc: Proc, buffer: str, copies: int) -> Proc:
@@ -228,7 +228,7 @@ def rotate(proc: Proc, buffer: str, copies: int) -> Proc:
             return (replace(stmt, copies=copies),)
         return None
 
-    return proc.with_body(map_body(proc.body, lambda _: None, at))
+    return proc.with_body(map_body(proc.body, None, at))
 
 
 def _moved(body: Body, old: str, new: Buffer, origins: list[Expr]) -> Body:
@@ -274,7 +274,7 @@ def narrow(proc: Proc, buffer: str, loop: str) -> Proc:
     def drop(stmt: Stmt) -> Body | None:
         return stmt.body if stmt is alloc else None
 
-    without = map_body(proc.body, lambda _: None, drop)
+    without = map_body(proc.body, None, drop)
     return proc.with_body(_replace_loop(without, loop, lambda stmt: (replace(stmt, body=_live_range(body, small)),)))
 
 
@@ -373,10 +373,10 @@ def split_fill(proc: Proc, loop: str, new: str) -> Proc:
 def drop_unit_loops(proc: Proc) -> Proc:
     def at(stmt: Stmt) -> Body | None:
         if isinstance(stmt, For) and stmt.extent == Const(1):
-            return map_body(substitute(stmt.body, {stmt.var.name: Const(0)}), lambda _: None, at)
+            return map_body(substitute(stmt.body, {stmt.var.name: Const(0)}), None, at)
         return None
 
-    return proc.with_body(_simplified(map_body(proc.body, lambda _: None, at)))
+    return proc.with_body(_simplified(map_body(proc.body, None, at)))
 
 
 def map_on(proc: Proc, loop: str, instruction: Proc) -> Proc:

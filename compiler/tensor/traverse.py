@@ -12,6 +12,7 @@ from compiler.tensor.ir import (
     Buffer,
     Cast,
     Compare,
+    Const,
     Expr,
     For,
     If,
@@ -29,6 +30,8 @@ from compiler.tensor.ir import (
 
 def children(expr: Expr) -> tuple[Expr, ...]:
     match expr:
+        case Var() | Const():
+            return ()
         case Unary() | Cast():
             return (expr.a,)
         case Binary() | Compare():
@@ -43,9 +46,11 @@ def children(expr: Expr) -> tuple[Expr, ...]:
 
 def walk_expr(expr: Expr) -> Iterator[Expr]:
     """`expr` and all below it, parents first."""
-    yield expr
-    for child in children(expr):
-        yield from walk_expr(child)
+    waiting = [expr]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += reversed(children(node))
 
 
 def stmt_body(stmt: Stmt) -> Body:
@@ -69,59 +74,95 @@ def stmt_exprs(stmt: Stmt) -> tuple[Expr, ...]:
 
 def walk(body: Body) -> Iterator[Stmt]:
     """All statements, parents first, in program order."""
-    for stmt in body:
+    waiting = [*reversed(body)]
+    while waiting:
+        stmt = waiting.pop()
         yield stmt
-        yield from walk(stmt_body(stmt))
+        waiting += reversed(stmt_body(stmt))
 
 
 def map_expr(expr: Expr, f: Callable[[Expr], Expr | None]) -> Expr:
-    """Rewrite top-down: where `f` gives an expression it replaces the node whole; None descends."""
+    """Rewrite top-down: where `f` gives an expression it replaces the node whole; None descends.
+
+    What does not change is the same object afterwards.
+    """
     if (new := f(expr)) is not None:
         return new
-    old = children(expr)
-    parts = tuple(map_expr(child, f) for child in old)
-    if all(part is child for part, child in zip(parts, old, strict=True)):
-        return expr
     match expr:
-        case Unary():
-            return Unary(expr.op, *parts)
+        case Var() | Const():
+            return expr
         case Binary():
-            return binary(expr.op, *parts)
-        case Compare():
-            return Compare(expr.op, *parts)
-        case Select():
-            return Select(*parts)
-        case Cast():
-            return cast(expr.type, *parts)
+            a, b = map_expr(expr.a, f), map_expr(expr.b, f)
+            return expr if a is expr.a and b is expr.b else binary(expr.op, a, b)
         case Load():
-            return Load(expr.buffer, parts)
+            index = _map_all(expr.index, f)
+            return expr if index is expr.index else Load(expr.buffer, index)
+        case Cast():
+            a = map_expr(expr.a, f)
+            return expr if a is expr.a else cast(expr.type, a)
+        case Compare():
+            a, b = map_expr(expr.a, f), map_expr(expr.b, f)
+            return expr if a is expr.a and b is expr.b else Compare(expr.op, a, b)
+        case Select():
+            cond, a, b = map_expr(expr.cond, f), map_expr(expr.a, f), map_expr(expr.b, f)
+            return expr if cond is expr.cond and a is expr.a and b is expr.b else Select(cond, a, b)
+        case Unary():
+            a = map_expr(expr.a, f)
+            return expr if a is expr.a else Unary(expr.op, a)
         case _:
             return expr
 
 
-def map_body(body: Body, f: Callable[[Expr], Expr | None], g: Callable[[Stmt], Body | None] = lambda _: None) -> Body:
-    """Rewrite top-down: where `g` gives statements they replace the statement whole; expressions go by `f`."""
+def _map_all(old: tuple[Expr, ...], f: Callable[[Expr], Expr | None]) -> tuple[Expr, ...]:
+    """Every expression rewritten; the same tuple if none changes."""
+    parts = tuple([map_expr(expr, f) for expr in old])
+    return old if all(part is expr for part, expr in zip(parts, old, strict=True)) else parts
+
+
+def map_body(
+    body: Body, f: Callable[[Expr], Expr | None] | None, g: Callable[[Stmt], Body | None] = lambda _: None
+) -> Body:
+    """Rewrite top-down: where `g` gives statements they replace the statement whole; expressions go by `f`, if any.
+
+    What does not change is the same object afterwards.
+    """
     out: list[Stmt] = []
     for stmt in body:
         if (new := g(stmt)) is not None:
             out.extend(new)
             continue
-        match stmt:
-            case Store():
-                index = tuple(map_expr(i, f) for i in stmt.index)
-                out.append(Store(stmt.buffer, index, map_expr(stmt.value, f)))
-            case For():
-                out.append(replace(stmt, extent=map_expr(stmt.extent, f), body=map_body(stmt.body, f, g)))
-            case If():
-                out.append(If(map_expr(stmt.cond, f), map_body(stmt.body, f, g)))
-            case Alloc():
-                shape = tuple(map_expr(extent, f) for extent in stmt.buffer.shape)
-                out.append(replace(stmt, buffer=replace(stmt.buffer, shape=shape), body=map_body(stmt.body, f, g)))
-            case Mapped():
-                out.append(Mapped(stmt.instruction, map_body(stmt.body, f, g)))
-            case _:
-                raise TypeError(f"Statement must be one of the IR's, not {stmt!r}")
-    return tuple(out)
+        out.append(_map_stmt(stmt, f, g))
+    same = len(out) == len(body) and all(new is old for new, old in zip(out, body, strict=True))
+    return body if same else tuple(out)
+
+
+def _map_stmt(stmt: Stmt, f: Callable[[Expr], Expr | None] | None, g: Callable[[Stmt], Body | None]) -> Stmt:
+    match stmt:
+        case Store():
+            if f is None:
+                return stmt
+            index, value = _map_all(stmt.index, f), map_expr(stmt.value, f)
+            return stmt if index is stmt.index and value is stmt.value else Store(stmt.buffer, index, value)
+        case For():
+            extent = stmt.extent if f is None else map_expr(stmt.extent, f)
+            inner = map_body(stmt.body, f, g)
+            same = extent is stmt.extent and inner is stmt.body
+            return stmt if same else For(stmt.var, extent, inner, stmt.kind)
+        case If():
+            cond = stmt.cond if f is None else map_expr(stmt.cond, f)
+            inner = map_body(stmt.body, f, g)
+            return stmt if cond is stmt.cond and inner is stmt.body else If(cond, inner)
+        case Alloc():
+            shape = stmt.buffer.shape if f is None else _map_all(stmt.buffer.shape, f)
+            inner = map_body(stmt.body, f, g)
+            if shape is stmt.buffer.shape:
+                return stmt if inner is stmt.body else replace(stmt, body=inner)
+            return replace(stmt, buffer=replace(stmt.buffer, shape=shape), body=inner)
+        case Mapped():
+            inner = map_body(stmt.body, f, g)
+            return stmt if inner is stmt.body else Mapped(stmt.instruction, inner)
+        case _:
+            raise TypeError(f"Statement must be one of the IR's, not {stmt!r}")
 
 
 def substitute(body: Body, values: dict[str, Expr]) -> Body:
@@ -130,7 +171,10 @@ def substitute(body: Body, values: dict[str, Expr]) -> Body:
     def replace_var(expr: Expr) -> Expr | None:
         return values.get(expr.name) if isinstance(expr, Var) else None
 
-    return rebind(map_body(body, replace_var))
+    new = map_body(body, replace_var)
+    shapes = {stmt.buffer.name: stmt.buffer for stmt in walk(body) if isinstance(stmt, Alloc)}
+    moved = any(stmt.buffer is not shapes[stmt.buffer.name] for stmt in walk(new) if isinstance(stmt, Alloc))
+    return rebind(new) if moved else new
 
 
 def rebind(body: Body, buffers: dict[str, Buffer] | None = None) -> Body:
@@ -141,14 +185,13 @@ def rebind(body: Body, buffers: dict[str, Buffer] | None = None) -> Body:
             known[stmt.buffer.name] = stmt.buffer
 
     def load(expr: Expr) -> Expr | None:
-        if isinstance(expr, Load):
-            return Load(known.get(expr.buffer.name, expr.buffer), tuple(map_expr(i, load) for i in expr.index))
+        if isinstance(expr, Load) and known.get(expr.buffer.name, expr.buffer) is not expr.buffer:
+            return Load(known[expr.buffer.name], _map_all(expr.index, load))
         return None
 
     def store(stmt: Stmt) -> Body | None:
-        if isinstance(stmt, Store):
-            index = tuple(map_expr(i, load) for i in stmt.index)
-            return (Store(known.get(stmt.buffer.name, stmt.buffer), index, map_expr(stmt.value, load)),)
+        if isinstance(stmt, Store) and known.get(stmt.buffer.name, stmt.buffer) is not stmt.buffer:
+            return (Store(known[stmt.buffer.name], _map_all(stmt.index, load), map_expr(stmt.value, load)),)
         return None
 
     return map_body(body, load, store)

@@ -41,6 +41,7 @@ class Box:
         self.first = dict.fromkeys(self.loops, 0)
         self.extent = {loop.var.name: evaluate(loop.extent, env) for loop in match.loops}
         self.empty = any(extent <= 0 for extent in self.extent.values())
+        self._places: dict[str, tuple[int, dict[str, int]]] = {}
         self.outside = False  # a copy whose elements are all padding
         for guard in _inequalities(match.guards):
             self._restrain(guard)
@@ -90,8 +91,13 @@ class Box:
                 const += coefficient * evaluate(atom, self.env)
         return Affine(const, terms)
 
+    def _place(self, name: str) -> tuple[int, dict[str, int]]:
+        """Element of an operand's buffer at iteration zero of every loop, and elements per iteration."""
+        if name not in self._places:
+            self._places[name] = self._flat(self.match.operands[name])
+        return self._places[name]
+
     def _flat(self, operand: Operand) -> tuple[int, dict[str, int]]:
-        """Element of the operand's buffer at iteration zero of every loop, and elements per iteration."""
         shape = elements_shape(operand.buffer)
         rank = len(operand.tile)  # what comes behind counts the elements of an operand that consists of several
         base, strides = 0, dict.fromkeys(self.loops, 0)
@@ -107,17 +113,17 @@ class Box:
 
     def base(self, name: str) -> int:
         """First element of an operand, within its buffer."""
-        base, strides = self._flat(self.match.operands[name])
+        base, strides = self._place(name)
         return base + sum(strides[loop] * self.first[loop] for loop in self.loops)
 
     def axes(self, names: Sequence[str]) -> list[Axis]:
         """The loops with the strides of the named operands."""
-        strides = [self._flat(self.match.operands[name])[1] for name in names]
+        strides = [self._place(name)[1] for name in names]
         return [Axis(self.extent[loop], tuple(one[loop] for one in strides)) for loop in self.loops]
 
     def copy_axes(self, sram: str, dram: str) -> list[CopyAxis]:
         """The loops of a copy between the operands `sram` and `dram`, with its padding."""
-        to, source = self._flat(self.match.operands[sram])[1], self._flat(self.match.operands[dram])[1]
+        to, source = self._place(sram)[1], self._place(dram)[1]
         axes = [CopyAxis(0, 0, 0, before=1)] if self.outside else []
         for loop in self.loops:
             low, high = self.inside[loop]

@@ -333,8 +333,8 @@ class _LayerLowering:
     def _emit_product(self, sweep: Sweep, names: Sequence[str]) -> None:
         """A GEMM, which overwrites accumulators if just these are to be reset and the machine can."""
         due = self._due(_reach(Space.OUT, sweep.operands[:, 0], sweep, 0))
-        first, rest = sweep.first_visits(0)
-        if self.config.is_extended and due and first is not None:
+        first, rest = sweep.first_visits(0) if self.config.is_extended and due else (None, sweep)
+        if first is not None:
             zeroed = np.unique(np.concatenate([reset.elements for reset in due]))
             if np.array_equal(zeroed, np.unique(first.elements(0))):
                 self.resets = [reset for reset in self.resets if reset not in due]

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compiler.errors import LoweringError
-from compiler.tensor.analysis import accesses, find_loop, innermost
-from compiler.tensor.ir import Const, DType, For, If, Proc, Scope, Stmt
+from compiler.tensor.analysis import accesses, find_loop, innermost, loops_of
+from compiler.tensor.ir import Const, DType, For, If, Proc, Scope, Stmt, constant
 from compiler.tensor.schedule import Schedule
 from compiler.tensor.traverse import stmt_body, walk
 from compiler.tensor.unify import unify
@@ -26,10 +26,17 @@ _TILE = ("n", "c", "i")
 
 @dataclass(frozen=True)
 class _Nest:
-    """Loops of one nest that become separate instructions: by axis (or `PIECE`), and taps of a guarded nest."""
+    """Loops of one nest that become separate instructions: by axis (or `PIECE`), and taps of a guarded nest.
+
+    An axis that is not cut has no loop here.
+    """
 
     loops: dict[str, str]
     taps: list[str]
+
+    def around(self, level: str, order: tuple[str, ...]) -> str:
+        """The loop of that axis, or where it has none the next one outside of it; `order` is outermost first."""
+        return next(self.loops[axis] for axis in reversed(order[: order.index(level) + 1]) if axis in self.loops)
 
 
 def schedule(proc: Proc, config: VTAConfig, tiling: Tiling) -> Schedule:
@@ -47,15 +54,17 @@ def schedule(proc: Proc, config: VTAConfig, tiling: Tiling) -> Schedule:
     products = [is_gemm(nest, config) for nest in originals]
     nests = [_cut(s, nest, tiling) for nest in originals]
     _merge(s, nests, ("no", *tiling.order))
-    tile_loop = nests[0].loops[tiling.order[-1]]
+    tile_loop = nests[0].around(tiling.order[-1], tiling.loops())
     # What follows the last matrix product does so for each piece: the first is stored before the last is computed.
     after = nests[len(products) - products[::-1].index(True) :] if any(products) else []
     _merge(s, after, (PIECE,))
     for cut, original in zip(nests, originals, strict=True):
-        at = after[0] if cut in after else cut
-        _stage_reads(s, instructions, {**cut.loops, **nests[0].loops, PIECE: at.loops[PIECE]}, original, tiling)
+        # All share the tiles' loops, which keep the names of the first nest, and `after` one over pieces.
+        pieces = {axis: loop for axis, loop in (after[0] if cut in after else cut).loops.items() if axis == PIECE}
+        shared = {axis: loop for axis, loop in nests[0].loops.items() if axis != PIECE}
+        _stage_reads(s, instructions, _Nest({**cut.loops, **shared, **pieces}, []), original, tiling)
     for position, buffer in enumerate(temporaries_of(proc)):
-        s.narrow(buffer, after[0].loops[PIECE] if after and position else tile_loop)
+        s.narrow(buffer, after[0].loops.get(PIECE, tile_loop) if after and position else tile_loop)
         s.set_scope(buffer, Scope.ACC)
         s.rotate(buffer, tiling.copies)
     spread = {name for cut in nests for name in (*cut.loops.values(), *cut.taps)}
@@ -67,21 +76,29 @@ def schedule(proc: Proc, config: VTAConfig, tiling: Tiling) -> Schedule:
 def _cut(s: Schedule, nest: For, tiling: Tiling) -> _Nest:
     """Split the tiled axes of one nest and order its loops: tiles, reduction chunks, pieces, within a piece."""
     axes = {axis: name for name, axis in axes_of(nest).items()}
-    inner = dict(axes)
-    chunks: dict[str, str] = {}
+    extents = {site.loop.var.name: constant(site.loop.extent) for site in loops_of((nest,))}
+    inner, chunks = dict(axes), {"no": axes["no"]}
+
+    def cut(name: str, size: int) -> tuple[str | None, str]:
+        """The loop over parts of `name`, unless there is only one, and the loop within one."""
+        if size >= extents[name]:
+            return None, name
+        parts, inside = f"{name}.o", f"{name}.i"
+        s.split(name, size, parts, inside)
+        extents[parts] = -(-extents[name] // size)
+        return parts, inside
+
     for axis in TILED:
         if axis not in axes:
             continue
-        name = chunk = axes[axis]
-        inside = f"{name}.i"
-        if axis == "co":
-            s.split(chunk, tiling.piece, f"{name}.q", inside)
-            s.split(f"{name}.q", tiling.sizes[axis] // tiling.piece, f"{name}.o", f"{name}.p")
-            chunks[PIECE] = f"{name}.p"
-        else:
-            s.split(chunk, tiling.sizes[axis], f"{name}.o", inside)
-        chunks[axis], inner[axis] = f"{name}.o", inside
-    loops = {"no": axes["no"], **{axis: chunks[axis] for axis in tiling.loops() if axis in chunks}}
+        name, size = axes[axis], tiling.sizes[axis]
+        piece = tiling.piece if axis == "co" else size
+        outer, inner[axis] = cut(name, piece)
+        if piece < size and outer is not None:  # tiles consist of whole pieces
+            outer, chunks[PIECE] = cut(outer, size // piece)
+        if outer is not None:
+            chunks[axis] = outer
+    loops = {axis: chunks[axis] for axis in tiling.loops() if axis in chunks}
     taps = [inner[axis] for axis in ("ky", "kx") if axis in inner]
     guarded = any(isinstance(stmt, If) for stmt in walk((nest,)))
     # Once the taps are known, each condition of the guard restrains one loop only.
@@ -94,14 +111,15 @@ def _cut(s: Schedule, nest: For, tiling: Tiling) -> _Nest:
 
 
 def _merge(s: Schedule, nests: list[_Nest], axes: tuple[str, ...]) -> None:
-    """Run the nests, which follow each other, in one loop over each of the axes."""
+    """Run the nests, which follow each other, in one loop over each of the axes that are cut."""
     for axis in axes:
         for other in nests[1:]:
-            s.merge(nests[0].loops[axis], other.loops[axis])
+            if axis in other.loops:
+                s.merge(nests[0].loops[axis], other.loops[axis])
 
 
 def _stage_reads(
-    s: Schedule, instructions: InstructionSet, loops: dict[str, str], original: For, tiling: Tiling
+    s: Schedule, instructions: InstructionSet, cut: _Nest, original: For, tiling: Tiling
 ) -> None:
     """Give every DRAM operand of a computing nest a place in the scratchpad that its instruction reads."""
     dram = {a.buffer.name: a.buffer for a in accesses((original,)) if a.buffer.scope is Scope.DRAM and not a.write}
@@ -115,7 +133,7 @@ def _stage_reads(
             dtype = buffer.type
         stage = tiling.stages[name]
         staged = f"{name}.{scope.value}"
-        level = None if stage.level is None else loops[stage.level]
+        level = None if stage.level is None else cut.around(stage.level, tiling.loops())
         s.stage(name, level, scope, staged, None if dtype is buffer.type else dtype)
         s.rotate(staged, stage.copies)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ _STORE = _LATENCY + 8
 _FETCH_BYTES = 16
 
 _SHARE_OF_PARAMETERS = 8
-"""Parameters that take no more than this part of the accumulators are loaded once."""
+"""What the product does not use is loaded once if it takes no more than this part of its scratchpad."""
 
 # Weights that rank what takes the same time: less traffic first, then fewer instructions.
 _PER_BUS_CYCLE = 0.1
@@ -107,19 +107,39 @@ class _Shape:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Candidates: tile sizes, and trips of the loops around instructions, each by axis (or `PIECE`)."""
+    """Candidates: tile sizes, and trips of the loops around instructions, each by axis (or `PIECE`).
+
+    whole, kept: the grid that this one is a part of, and which of its candidates it has.
+    """
 
     sizes: Sizes
     trips: Sizes
+    whole: _Grid | None = None
+    kept: NDArray[np.bool_] | None = None
+    known: dict[Hashable, Ints] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sizes[PIECE])
 
     def where(self, kept: NDArray[np.bool_]) -> _Grid:
-        return _Grid(*({axis: v[kept] for axis, v in values.items()} for values in (self.sizes, self.trips)))
+        sizes, trips = ({axis: v[kept] for axis, v in values.items()} for values in (self.sizes, self.trips))
+        return _Grid(sizes, trips, self, kept)
+
+    def once(self, key: Hashable, of: Callable[[_Grid], Ints]) -> Ints:
+        """``of(self)``, computed once for each key; many shapes ask for the same."""
+        if key not in self.known:
+            if self.whole is None:
+                self.known[key] = of(self)
+            else:
+                all_of_them = self.whole.once(key, of)
+                self.known[key] = all_of_them if len(all_of_them) == 1 else all_of_them[self.kept]
+        return self.known[key]
 
     def count(self, loops: tuple[str, ...]) -> Ints:
         """Trips of all these loops together."""
+        return self.once(loops, lambda grid: grid._count(loops))
+
+    def _count(self, loops: tuple[str, ...]) -> Ints:
         total = np.ones(1, np.int64)
         for axis in loops:
             if axis in self.trips:
@@ -146,6 +166,12 @@ class TilingProblem:
         self.product = max((position for position, (gemm, _) in enumerate(steps) if gemm), default=0)
         self.gemm_steps = sum(count for gemm, count in steps if gemm)
         self.alu_steps = sum(count for gemm, count in steps if not gemm)
+
+    @property
+    def key(self) -> Hashable:
+        """What the best tiling depends on, for one configuration: not on numbers that instructions carry."""
+        operands = tuple((o.name, o.scope, o.dram_bytes, repr(o.dimensions), o.first, o.last) for o in self.operands)
+        return tuple(self.extents.items()), operands, self.nests, self.product, self.gemm_steps, self.alu_steps
 
     def best(self) -> Tiling:
         """The cheapest tiling that fits. Raises LoweringError naming the buffer and the bytes needed if none does."""
@@ -220,9 +246,11 @@ class TilingProblem:
         loops = loops_in(order)
         chosen_by = [axis for axis in loops if operand.depends_on("co" if axis == PIECE else axis)]
         levels: list[str | None] = [None]
-        if operand.scope is Scope.ACC:
+        if operand.scope is Scope.ACC or operand.last < self.product:
             whole = operand.elements({axis: np.full(1, extent, np.int64) for axis, extent in self.extents.items()})
-            return levels if whole[0] <= self.depths[Scope.ACC] // _SHARE_OF_PARAMETERS else [*chosen_by[-1:]]
+            if whole[0] <= self.depths[operand.scope] // _SHARE_OF_PARAMETERS:
+                return levels
+            return [*chosen_by[-1:]]
         for kind in (order, REDUCED, (PIECE,)):
             inner = [axis for axis in chosen_by if axis in kind]
             levels += inner[-1:]
@@ -259,7 +287,8 @@ class TilingProblem:
             rank = len(shape.loops()) if self.multiplies and operand is not self._main else 1 + len(shape.order)
         else:
             rank = shape.rank(shape.levels[operand.name])
-        return operand.elements(self._inside(grid.sizes, rank, shape.order))
+        key = operand.name, rank, shape.order
+        return grid.once(key, lambda grid: operand.elements(self._inside(grid.sizes, rank, shape.order)))
 
     @property
     def _main(self) -> Operand:
