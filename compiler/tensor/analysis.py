@@ -82,7 +82,20 @@ def loops_of(body: Body, outer: tuple[Range, ...] = ()) -> Iterator[Site]:
 
 
 def find_loop(proc: Proc, name: str) -> Site | None:
-    return next((site for site in loops_of(proc.body) if site.loop.var.name == name), None)
+    """The loop of that name, or None."""
+
+    def within(body: Body, outer: tuple[For, ...]) -> Site | None:
+        for stmt in body:
+            inside = outer
+            if isinstance(stmt, For):
+                if stmt.var.name == name:
+                    return Site(stmt, tuple(Range(loop.var.name, loop.extent) for loop in outer))
+                inside = (*outer, stmt)
+            if (inner := stmt_body(stmt)) and (found := within(inner, inside)) is not None:
+                return found
+        return None
+
+    return within(proc.body, ())
 
 
 def separated(touched: Sequence[Access], var: str, outer: Sequence[Range]) -> bool:

@@ -28,6 +28,8 @@ PIECE = "piece"
 _ORDERS = (("co", "oh", "ow", "s"), ("oh", "ow", "co", "s"))
 _WHOLE_OR_ONE = ("s", "t", "ky", "kx")
 _MOST_PARTS = 16
+_PARTS_OF_ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
+"""Rows are cut when they have to be; in how many parts matters less, and the search is the shorter."""
 
 # Cycles, from the page on the RTL (docs/rtl.md, "Cycle costs"), for a memory of the usual latency.
 _LATENCY = 32
@@ -221,7 +223,8 @@ class TilingProblem:
             return sorted({1, extent})
         if axis == "ci":
             return sorted({1, 2, extent} & set(range(extent + 1)) | {-(-extent // k) for k in (2, 4, 8)})
-        return sorted({-(-extent // k) for k in range(1, min(extent, _MOST_PARTS) + 1)} | {1, min(2, extent)})
+        parts = _PARTS_OF_ROWS if axis == "ow" else range(1, _MOST_PARTS + 1)
+        return sorted({-(-extent // k) for k in parts if k <= extent} | {1, min(2, extent)})
 
     def _pieces(self, blocks: int) -> list[int]:
         """Parts of a tile that divide it, where there is a product to be computed in parts."""
