@@ -151,7 +151,12 @@ class _Compilation:
 
     def _item(self, node: Node) -> _Item:
         types, _ = self.graph.node_types(node)
-        blocks = Blocks(batch=self.config.batch, block_in=self.config.block_in, block_out=self.config.block_out)
+        blocks = Blocks(
+            batch=self.config.batch,
+            block_in=self.config.block_in,
+            block_out=self.config.block_out,
+            overlap=self.config.overlap,
+        )
         operands = [self._placed(name) for name in node.inputs]
         lowered = node.op.lower(node.name, operands, self._placed(node.output), blocks)
         accelerated = (

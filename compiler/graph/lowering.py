@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.errors import LoweringError
-from compiler.tensor.define import Tiled
+from compiler.tensor.define import Tiled, Weighted
 from compiler.tensor.ir import DType, Proc
 
 Array = NDArray[Any]
@@ -18,11 +18,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """The tile of the machine: images, input channels and output channels of one matrix product."""
+    """The tile of the machine: images, input channels and output channels of one matrix product.
+
+    overlap: whether it adds and scales beside its matrix products, at no cost in time.
+    """
 
     batch: int = 1
     block_in: int = 16
     block_out: int = 16
+    overlap: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,13 @@ class Placed:
             dtype=self.dtype,
         )
 
+    def is_read_by_products(self, blocks: Blocks) -> bool:
+        """Whether the tensor lies in tiles that a matrix product reads."""
+        if self.tile is None:
+            return False
+        n, c = self.tile
+        return n == blocks.batch and c % blocks.block_in == 0 and (n == 1 or c == blocks.block_in)
+
     def constant(self) -> Array:
         """The value. Raises LoweringError if it is computed."""
         if self.value is None:
@@ -115,6 +126,13 @@ class GroupedWeights:
         full[row, column % full.shape[1]] = self.w
         tiles = full.reshape(y.blocks, y.subs, y.c, blocks, x.subs, x.c, *kernel)
         return np.ascontiguousarray(tiles.transpose(0, 1, 3, 4, 6, 7, 2, 5))
+
+
+def diagonal(m: Array, r: Placed, y: Tiled, blocks: Blocks) -> tuple[Weighted, Array]:
+    """A residual `r` of the result `y` as what weights multiply, and the weights: each channel by its `m` [O]."""
+    tiled = r.tiled(blocks.block_in, blocks.batch)
+    weights = GroupedWeights(m.reshape(-1, 1, 1, 1), len(m), tiled, y)
+    return Weighted(x=tiled, weight=DType(m.dtype.name), blockwise=weights.blockwise), weights.packed()
 
 
 def pack_channels(values: Array, y: Tiled) -> Array:

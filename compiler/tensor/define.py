@@ -221,6 +221,14 @@ def _product(name: str, term: Weighted, buffer_x: Buffer, buffer_w: str, a: Buff
     return w, _over(name, y, multiply, [*blocks, (t, x.subs), (ky, kh), (kx, kw), ("i", x.c)])
 
 
+def _residual(residual: Weighted, multiplier: int, a: Buffer, y: Tiled) -> tuple[tuple[Buffer, Buffer], list[For]]:
+    """R and its weights D, and the nests that put ``R * D * multiplier`` into an accumulator that is zero."""
+    r = residual.x.buffer("R")
+    d, product = _product("residual", residual, r, "D", a, y)
+    scale = [_update("residual.scale", a, y, lambda v, _: v * multiplier)] if multiplier != 1 else []
+    return (r, d), [product, *scale]
+
+
 def _per_channel(buffer: Buffer, i: Index) -> Expr:
     return buffer[i["co"], i["s"], i["n"], i["c"]]
 
@@ -231,17 +239,20 @@ def conv2d(
     y: Tiled,
     requantize: Requantize,
     *,
+    residual: Weighted | None = None,
     residual_multiplier: int | None = None,
 ) -> Proc:
     """2-D convolution with requantisation and, optionally, a residual input; a dense layer is the 1x1 case.
 
     Parameters of the procedure: X; W [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], with one for blocks_x if
-    `source` is blockwise; M (with a multiplier) and
-    B int32 [blocks_y, subs_y, n, c_y], each channel repeated over the batch rows; R like Y (with a residual); Y.
+    `source` is blockwise; M (with a multiplier) and B int32 [blocks_y, subs_y, n, c_y], each channel repeated over the
+    batch rows; R (with a residual multiplier) and its weights D like W (with a `residual`), else R is like Y; Y. With
+    weights ``R * D * multiplier`` is added before the products, else ``R * multiplier`` after the factors.
     """
     buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), _local("A", y)
     w, product = _product("dot", source, buffer_x, "W", a, y)
-    body = [_fill("init", a, y, 0), product]
+    addends, terms = _residual(residual, residual_multiplier or 1, a, y) if residual is not None else ((), [])
+    body = [_fill("init", a, y, 0), *terms, product]
     channel = (y.blocks, y.subs, y.n, y.c)
     m, b = Buffer.of("M", DType.INT32, channel), Buffer.of("B", DType.INT32, channel)
     if requantize.pre_shift:
@@ -249,8 +260,8 @@ def conv2d(
     if requantize.multiplier:
         body.append(_update("scale", a, y, lambda v, i: v * _per_channel(m, i)))
     body.append(_update("bias", a, y, lambda v, i: v + _per_channel(b, i)))
-    allocated, params = [a], [buffer_x, w, *([m] if requantize.multiplier else []), b]
-    if residual_multiplier is not None:
+    allocated, params = [a], [buffer_x, w, *([m] if requantize.multiplier else []), b, *addends]
+    if residual_multiplier is not None and residual is None:
         r, t = y.buffer("R"), _local("T", y)
         allocated.append(t)
         params.append(r)
@@ -271,20 +282,13 @@ def rescaled_conv2d(
     """2-D convolution with the requantisation of an extended machine and, optionally, a residual input.
 
     Parameters: X and W as in `conv2d`; P int32 [blocks_y, subs_y, 2, n, c_y], the bias and the scale of each channel;
-    with a residual R, and its weights M like W; Y. The residual is ``residual_multiplier`` times the product of both.
+    with a residual R, and its weights D like W; Y. The residual is ``residual_multiplier`` times the product of both.
     """
     buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), _local("A", y)
     w, product = _product("dot", source, buffer_x, "W", a, y)
     p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 2, y.n, y.c))
-    body, params = [_fill("init", a, y, 0)], [buffer_x, w, p]
-    if residual is not None:
-        r = residual.x.buffer("R")
-        m, addend = _product("residual", residual, r, "M", a, y)
-        body.append(addend)
-        params += [r, m]
-        if residual_multiplier != 1:
-            body.append(_update("residual.scale", a, y, lambda v, _: v * residual_multiplier))
-    body.append(product)
+    addends, terms = _residual(residual, residual_multiplier, a, y) if residual is not None else ((), [])
+    body, params = [_fill("init", a, y, 0), *terms, product], [buffer_x, w, p, *addends]
 
     def parameter(which: int, i: Index) -> Expr:
         return p[i["co"], i["s"], which, i["n"], i["c"]]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -47,6 +48,10 @@ class _Placement:
     copies: int
     threads: tuple[tuple[str, int], ...]
 
+    @property
+    def end(self) -> int:
+        return self.base + self.size * self.copies * math.prod(extent for _, extent in self.threads)
+
     def origin(self, env: Mapping[str, int], turn: int) -> int:
         place = 0
         for name, extent in self.threads:
@@ -62,6 +67,8 @@ class LaunchBuilder:
     uops: MicroOps
     uop_address: int
     works: list[Work] = field(default_factory=list)
+    layers: int = 0
+    stored: list[tuple[int, int]] = field(default_factory=list)  # bytes of the arena, from and to
     instructions: InstructionSet = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,16 +88,21 @@ class LaunchBuilder:
             if len({use.write for use in uses}) > 1:
                 raise LoweringError(f"Layer {proc.name!r} must not read {name!r}, which it writes")
         begin = len(self.works)
-        if begin:
-            self._fence()
         works = sink(_LayerLowering(self, proc, addresses).run())
-        self.works += place_kernels(works, self.uops, self.uop_address // self.config.uop_elem_bytes)
+        works = place_kernels(works, self.uops, self.uop_address // self.config.uop_elem_bytes)
+        # What earlier layers have stored is loaded when all of it is there; constants need not wait.
+        first = next((k for k, work in enumerate(works) if _RELEASED in work.reads), len(works))
+        fence = Work(isa.Load(memory_type=MemoryType.UOP), Module.COMPUTE, reads=(_STORED,), writes=(_RELEASED,))
+        self.works += [*works[:first], *([fence] if first < len(works) else []), *works[first:]]
+        self.layers += 1
+        for name, uses in touched.items():
+            if any(use.write for use in uses):
+                self.stored.append((addresses[name], addresses[name] + _nbytes(uses[0].buffer)))
         return begin, len(self.works)
 
-    def _fence(self) -> None:
-        """Let no later load begin before all earlier stores are done."""
-        nop = isa.Load(memory_type=MemoryType.UOP)
-        self.works.append(Work(nop, Module.COMPUTE, reads=(_STORED,), writes=(_RELEASED,)))
+    def is_stored(self, buffer: Buffer, address: int) -> bool:
+        """Whether earlier layers of the launch have stored to a part of the buffer."""
+        return any(begin < address + _nbytes(buffer) and address < end for begin, end in self.stored)
 
     def finish(self) -> list[Insn]:
         """All instructions of the launch, synchronised, with FINISH after the last store."""
@@ -119,6 +131,7 @@ class _LayerLowering:
         self.config = builder.config
         self.by_name = {instruction.name: instruction for instruction in builder.instructions.all}
         self.placements: dict[str, _Placement] = {}
+        self.scopes = {stmt.buffer.name: stmt.buffer.scope for stmt in walk(proc.body) if isinstance(stmt, Alloc)}
         self.pairs = {name for stmt in walk(proc.body) if isinstance(stmt, Mapped) for name in self._pairs(stmt)}
         self.turns: dict[tuple[str, tuple[int, ...]], int] = {}
         self.matches: dict[int, Match] = {}
@@ -128,10 +141,19 @@ class _LayerLowering:
     def run(self) -> list[Work]:
         """The instructions, in an order in which they may execute; micro-ops are not placed yet."""
         self._place(self.proc.body, (), (), {Scope.INP: 0, Scope.WGT: 0, Scope.ACC: 0})
+        self._alternate()
         for _ in self._walk(self.proc.body, {}):
             pass
         self._reset_now(Span(Space.OUT, 0, self.config.acc_depth))
         return self.works
+
+    def _alternate(self) -> None:
+        """Every other layer has its weights at the end of their scratchpad: they come while the last ones are used."""
+        if self.builder.layers % 2:
+            mine = [name for name in self.placements if self.scopes[name] is Scope.WGT]
+            gap = self.config.wgt_depth - max((self.placements[name].end for name in mine), default=0)
+            for name in mine:
+                self.placements[name] = replace(self.placements[name], base=self.placements[name].base + gap)
 
     def _pairs(self, stmt: Mapped) -> Iterator[str]:
         """The buffers of which an instruction reads two elements at a time, that begin at an even place."""
@@ -254,6 +276,8 @@ class _LayerLowering:
         assert memory is not None
         module = Module.LOAD if memory in _SPACES else Module.COMPUTE
         loaded = self.builder.loaded
+        source = box.match.operands["src"].buffer
+        read = (_RELEASED,) if self.builder.is_stored(source, self.addresses[source.name]) else ()
         most = _MOST_LOAD_BYTES // self.config.dram_elem_bytes(memory)
         copies = cut(self._sram(box, "dst"), self._dram(box, "src", memory), box.copy_axes("dst", "src"), most)
         for part in itertools.chain.from_iterable(transfers(*copy) for copy in copies):
@@ -273,7 +297,6 @@ class _LayerLowering:
             if memory not in _SPACES:
                 self._reset_now(Span(Space.OUT, part.sram, part.sram + _elements(part)))
                 loaded[part.sram : part.sram + _elements(part)] = True
-            read = (_RELEASED,) if module is Module.LOAD else ()
             self.works.append(Work(insn, module, reads=read, writes=written))
 
     def _emit_store(self, box: Box) -> None:
@@ -397,6 +420,11 @@ def _reach(space: Space, first: NDArray[np.int64], sweep: Sweep, operand: int) -
     """The elements between the first and the last that the sweep touches."""
     far = sum((axis.extent - 1) * axis.strides[operand] for axis in (sweep.outer, sweep.inner))
     return Span(space, int(first.min()), int(first.max()) + far + 1)
+
+
+def _nbytes(buffer: Buffer) -> int:
+    """Bytes of a parameter in the arena; 4-bit scalars take less."""
+    return math.prod(buffer.static_shape) * buffer.type.numpy.itemsize
 
 
 def _capacity(buffer: Buffer, loops: Sequence[Range]) -> int:

@@ -19,7 +19,8 @@ _SCRATCHPADS = (Space.INP, Space.WGT)
 def sink(works: Sequence[Work]) -> list[Work]:
     """The same works, each load of INP and WGT just before the first instruction that reads what it brings.
 
-    Loads that are needed at once keep their order. What no instruction reads stays where it is.
+    Loads that are needed at once keep their order, but those that wait for stores come last. What no instruction reads
+    stays where it is.
     """
     ends = dict.fromkeys(_SCRATCHPADS, 0)
     for work in works:
@@ -42,4 +43,5 @@ def sink(works: Sequence[Work]) -> list[Work]:
                     due[span.space][span.begin : span.end] = position
     # A load goes before its reader, which has the same target.
     is_load = np.array([work.module is Module.LOAD for work in works], np.bool_)
-    return [works[k] for k in np.lexsort((np.arange(len(works)), ~is_load, target))]
+    waits = np.array([any(span.space is Space.RELEASED for span in work.reads) for work in works], np.bool_)
+    return [works[k] for k in np.lexsort((np.arange(len(works)), waits & is_load, ~is_load, target))]

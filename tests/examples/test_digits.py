@@ -78,7 +78,7 @@ def test_int8_accuracy_is_within_a_point_of_float(calibration: Calibration) -> N
     assert accuracy(quantized.graph) >= accuracy(graph) - 0.01
     assert (predictions(quantized.graph) == predictions(graph)).mean() >= 0.99
     host = [node.op.kind for node in quantized.graph.nodes if node.placement and node.placement.place is Place.HOST]
-    assert host == ["quantize", "dequantize", "reshape", "softmax"]
+    assert host == ["quantize", "unfold", "dequantize", "reshape", "softmax"]
 
 
 def test_float_answers_equal_onnxruntime() -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
-from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, pack_channels
+from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, diagonal, pack_channels
 from compiler.graph.ops import checks
 from compiler.graph.ops.conv import convolve
 from compiler.graph.ops.window import Pair, Quad, Window
@@ -111,7 +112,6 @@ class QConv2d(Op):
         x = operands[0].tiled(blocks.block_in, blocks.batch)
         y = result.tiled(blocks.block_out, blocks.batch)
         w, m, b = (operand.constant() for operand in operands[1:4])
-        residual = len(operands) == 5
         window = define.Window(
             kernel=(w.shape[2], w.shape[3]), stride=self.stride, padding=self.padding, dilation=self.dilation
         )
@@ -121,7 +121,25 @@ class QConv2d(Op):
             pre_shift=self.pre_shift, shift=self.shift, low=self.lo, high=self.hi, multiplier=scaled
         )
         source = define.Weighted(x=x, window=window, weight=DType(w.dtype.name), blockwise=weights.blockwise)
-        proc = define.conv2d(name, source, y, requantize, residual_multiplier=self.r_mul if residual else None)
+        multiplier: int | None = None
+        residual: define.Weighted | None = None
+        last: tuple[int | Array, ...] = ()
+        if len(operands) == 5:
+            multiplier, last = self.r_mul, (4,)
+            factors = None if scaled or self.pre_shift or blocks.overlap else two_factors(self.r_mul, w.dtype)
+            if factors is not None and operands[4].is_read_by_products(blocks):
+                factor, multiplier = factors
+                residual, packed = diagonal(np.full(len(w), factor, w.dtype), operands[4], y, blocks)
+                last = (4, packed)
+        proc = define.conv2d(name, source, y, requantize, residual=residual, residual_multiplier=multiplier)
         scale = (pack_channels(m, y),) if scaled else ()
-        last = (4,) if residual else ()
         return Lowered(proc, (0, weights.packed(), *scale, pack_channels(b, y), *last))
+
+
+def two_factors(number: int, dtype: DTypeLike) -> tuple[int, int] | None:
+    """The number as a weight of this type times a power of two that is an immediate, or None."""
+    power = 1
+    while number and number % 2 == 0 and not np.iinfo(dtype).min < number <= np.iinfo(dtype).max:
+        number, power = number // 2, power * 2
+    fits = np.iinfo(dtype).min < number <= np.iinfo(dtype).max and power <= MAX_FACTOR
+    return (number, power) if fits else None

@@ -11,7 +11,7 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
-from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, pack_channels
+from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, diagonal, pack_channels
 from compiler.graph.ops import checks
 from compiler.graph.ops.qconv import MAX_FACTOR, convolution_type, convolve_exact, wrap32
 from compiler.graph.ops.window import Pair, Quad, Window
@@ -102,11 +102,8 @@ class RescaledConv2d(Op):
         residual: define.Weighted | None = None
         last: tuple[int | Array, ...] = ()
         if len(operands) == 6:
-            m = operands[5].constant()
-            r = operands[4].tiled(blocks.block_in, blocks.batch)
-            diagonal = GroupedWeights(m.reshape(-1, 1, 1, 1), len(m), r, y)
-            residual = define.Weighted(x=r, weight=weight, blockwise=diagonal.blockwise)
-            last = (4, diagonal.packed())
+            residual, packed = diagonal(operands[5].constant(), operands[4], y, blocks)
+            last = (4, packed)
         proc = define.rescaled_conv2d(
             name,
             define.Weighted(x=x, window=window, weight=weight, blockwise=weights.blockwise),
