@@ -17,7 +17,7 @@ FUZZ_COUNT ?= 500
 
 PACKAGES = $(wildcard vta runtime vta_sim fpga vta_hw compiler)
 FUZZERS = $(subst /,.,$(patsubst %.py,%,$(shell find tests -name 'fuzz*.py' | LC_ALL=C sort)))
-BENCHMARKS = bench/functional.py bench/session.py bench/schedules.py bench/engine_speed.py
+BENCHMARKS = bench/functional.py bench/session.py bench/schedules.py bench/resnet18_cycles.py bench/networks.py bench/engine_speed.py
 FPGA_BENCHMARKS = bench/area.py bench/frequency.py
 
 .PHONY: help demo test check bench bench-fpga fuzz docs clean
@@ -79,7 +79,7 @@ $(VENV)/.check: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.demo $(VENV)/.test
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
-	$(PIP) --editable ".[bench,fpga]"
+	$(PIP) --editable ".[bench,fpga,networks]"
 	@touch $@ $(VENV)/.demo
 
 # The checks are Python 2 as well, so that an old interpreter can say that it is old.

@@ -34,6 +34,7 @@ class MicroOps:
         self._area_length = 0
         self._stored: dict[bytes, int] = {}
         self._resident: dict[bytes, tuple[int, int]] = {}
+        self._owner: list[bytes | None] = [None] * depth  # of each micro-op of the buffer
         self._next = 0
 
     @property
@@ -44,6 +45,7 @@ class MicroOps:
     def forget(self) -> None:
         """A launch begins: the buffer holds nothing that may be relied on."""
         self._resident.clear()
+        self._owner = [None] * self.depth
         self._next = 0
 
     def place_all(self, kernels: Sequence[NDArray[np.uint32]]) -> list[Residence] | None:
@@ -66,7 +68,11 @@ class MicroOps:
             self._area_length += length
         begin = self._next if self._next + length <= self.depth else 0
         end = begin + length
-        self._resident = {k: (b, e) for k, (b, e) in self._resident.items() if e <= begin or b >= end}
+        for evicted in set(self._owner[begin:end]):
+            if evicted is not None:
+                first, last = self._resident.pop(evicted)
+                self._owner[first:last] = [None] * (last - first)
+        self._owner[begin:end] = [key] * length
         self._resident[key] = (begin, end)
         self._next = end
         return Residence(begin, self._stored[key])
