@@ -22,8 +22,7 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.profiles import MACHINES, Profiled, network
-from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.rescaled import RescaledConv2d
+from compiler.graph.ops.qconv import IntegerConv
 from examples.networks.build import NETWORKS
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.program import Role
@@ -59,7 +58,7 @@ def bounds(found: Profiled) -> dict[str, int]:
         *read, written = [math.prod(t.physical_shape) * config.inp_bits // 8 for t in activations] or [0]
         read.append(sum(buffer.nbytes for buffer in constants if buffer.name.startswith(f"{node.output}.")))
         lanes = config.block_in
-        if isinstance(node.op, QConv2d | RescaledConv2d) and node.op.groups > 1:
+        if isinstance(node.op, IntegerConv) and node.op.groups > 1:
             lanes = min(lanes, types[node.inputs[1]].shape[1])
         macs = node.op.macs([types[name].logical for name in node.inputs])
         multiply = -(-macs // (config.batch * config.block_out * lanes))

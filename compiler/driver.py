@@ -15,7 +15,7 @@ from compiler.errors import CompileError
 from compiler.graph.ir import Graph, Node, Place
 from compiler.graph.layout import pack
 from compiler.graph.lowering import Blocks, Lowered, Placed
-from compiler.graph.ops.qconv import QConv2d
+from compiler.graph.ops.qconv import IntegerConv, QConv2d
 from compiler.graph.ops.qelementwise import QAdd, Quantize
 from compiler.graph.ops.qpool import QAvgPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
@@ -75,7 +75,7 @@ def _check_bits(graph: Graph, config: VTAConfig) -> None:
     """What the machine holds in 4 bits must be made for 4 bits: wider numbers would lose their high ones."""
     for node in graph.nodes:
         limits = dict.fromkeys(node.inputs, config.inp_bits)
-        if isinstance(node.op, QConv2d | RescaledConv2d):
+        if isinstance(node.op, IntegerConv):
             limits |= {node.inputs[1]: config.wgt_bits, node.inputs[2]: 32, node.inputs[3]: 32}
         if isinstance(node.op, RescaledConv2d):
             limits |= dict.fromkeys(node.inputs[5:], config.wgt_bits)
@@ -155,6 +155,7 @@ class _Compilation:
             batch=self.config.batch,
             block_in=self.config.block_in,
             block_out=self.config.block_out,
+            weight_bits=self.config.wgt_bits,
             overlap=self.config.overlap,
         )
         operands = [self._placed(name) for name in node.inputs]

@@ -20,12 +20,14 @@ Array = NDArray[Any]
 class Blocks:
     """The tile of the machine: images, input channels and output channels of one matrix product.
 
-    overlap: whether it adds and scales beside its matrix products, at no cost in time.
+    weight_bits: of what activations are multiplied by. overlap: whether it adds and scales beside its matrix products,
+    at no cost in time.
     """
 
     batch: int = 1
     block_in: int = 16
     block_out: int = 16
+    weight_bits: int = 8
     overlap: bool = False
 
 

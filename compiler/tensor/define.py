@@ -239,19 +239,19 @@ def conv2d(
     y: Tiled,
     requantize: Requantize,
     *,
-    residual: Weighted | None = None,
-    residual_multiplier: int | None = None,
+    residual: Weighted | Tiled | None = None,
+    residual_multiplier: int = 1,
 ) -> Proc:
     """2-D convolution with requantisation and, optionally, a residual input; a dense layer is the 1x1 case.
 
     Parameters of the procedure: X; W [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], with one for blocks_x if
     `source` is blockwise; M (with a multiplier) and B int32 [blocks_y, subs_y, n, c_y], each channel repeated over the
-    batch rows; R (with a residual multiplier) and its weights D like W (with a `residual`), else R is like Y; Y. With
-    weights ``R * D * multiplier`` is added before the products, else ``R * multiplier`` after the factors.
+    batch rows; with a residual R, and its weights D like W if it has any; Y. With weights ``R * D * multiplier`` is
+    added before the products, without, R is like Y and ``R * multiplier`` is added after the factors.
     """
     buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), _local("A", y)
     w, product = _product("dot", source, buffer_x, "W", a, y)
-    addends, terms = _residual(residual, residual_multiplier or 1, a, y) if residual is not None else ((), [])
+    addends, terms = _residual(residual, residual_multiplier, a, y) if isinstance(residual, Weighted) else ((), [])
     body = [_fill("init", a, y, 0), *terms, product]
     channel = (y.blocks, y.subs, y.n, y.c)
     m, b = Buffer.of("M", DType.INT32, channel), Buffer.of("B", DType.INT32, channel)
@@ -261,8 +261,8 @@ def conv2d(
         body.append(_update("scale", a, y, lambda v, i: v * _per_channel(m, i)))
     body.append(_update("bias", a, y, lambda v, i: v + _per_channel(b, i)))
     allocated, params = [a], [buffer_x, w, *([m] if requantize.multiplier else []), b, *addends]
-    if residual_multiplier is not None and residual is None:
-        r, t = y.buffer("R"), _local("T", y)
+    if isinstance(residual, Tiled):
+        r, t = residual.buffer("R"), _local("T", y)
         allocated.append(t)
         params.append(r)
         body += [*_scaled("residual", t, r, y, residual_multiplier), _update("add", a, y, lambda v, i: v + t[_at(i)])]

@@ -106,6 +106,7 @@ def sweeps(
 
 
 _MANY_UOPS = 256
+"""A longer list of micro-ops is not worth the resets that it saves: 256 take 128 cycles on a bus of 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)

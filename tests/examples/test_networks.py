@@ -14,6 +14,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from bench.networks import WIDE
+from bench.profiles import MACHINES as MACHINES_IN_ORDER
 from compiler.driver import Target, compile_graph
 from compiler.frontend.onnx import load_onnx
 from compiler.graph.evaluate import evaluate, evaluate_all
@@ -66,14 +68,9 @@ def test_activations_keep_their_size(model: onnx.ModelProto) -> None:
 
 
 MACHINES = {
-    "base": VTAConfig(),
-    "extended": VTAConfig(isa="extended"),
-    "extended, overlap, BLOCK 32": VTAConfig(
-        isa="extended", overlap=True, log_block_in=5, log_block_out=5, log_bus_width=7,
-        log_inp_buff_size=16, log_wgt_buff_size=20, log_acc_buff_size=18,
-    ),
-    "4x8x8": VTAConfig(log_batch=2, log_block_in=3, log_block_out=3),
-}  # fmt: skip
+    **{name: MACHINES_IN_ORDER[name] for name in ("base", "extended")},
+    **{name: WIDE[name] for name in ("BLOCK 32, 256-bit bus", "4x8x8")},
+}
 SMALL = {
     "resnet18": resnet(18, size=64),
     "resnet50": resnet(50, size=64),

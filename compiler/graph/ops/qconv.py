@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
@@ -17,6 +16,7 @@ from compiler.graph.ops import checks
 from compiler.graph.ops.conv import convolve
 from compiler.graph.ops.window import Pair, Quad, Window
 from compiler.tensor import define
+from compiler.tensor.define import Tiled
 from compiler.tensor.ir import DType
 
 MAX_FACTOR = (1 << 15) - 1
@@ -42,21 +42,50 @@ def convolve_exact(x: Array, w: Array, window: Window, groups: int = 1) -> Array
     return convolve(x.astype(kind), w.astype(kind), window, groups).astype(np.int64)
 
 
-def convolution_type(
-    x: TensorType, w: TensorType, window: Callable[[TensorType], Window], groups: int
-) -> TensorType:
-    """Type of a quantised convolution, for its window by the type of its weights. Raises GraphError."""
-    batch, channels, height, width = checks.activation((x,), *checks.QUANTISED)
-    checks.rank("weight", w, 4)
-    checks.dtype("weight", w, *checks.QUANTISED)
-    checks.groups(groups, channels, w.shape[0])
-    if w.shape[1] != channels // groups:
-        raise GraphError(f"weight must have {channels // groups} input channels, not {w.shape[1]}")
-    return TensorType((batch, w.shape[0], *window(w).output(height, width)), x.dtype)
+@dataclass(frozen=True, kw_only=True)
+class IntegerConv(Op):
+    """What convolutions of integers have in common: the first two inputs, x int8|int16 [N,C,H,W] and w int8|int16
+    [O,C/groups,KH,KW], of which each subclass makes its result."""
+
+    stride: Pair = (1, 1)
+    padding: Quad = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def window(self, w: TensorType) -> Window:
+        kernel = w.shape[2], w.shape[3]
+        return Window(kernel=kernel, stride=self.stride, padding=self.padding, dilation=self.dilation)
+
+    def result(self, x: TensorType, w: TensorType) -> TensorType:
+        """[N,O,OH,OW] in the dtype of x. Raises GraphError."""
+        batch, channels, height, width = checks.activation((x,), *checks.QUANTISED)
+        checks.rank("weight", w, 4)
+        checks.dtype("weight", w, *checks.QUANTISED)
+        checks.groups(self.groups, channels, w.shape[0])
+        if w.shape[1] != channels // self.groups:
+            raise GraphError(f"weight must have {channels // self.groups} input channels, not {w.shape[1]}")
+        return TensorType((batch, w.shape[0], *self.window(w).output(height, width)), x.dtype)
+
+    def products(self, x: Array, w: Array) -> Array:
+        """The exact sums of products, int64 [N,O,OH,OW]."""
+        return convolve_exact(x, w, self.window(TensorType.of(w)), self.groups)
+
+    def macs(self, types: Sequence[TensorType]) -> int:
+        return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])
+
+    def weighted(self, operands: Sequence[Placed], y: Tiled, blocks: Blocks) -> tuple[define.Weighted, Array]:
+        """The input as what weights multiply to give `y`, and the weights in tiles."""
+        x, w = operands[0].tiled(blocks.block_in, blocks.batch), operands[1].constant()
+        window = define.Window(
+            kernel=(w.shape[2], w.shape[3]), stride=self.stride, padding=self.padding, dilation=self.dilation
+        )
+        weights = GroupedWeights(w, self.groups, x, y)
+        source = define.Weighted(x=x, window=window, weight=DType(w.dtype.name), blockwise=weights.blockwise)
+        return source, weights.packed()
 
 
 @dataclass(frozen=True, kw_only=True)
-class QConv2d(Op):
+class QConv2d(IntegerConv):
     """x int8|int16 [N,C,H,W], w int8|int16 [O,C/groups,KH,KW], m int32 [O], b int32 [O], optional r of the result's
     type:
 
@@ -67,24 +96,16 @@ class QConv2d(Op):
     """
 
     kind: ClassVar[str] = "qconv2d"
-    stride: Pair = (1, 1)
-    padding: Quad = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
     pre_shift: int = 0
     shift: int = 0
     r_mul: int = 0
     lo: int
     hi: int
 
-    def window(self, w: TensorType) -> Window:
-        kernel = w.shape[2], w.shape[3]
-        return Window(kernel=kernel, stride=self.stride, padding=self.padding, dilation=self.dilation)
-
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 4, 5)
         x, w, m, b = types[:4]
-        result = convolution_type(x, w, self.window, self.groups)
+        result = self.result(x, w)
         for what, t in (("factor m", m), ("bias b", b)):
             checks.same(what, t, TensorType((w.shape[0],), DType.INT32))
         checks.within("pre_shift", self.pre_shift, 0, 31)
@@ -99,47 +120,41 @@ class QConv2d(Op):
 
     def reference(self, *arrays: Array) -> Array:
         x, w, m, b = arrays[:4]
-        acc = wrap32(convolve_exact(x, w, self.window(TensorType.of(w)), self.groups)) >> np.int32(self.pre_shift)
+        acc = wrap32(self.products(x, w)) >> np.int32(self.pre_shift)
         acc = acc * m.reshape(1, -1, 1, 1) + b.reshape(1, -1, 1, 1)
         if len(arrays) == 5:
             acc = acc + arrays[4].astype(np.int32) * np.int32(self.r_mul)
         return clip_to(acc >> np.int32(self.shift), self.lo, self.hi, x)
 
-    def macs(self, types: Sequence[TensorType]) -> int:
-        return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])
-
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
-        x = operands[0].tiled(blocks.block_in, blocks.batch)
         y = result.tiled(blocks.block_out, blocks.batch)
-        w, m, b = (operand.constant() for operand in operands[1:4])
-        window = define.Window(
-            kernel=(w.shape[2], w.shape[3]), stride=self.stride, padding=self.padding, dilation=self.dilation
-        )
-        weights = GroupedWeights(w, self.groups, x, y)
+        source, weights = self.weighted(operands, y, blocks)
+        m, b = (operand.constant() for operand in operands[2:4])
         scaled = bool((m != 1).any())
         requantize = define.Requantize(
             pre_shift=self.pre_shift, shift=self.shift, low=self.lo, high=self.hi, multiplier=scaled
         )
-        source = define.Weighted(x=x, window=window, weight=DType(w.dtype.name), blockwise=weights.blockwise)
-        multiplier: int | None = None
-        residual: define.Weighted | None = None
+        multiplier = self.r_mul
+        residual: define.Weighted | Tiled | None = None
         last: tuple[int | Array, ...] = ()
         if len(operands) == 5:
-            multiplier, last = self.r_mul, (4,)
-            factors = None if scaled or self.pre_shift or blocks.overlap else two_factors(self.r_mul, w.dtype)
-            if factors is not None and operands[4].is_read_by_products(blocks):
+            residual, last = y, (4,)
+            factors = two_factors(self.r_mul, blocks.weight_bits)
+            plain = not scaled and not self.pre_shift  # so that sums of products are in the units of the residual
+            # A machine that adds beside its products has nothing to gain from more of these.
+            if plain and not blocks.overlap and factors is not None and operands[4].is_read_by_products(blocks):
                 factor, multiplier = factors
-                residual, packed = diagonal(np.full(len(w), factor, w.dtype), operands[4], y, blocks)
+                m = np.full(len(m), factor, source.weight.numpy)
+                residual, packed = diagonal(m, operands[4], y, blocks)
                 last = (4, packed)
         proc = define.conv2d(name, source, y, requantize, residual=residual, residual_multiplier=multiplier)
         scale = (pack_channels(m, y),) if scaled else ()
-        return Lowered(proc, (0, weights.packed(), *scale, pack_channels(b, y), *last))
+        return Lowered(proc, (0, weights, *scale, pack_channels(b, y), *last))
 
 
-def two_factors(number: int, dtype: DTypeLike) -> tuple[int, int] | None:
-    """The number as a weight of this type times a power of two that is an immediate, or None."""
-    power = 1
-    while number and number % 2 == 0 and not np.iinfo(dtype).min < number <= np.iinfo(dtype).max:
+def two_factors(number: int, bits: int) -> tuple[int, int] | None:
+    """The number as a weight of so many bits times a power of two that is an immediate, or None."""
+    power, limit = 1, 1 << (bits - 1)
+    while number % 2 == 0 and not -limit <= number < limit:
         number, power = number // 2, power * 2
-    fits = np.iinfo(dtype).min < number <= np.iinfo(dtype).max and power <= MAX_FACTOR
-    return (number, power) if fits else None
+    return (number, power) if -limit <= number < limit and power <= MAX_FACTOR else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,11 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from compiler.errors import GraphError
-from compiler.graph.ir import Array, Op, TensorType
-from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, diagonal, pack_channels
+from compiler.graph.ir import Array, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed, diagonal, pack_channels
 from compiler.graph.ops import checks
-from compiler.graph.ops.qconv import MAX_FACTOR, convolution_type, convolve_exact, wrap32
-from compiler.graph.ops.window import Pair, Quad, Window
+from compiler.graph.ops.qconv import MAX_FACTOR, IntegerConv, wrap32
 from compiler.tensor import define
 from compiler.tensor.ir import DType
 
@@ -23,7 +21,7 @@ MAX_SHIFT = 63
 
 
 @dataclass(frozen=True, kw_only=True)
-class RescaledConv2d(Op):
+class RescaledConv2d(IntegerConv):
     """x int8|int16 [N,C,H,W], w int8|int16 [O,C/groups,KH,KW], b int32 [O], scale int32 [O], optional r of the result's
     type and m [O] of the weights':
 
@@ -36,10 +34,6 @@ class RescaledConv2d(Op):
     """
 
     kind: ClassVar[str] = "rescaled_conv2d"
-    stride: Pair = (1, 1)
-    padding: Quad = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
     r_mul: int = 1
     bits: int = 8
     relu: bool = False
@@ -52,14 +46,10 @@ class RescaledConv2d(Op):
     def hi(self) -> int:
         return (1 << (self.bits - 1)) - 1
 
-    def window(self, w: TensorType) -> Window:
-        kernel = w.shape[2], w.shape[3]
-        return Window(kernel=kernel, stride=self.stride, padding=self.padding, dilation=self.dilation)
-
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 4, 6)
         x, w = types[:2]
-        result = convolution_type(x, w, self.window, self.groups)
+        result = self.result(x, w)
         channels = TensorType((w.shape[0],), DType.INT32)
         checks.same("bias b", types[2], channels)
         checks.same("scale", types[3], channels)
@@ -74,8 +64,7 @@ class RescaledConv2d(Op):
 
     def reference(self, *arrays: Array) -> Array:
         x, w, b, scale = arrays[:4]
-        acc = convolve_exact(x, w, self.window(TensorType.of(w)), self.groups)
-        acc = acc + b.astype(np.int64).reshape(1, -1, 1, 1)
+        acc = self.products(x, w) + b.astype(np.int64).reshape(1, -1, 1, 1)
         if len(arrays) == 6:
             acc = acc + arrays[4].astype(np.int64) * arrays[5].astype(np.int64).reshape(1, -1, 1, 1) * self.r_mul
         word = scale.astype(np.int64).reshape(1, -1, 1, 1)
@@ -87,18 +76,10 @@ class RescaledConv2d(Op):
         rounded = np.where(product < 0, -magnitude, magnitude)
         return np.clip(rounded, self.lo, self.hi).astype(x.dtype)
 
-    def macs(self, types: Sequence[TensorType]) -> int:
-        return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])
-
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
-        x = operands[0].tiled(blocks.block_in, blocks.batch)
         y = result.tiled(blocks.block_out, blocks.batch)
-        w, b, scale = (operand.constant() for operand in operands[1:4])
-        window = define.Window(
-            kernel=(w.shape[2], w.shape[3]), stride=self.stride, padding=self.padding, dilation=self.dilation
-        )
-        weights = GroupedWeights(w, self.groups, x, y)
-        weight = DType(w.dtype.name)
+        source, weights = self.weighted(operands, y, blocks)
+        b, scale = (operand.constant() for operand in operands[2:4])
         residual: define.Weighted | None = None
         last: tuple[int | Array, ...] = ()
         if len(operands) == 6:
@@ -106,14 +87,14 @@ class RescaledConv2d(Op):
             last = (4, packed)
         proc = define.rescaled_conv2d(
             name,
-            define.Weighted(x=x, window=window, weight=weight, blockwise=weights.blockwise),
+            source,
             y,
             define.Rescale(relu=self.relu, bits=self.bits),
             residual=residual,
             residual_multiplier=self.r_mul,
         )
         pairs = np.stack([pack_channels(b, y), pack_channels(scale, y)], axis=2)
-        return Lowered(proc, (0, weights.packed(), np.ascontiguousarray(pairs), *last))
+        return Lowered(proc, (0, weights, np.ascontiguousarray(pairs), *last))
 
 
 def scale_word(factor: int, shift: int) -> int:

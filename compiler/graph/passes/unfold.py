@@ -9,9 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from compiler.graph.ir import Array, Graph, Node
-from compiler.graph.ops.qconv import QConv2d
+from compiler.graph.ops.qconv import IntegerConv
 from compiler.graph.ops.qelementwise import Quantize
-from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.unfold import Unfold
 from compiler.graph.ops.window import Pair
 from compiler.graph.passes.base import Pass
@@ -78,7 +77,7 @@ class UnfoldInput(Pass):
 
     def _unfold(self, rewriter: Rewriter, node: Node) -> str | None:
         op = node.op
-        if not isinstance(op, QConv2d | RescaledConv2d) or op.groups > 1 or op.dilation != (1, 1):
+        if not isinstance(op, IntegerConv) or op.groups > 1 or op.dilation != (1, 1):
             return None
         source, weight = rewriter.producer(node.inputs[0]), rewriter.array(node.inputs[1])
         if source is None or not isinstance(source.op, Quantize) or weight is None:

@@ -23,6 +23,7 @@ MAX_IMMEDIATE_SHIFT = 15
 MAX_RESIDUAL_SHIFT = 14
 """The largest power of two in 16 signed bits: an immediate."""
 LEAST_RESIDUAL_FACTOR = 4
+"""A smaller one would make weights coarser by more than a fifth."""
 GOOD_COST = 1 / 8
 """A cost below this is not worth the extra pass over the accumulators that a pre-shift takes."""
 

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Op, TensorType
-from compiler.graph.ops.qconv import QConv2d, convolve_exact
+from compiler.graph.ops.qconv import QConv2d, convolve_exact, two_factors
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.ops.window import Window
 from compiler.tensor.ir import DType
-from tests.compiler.graph.build import int8s
+from tests.compiler.graph.build import Builder, int8s
 from tests.compiler.graph.test_ops_float import taps, windows
+from tests.differential import Case, check
+from vta_hw.spec.config import VTAConfig
 
 shifts = st.integers(0, 31)
 factors = st.integers(-32767, 32767)
@@ -93,6 +95,39 @@ def test_rescaled_conv2d(
         factor, shift = scales[o]
         magnitude = math.floor(Fraction(abs(acc) * factor, 1 << shift) + Fraction(1, 2))
         assert y[n, o, oh, ow] == min(max(magnitude if acc > 0 else -magnitude, 0 if relu else -128), 127)
+
+
+@pytest.mark.parametrize(
+    ("number", "bits", "factors"),
+    [
+        (77, 8, (77, 1)),
+        (77, 4, None),
+        (0, 4, (0, 1)),
+        (-8, 4, (-8, 1)),
+        (-16, 4, (-8, 2)),
+        (8, 4, (4, 2)),
+        (254, 8, (127, 2)),
+        (255, 8, None),
+        (16384, 8, (64, 256)),
+        (16384, 2, (1, 16384)),
+    ],
+)
+def test_a_number_is_a_weight_times_a_power_of_two(number: int, bits: int, factors: tuple[int, int] | None) -> None:
+    assert two_factors(number, bits) == factors
+
+
+@pytest.mark.parametrize("r_mul", [77, 5, -8, 128, -128, 16384, 0])
+@pytest.mark.parametrize("log_bits", [2, 3])
+def test_a_residual_is_multiplied_by_what_weights_hold(r_mul: int, log_bits: int) -> None:
+    """Where the factor is no weight of this machine, the accumulator multiplies."""
+    b, rng = Builder(), np.random.default_rng(0)
+    x, r = (b.input(1, 16, 3, 3, dtype=DType.INT8, name=name) for name in "xr")
+    w = b.constant(rng.integers(-8, 8, (16, 16, 1, 1)).astype(np.int8))
+    parameters = [b.constant(np.full(16, value, np.int32)) for value in (1, 0)]
+    graph = b.graph(b(QConv2d(shift=5, r_mul=r_mul, lo=-128, hi=127), x, w, *parameters, r))
+    config = VTAConfig(log_wgt_width=log_bits, log_wgt_buff_size=15 + 3 * (log_bits - 2))
+    inputs = {name: int8s(1, 16, 3, 3, seed=seed) for seed, name in enumerate("xr")}
+    assert check(Case(seed=0, config=config, graph=graph, inputs=inputs)).problems == ()
 
 
 @pytest.mark.parametrize(

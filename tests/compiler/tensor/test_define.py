@@ -120,7 +120,9 @@ def a_convolution(r: random.Random, c: tuple[int, int] | None = None, n: int | N
     requantize = Requantize(
         shift=r.choice((0, 1, 8)), low=low, high=high, pre_shift=r.choice((0, 3)), multiplier=r.random() < 0.5
     )
-    return conv2d("conv", Weighted(x=x, window=window), y, requantize, residual_multiplier=r.choice((None, 1, -7)))
+    residual, multiplier = r.choice(((None, 1), (y, 1), (y, -7)))
+    source = Weighted(x=x, window=window)
+    return conv2d("conv", source, y, requantize, residual=residual, residual_multiplier=multiplier)
 
 
 # -- the definitions
@@ -137,7 +139,9 @@ def test_conv2d(r: random.Random) -> None:
         shift=r.choice((0, 1, 8)), low=low, high=high, pre_shift=r.choice((0, 3)), multiplier=r.random() < 0.5
     )
     residual = r.choice((None, 1, -7))
-    proc = conv2d("conv", Weighted(x=x, window=window), y, q, residual_multiplier=residual)
+    added = None if residual is None else y
+    source = Weighted(x=x, window=window)
+    proc = conv2d("conv", source, y, q, residual=added, residual_multiplier=residual or 1)
     verify(proc)
     arrays = arguments(r, proc)
     named = {buffer.name: array for buffer, array in zip(proc.params, arrays, strict=True)}

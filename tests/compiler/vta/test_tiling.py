@@ -24,7 +24,8 @@ def convolution(size: int = 28, blocks: int = 8, *, residual: int | None = None)
     x = y = tiles(blocks, size, size)
     window = Window(kernel=(3, 3), padding=(1, 1, 1, 1))
     requantize = Requantize(shift=8, low=-128, high=127)
-    return conv2d("conv", Weighted(x=x, window=window), y, requantize, residual_multiplier=residual)
+    source, added = Weighted(x=x, window=window), None if residual is None else y
+    return conv2d("conv", source, y, requantize, residual=added, residual_multiplier=residual or 1)
 
 
 def best(proc: Proc, config: VTAConfig) -> Tiling:
