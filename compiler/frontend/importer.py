@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,13 @@ class Importer:
     def is_known(self, name: str) -> bool:
         return name in self._statics or name in self._types
 
+    def known_inputs(self, names: Sequence[str]) -> dict[str, NDArray[Any]] | None:
+        """The values of inputs by name, if all that are there are known; None if one is computed."""
+        given = [name for name in names if name]
+        if not given or any(name not in self._statics for name in given):
+            return None
+        return {name: self._statics[name] for name in given}
+
     def static(self, node: OnnxNode, position: int) -> NDArray[Any]:
         """The value of an input that must be known while importing."""
         name = node.inputs[position]
@@ -82,7 +90,9 @@ class Importer:
         return as_float32(self.static(node, position), f"input {position}")
 
     def shape(self, node: OnnxNode, position: int) -> tuple[int, ...]:
-        name = node.inputs[position]
+        return self.shape_of(node.inputs[position])
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
         return self._types[name].shape if name in self._types else self._statics[name].shape
 
     def value(self, node: OnnxNode, position: int) -> str:
@@ -101,11 +111,14 @@ class Importer:
         self._types[name] = TensorType.of(array)
         return name
 
-    def emit(self, node: OnnxNode, op: Op, inputs: tuple[str, ...], *, last: bool = True) -> str:
-        """Add a graph node; `last`: it computes the ONNX node's result. Raises FrontendError if it is refused."""
+    def emit(self, node: OnnxNode, op: Op, inputs: tuple[str, ...], *, last: bool = True, position: int = 0) -> str:
+        """Add a graph node; `last`: it computes the ONNX node's result at `position`.
+
+        Raises FrontendError if it is refused.
+        """
         if last:
-            self._check_new(node.outputs[0])
-        output = node.outputs[0] if last else self._fresh(f"{node.outputs[0]}.{op.kind}")
+            self._check_new(node.outputs[position])
+        output = node.outputs[position] if last else self._fresh(f"{node.outputs[position]}.{op.kind}")
         try:
             result = op.infer([self._types[name] for name in inputs])
         except GraphError as error:
@@ -140,6 +153,10 @@ class Importer:
         name = first_free(hint, self._taken)
         self._taken.add(name)
         return name
+
+
+Converter = Callable[[Importer, OnnxNode], None]
+"""Adds what one ONNX operator computes. Raises FrontendError."""
 
 
 def as_float32(array: NDArray[Any], what: str) -> NDArray[np.float32]:

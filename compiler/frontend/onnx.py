@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 import onnx
@@ -12,9 +10,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 
 from compiler.errors import FrontendError
 from compiler.frontend.attributes import Attributes
+from compiler.frontend.folding import ELEMENTWISE, REARRANGING, can_fold, fold
 from compiler.frontend.importer import Importer, OnnxNode
-from compiler.frontend.operators import COMPUTED, Converter
-from compiler.frontend.statics import STATIC
+from compiler.frontend.operators import CONVERTERS
 from compiler.frontend.tensors import check_shape, decode, type_name
 from compiler.graph.ir import Graph, TensorType
 from compiler.tensor.ir import DType
@@ -24,7 +22,8 @@ MAX_NODES: Final = 1 << 16
 MAX_FILE_BYTES: Final = 1 << 31
 STANDARD_DOMAINS: Final = ("", "ai.onnx")
 
-CONVERTERS: Final[Mapping[str, Converter]] = MappingProxyType({**COMPUTED, **STATIC})
+KNOWN: Final = frozenset(CONVERTERS) | ELEMENTWISE | REARRANGING
+"""The operators that some model may have; those that are not converted are computed of constants alone."""
 
 
 def load_onnx(source: str | Path | bytes | onnx.ModelProto, *, batch: int | None = None) -> Graph:
@@ -130,7 +129,7 @@ def _convert(
     """Add one node. hidden: values that the model has and the graph will not, with the reason."""
     name = proto.name or next(iter(proto.output), "")
     try:
-        if proto.domain not in STANDARD_DOMAINS or proto.op_type not in CONVERTERS:
+        if proto.domain not in STANDARD_DOMAINS or proto.op_type not in KNOWN:
             raise FrontendError(f"operator must be one of {', '.join(sorted(CONVERTERS))}")
         if not proto.output:
             raise FrontendError("must have a result")
@@ -139,13 +138,27 @@ def _convert(
                 raise FrontendError(hidden[value])
             if value and not importer.is_known(value):
                 raise FrontendError(f"must read values defined before it, not {value!r}")
+        constants = importer.known_inputs(proto.input)
+        if constants is not None and can_fold(proto, list(constants.values())):
+            names = [value for value in proto.output if value]
+            for value, array in zip(names, fold(proto, opset, constants), strict=True):
+                importer.add_static(value, array)
+            return
+        if proto.op_type not in CONVERTERS:
+            raise FrontendError("operator must have constant inputs")
         attributes = Attributes(proto, folder)
-        node = OnnxNode(name=name, op=proto.op_type, opset=opset, inputs=tuple(proto.input),
-                        outputs=tuple(proto.output), attributes=attributes)
+        node = OnnxNode(
+            name=name,
+            op=proto.op_type,
+            opset=opset,
+            inputs=tuple(proto.input),
+            outputs=tuple(proto.output),
+            attributes=attributes,
+        )
         CONVERTERS[proto.op_type](importer, node)
         attributes.finish()
     except FrontendError as error:
         raise FrontendError(error.reason, node=name, op=_operator(proto)) from None
     for position, extra in enumerate(proto.output[1:], start=1):
-        if extra:
+        if extra and not importer.is_known(extra):
             hidden[extra] = f"must not read output {position} of node {name!r}, which is not computed at inference"

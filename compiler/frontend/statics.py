@@ -1,4 +1,4 @@
-"""ONNX operators that only move shapes about: evaluated while importing, since every shape is known by then."""
+"""ONNX operators that make constants, or only rename dimensions: every shape is known while importing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+import onnx
 
 from compiler.errors import FrontendError
-from compiler.frontend.importer import Importer, OnnxNode
-from compiler.frontend.operators import Converter
-from compiler.frontend.tensors import check_shape
-from compiler.graph.ops.shape import Reshape
+from compiler.frontend.importer import Converter, Importer, OnnxNode
+from compiler.frontend.movement import axes_of
+from compiler.frontend.tensors import check_shape, type_name
+from compiler.graph.ops.elementwise import Identity
+from compiler.graph.ops.shape import Flatten, Reshape
 
 
 def _constant(importer: Importer, node: OnnxNode) -> None:
@@ -41,29 +43,25 @@ def _shape(importer: Importer, node: OnnxNode) -> None:
     importer.add_static(node.outputs[0], np.array(shape[start:end], np.int64))
 
 
-def _gather(importer: Importer, node: OnnxNode) -> None:
-    node.require(2, 2)
-    data, index = importer.integers(node, 0), importer.static(node, 1)
-    if node.attributes.integer("axis", 0) != 0 or index.dtype.kind != "i" or index.ndim > 1 or index.size > 64:
-        raise FrontendError("must take elements of a list along axis 0")
-    if any(not -len(data) <= k < len(data) for k in index.reshape(-1)):
-        raise FrontendError(f"indices must be {-len(data)}..{len(data) - 1}, not {index.tolist()}")
-    importer.add_static(node.outputs[0], np.array(data, np.int64)[index])
-
-
-def _concat(importer: Importer, node: OnnxNode) -> None:
-    node.require(1, 64)
-    if node.attributes.integer("axis", 0) not in (0, -1):
-        raise FrontendError("must join lists of integers along axis 0")
-    parts = [importer.integers(node, position) for position in range(len(node.inputs)) if node.has(position)]
-    importer.add_static(node.outputs[0], np.array([value for part in parts for value in part], np.int64))
-
-
 def _cast(importer: Importer, node: OnnxNode) -> None:
     node.require(1, 1)
-    if node.attributes.integer("to", 0) not in (6, 7):
-        raise FrontendError("must cast a list of integers to int32 or int64")
-    importer.add_static(node.outputs[0], np.array(importer.integers(node, 0), np.int64))
+    node.attributes.integer("saturate", 1)
+    node.attributes.string("round_mode", "up")
+    to = node.attributes.integer("to", 0)
+    if to != onnx.TensorProto.FLOAT:
+        raise FrontendError(f"attribute 'to' must be FLOAT for a computed value, not {type_name(to)}")
+    importer.emit(node, Identity(), (importer.value(node, 0),))
+
+
+def _constant_of_shape(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 1)
+    shape = importer.integers(node, 0)
+    check_shape(shape)
+    value = node.attributes.tensor("value")
+    if value is not None and value.size != 1:
+        raise FrontendError(f"attribute 'value' must have one element, not {value.size}")
+    fill = np.zeros((), np.float32) if value is None else value.reshape(())
+    importer.add_static(node.outputs[0], np.full(shape, fill))
 
 
 def _reshape(importer: Importer, node: OnnxNode) -> None:
@@ -86,11 +84,22 @@ def _reshape(importer: Importer, node: OnnxNode) -> None:
     _reshape_to(importer, node, tuple(new))
 
 
+def _flatten(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 1)
+    shape = importer.shape(node, 0)
+    axis = node.attributes.integer("axis", 1, low=-len(shape), high=len(shape))
+    axis = axis + len(shape) if axis < 0 else axis
+    if axis == 1 and not importer.is_static(node, 0):
+        importer.emit(node, Flatten(), (importer.value(node, 0),))
+    else:
+        _reshape_to(importer, node, (math.prod(shape[:axis]), math.prod(shape[axis:])))
+
+
 def _squeeze(importer: Importer, node: OnnxNode) -> None:
     node.require(1, 2)
     shape = importer.shape(node, 0)
     ones = tuple(k for k, extent in enumerate(shape) if extent == 1)
-    axes = _axes(importer.integers(node, 1), len(shape)) if node.has(1) else set(ones)
+    axes = set(axes_of(importer.integers(node, 1), len(shape))) if node.has(1) else set(ones)
     if not axes <= set(ones):
         raise FrontendError(f"axes must be those of extent 1 in {list(shape)}, not {sorted(axes)}")
     _reshape_to(importer, node, tuple(extent for k, extent in enumerate(shape) if k not in axes))
@@ -101,17 +110,9 @@ def _unsqueeze(importer: Importer, node: OnnxNode) -> None:
     shape = importer.shape(node, 0)
     given = importer.integers(node, 1)
     rank = len(shape) + len(given)
-    axes = _axes(given, rank)
+    axes = axes_of(given, rank)
     rest = iter(shape)
     _reshape_to(importer, node, tuple(1 if k in axes else next(rest) for k in range(rank)))
-
-
-def _axes(axes: tuple[int, ...], rank: int) -> set[int]:
-    """Axes counted from the front. Raises FrontendError when one is out of range or given twice."""
-    result = {axis % rank for axis in axes if -rank <= axis < rank}
-    if len(result) != len(axes):
-        raise FrontendError(f"axes must be different and in {-rank}..{rank - 1}, not {axes}")
-    return result
 
 
 def _reshape_to(importer: Importer, node: OnnxNode, shape: tuple[int, ...]) -> None:
@@ -127,9 +128,9 @@ def _reshape_to(importer: Importer, node: OnnxNode, shape: tuple[int, ...]) -> N
 STATIC: Final[Mapping[str, Converter]] = MappingProxyType(
     {
         "Cast": _cast,
-        "Concat": _concat,
         "Constant": _constant,
-        "Gather": _gather,
+        "ConstantOfShape": _constant_of_shape,
+        "Flatten": _flatten,
         "Reshape": _reshape,
         "Shape": _shape,
         "Squeeze": _squeeze,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -24,7 +24,11 @@ _DTYPES: Final[Mapping[int, np.dtype[Any]]] = MappingProxyType(
         onnx.TensorProto.FLOAT16: np.dtype("<f2"),
         onnx.TensorProto.INT64: np.dtype("<i8"),
         onnx.TensorProto.INT32: np.dtype("<i4"),
+        onnx.TensorProto.INT16: np.dtype("<i2"),
         onnx.TensorProto.INT8: np.dtype("i1"),
+        onnx.TensorProto.UINT16: np.dtype("<u2"),
+        onnx.TensorProto.UINT32: np.dtype("<u4"),
+        onnx.TensorProto.UINT64: np.dtype("<u8"),
         onnx.TensorProto.UINT8: np.dtype("u1"),
         onnx.TensorProto.BOOL: np.dtype("?"),
     }
@@ -36,7 +40,10 @@ _FIELDS: Final[Mapping[int, str]] = MappingProxyType(
         onnx.TensorProto.DOUBLE: "double_data",
         onnx.TensorProto.INT64: "int64_data",
         onnx.TensorProto.INT32: "int32_data",
+        onnx.TensorProto.FLOAT16: "int32_data",
+        onnx.TensorProto.INT16: "int32_data",
         onnx.TensorProto.INT8: "int32_data",
+        onnx.TensorProto.UINT16: "int32_data",
         onnx.TensorProto.UINT8: "int32_data",
         onnx.TensorProto.BOOL: "int32_data",
     }
@@ -65,16 +72,23 @@ def _decode(tensor: onnx.TensorProto, folder: Path | None) -> NDArray[Any]:
         return _elements(_external(tensor, folder, math.prod(shape) * dtype.itemsize), dtype, shape)
     if tensor.HasField("raw_data"):
         return _elements(bytes(tensor.raw_data), dtype, shape)
-    if tensor.data_type not in _FIELDS:
-        raise FrontendError(f"of type {type_name(tensor.data_type)} must have raw data")
     listed = getattr(tensor, _FIELDS[tensor.data_type])
     if len(listed) != math.prod(shape):
         raise FrontendError(f"of shape {shape} must have {math.prod(shape)} elements, not {len(listed)}")
+    if tensor.data_type == onnx.TensorProto.FLOAT16:
+        return _bits(listed, dtype).reshape(shape)
     wide = np.array(listed, np.int64 if dtype.kind in "iub" else dtype)
     narrow = wide.astype(dtype)
     if not np.array_equal(narrow, wide, equal_nan=dtype.kind == "f"):
         raise FrontendError(f"must have elements that fit in {dtype.name}")
     return narrow.reshape(shape)
+
+
+def _bits(listed: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Half floats whose bits are listed as integers."""
+    if any(not 0 <= value < 1 << 16 for value in listed):
+        raise FrontendError("must have elements that fit in 16 bits")
+    return np.array(listed, np.uint16).view(dtype)
 
 
 def check_shape(shape: tuple[int, ...], *, least: int = 0) -> None:

@@ -10,6 +10,7 @@ from compiler.errors import GraphError
 from compiler.graph.ir import Graph, Node, TensorType, Value
 from compiler.graph.ops.elementwise import Add
 from compiler.graph.ops.fused import FusedAdd
+from compiler.graph.ops.move import Expand, Slice
 from compiler.graph.ops.qelementwise import QAdd
 from compiler.graph.ops.shape import Reshape
 
@@ -48,6 +49,10 @@ def _constant_images(graph: Graph, batch: int) -> set[str]:
 
 
 def _node(node: Node, old: int, new: int) -> Node:
-    if isinstance(node.op, Reshape) and node.op.shape and node.op.shape[0] == old:
-        return replace(node, op=Reshape(shape=(new, *node.op.shape[1:])))
+    """The node with the batch in the shape that is its attribute, if it has one that begins with the batch."""
+    op = node.op
+    if isinstance(op, Slice) and op.shape[:1] == (old,) and op.starts[0] == 0 and op.steps[0] == 1:
+        return replace(node, op=replace(op, shape=(new, *op.shape[1:])))
+    if isinstance(op, Reshape | Expand) and op.shape[:1] == (old,):
+        return replace(node, op=replace(op, shape=(new, *op.shape[1:])))
     return node

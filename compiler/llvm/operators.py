@@ -89,7 +89,10 @@ def select(e: Emitter, cond: Value, a: Value, b: Value) -> Value:
 def unary(e: Emitter, op: UnaryOp, a: Value) -> Value:
     if op is UnaryOp.BITCAST:
         return e.value(DType.FLOAT32, a.lanes, f"bitcast {a.typed} to {llvm_type(DType.FLOAT32, a.lanes)}")
-    return e.call(DType.FLOAT32, a.lanes, f"roundeven.{mangled(DType.FLOAT32, a.lanes)}", a.argument)
+    if op is UnaryOp.BITS:
+        return e.value(DType.INT32, a.lanes, f"bitcast {a.typed} to {llvm_type(DType.INT32, a.lanes)}")
+    intrinsic = "sqrt" if op is UnaryOp.SQRT else "roundeven"
+    return e.call(DType.FLOAT32, a.lanes, f"{intrinsic}.{mangled(DType.FLOAT32, a.lanes)}", a.argument)
 
 
 def cast(e: Emitter, dtype: DType, a: Value) -> Value:

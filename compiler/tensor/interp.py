@@ -209,6 +209,10 @@ class _Machine:
         a = self.expr(expr.a)
         if expr.op is UnaryOp.RINT:
             return lambda env: np.rint(a(env))
+        if expr.op is UnaryOp.SQRT:
+            return lambda env: np.sqrt(a(env))
+        if expr.op is UnaryOp.BITS:
+            return lambda env: int(np.float32(a(env)).view(np.int32))
         return lambda env: np.int32(a(env)).view(np.float32)
 
     def cast(self, expr: Cast) -> Eval:

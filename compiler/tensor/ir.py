@@ -86,10 +86,13 @@ class BinaryOp(enum.Enum):
 
 
 class UnaryOp(enum.Enum):
-    """`RINT` rounds float32 to the nearest integral float32, ties to even; `BITCAST` reads an int32 as float32 bits."""
+    """`RINT` rounds float32 to the nearest integral float32, ties to even; `SQRT` is the float32 nearest to the square
+    root; `BITCAST` reads an int32 as float32 bits, `BITS` those of a float32 as an int32."""
 
     RINT = "rint"
+    SQRT = "sqrt"
     BITCAST = "bitcast"
+    BITS = "bits"
 
 
 class CompareOp(enum.Enum):
@@ -163,7 +166,7 @@ class Unary(Expr):
 
     @property
     def dtype(self) -> DType:
-        return DType.FLOAT32
+        return DType.INT32 if self.op is UnaryOp.BITS else DType.FLOAT32
 
 
 @dataclass(frozen=True, slots=True)

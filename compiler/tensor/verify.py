@@ -50,7 +50,7 @@ MAX_BYTES = 1 << 36
 _INTEGER_OPS = frozenset(BinaryOp) - {BinaryOp.DIV, BinaryOp.AND, BinaryOp.OR}
 _FLOAT_OPS = frozenset({BinaryOp.ADD, BinaryOp.SUB, BinaryOp.MUL, BinaryOp.DIV, BinaryOp.MIN, BinaryOp.MAX})
 _BOOL_OPS = frozenset({BinaryOp.AND, BinaryOp.OR})
-_UNARY_OPERAND = {UnaryOp.RINT: DType.FLOAT32, UnaryOp.BITCAST: DType.INT32}
+_UNARY_OPERAND = {op: DType.INT32 if op is UnaryOp.BITCAST else DType.FLOAT32 for op in UnaryOp}
 
 
 class VerifyError(CompileError):

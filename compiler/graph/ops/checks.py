@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from compiler.errors import GraphError
 from compiler.graph.ir import TensorType
 from compiler.tensor.ir import DType
@@ -47,6 +49,21 @@ def activation(types: Sequence[TensorType], *allowed: DType) -> tuple[int, int, 
     dtype("input", types[0], *allowed)
     batch, channels, height, width = types[0].shape
     return batch, channels, height, width
+
+
+def broadcast(types: Sequence[TensorType]) -> tuple[int, ...]:
+    """The shape that all operands broadcast to."""
+    try:
+        return np.broadcast_shapes(*(t.shape for t in types))
+    except ValueError:
+        shapes = " and ".join(str(list(t.shape)) for t in types)
+        raise GraphError(f"operands must broadcast to one shape, not have {shapes}") from None
+
+
+def axis(value: int, rank: int) -> int:
+    """The axis counted from the front."""
+    within("axis", value, -rank, rank - 1)
+    return value % rank
 
 
 def clip_range(lo: int, hi: int, type: DType) -> None:

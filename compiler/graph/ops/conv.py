@@ -1,4 +1,8 @@
-"""Float convolution and dense layer, as imported."""
+"""Float convolution, dense layer and product of matrices, as imported.
+
+The references sum in float64 and round once, so that calibration does not depend on the order of a BLAS; what is
+compiled sums in float32, and agrees within rounding.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.ops import checks
 from compiler.graph.ops.window import Pair, Quad, Window
+from compiler.tensor import define_float
 from compiler.tensor.ir import DType
 
 
@@ -30,10 +37,7 @@ def convolve(x: Array, w: Array, window: Window, groups: int = 1) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(Op):
-    """x float32 [N,C,H,W], w float32 [O,C/groups,KH,KW], optional bias float32 [O] -> float32 [N,O,OH,OW].
-
-    The reference sums in float64 and rounds once, so that calibration does not depend on the order of a BLAS.
-    """
+    """x float32 [N,C,H,W], w float32 [O,C/groups,KH,KW], optional bias float32 [O] -> float32 [N,O,OH,OW]."""
 
     kind: ClassVar[str] = "conv"
     stride: Pair = (1, 1)
@@ -67,13 +71,16 @@ class Conv(Op):
     def macs(self, types: Sequence[TensorType]) -> int:
         return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])
 
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x, w, y = (operand.image for operand in (*operands[:2], result))
+        image = define_float.Image(x, self.window(TensorType(w, DType.FLOAT32)).definition)
+        proc = define_float.conv2d(name, image, w, y, self.groups, bias=len(operands) == 3)
+        return Lowered(proc, tuple(range(len(operands))))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Op):
-    """x float32 [N,I], w float32 [O,I], optional bias float32 [O] -> x w^T + bias, float32 [N,O].
-
-    The reference sums in float64, as `Conv`.
-    """
+    """x float32 [N,I], w float32 [O,I], optional bias float32 [O] -> x w^T + bias, float32 [N,O]."""
 
     kind: ClassVar[str] = "dense"
 
@@ -94,3 +101,38 @@ class Dense(Op):
 
     def macs(self, types: Sequence[TensorType]) -> int:
         return types[0].shape[0] * math.prod(types[1].shape)
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        images, ins = operands[0].shape
+        proc = define_float.dense(name, (images, ins), result.shape[1], bias=len(operands) == 3)
+        return Lowered(proc, tuple(range(len(operands))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatMul(Op):
+    """a float32 [...,M,K], b float32 [...,K,N] -> float32 [...,M,N]; the dimensions in front broadcast."""
+
+    kind: ClassVar[str] = "matmul"
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 2)
+        for what, t in zip(("first operand", "second operand"), types, strict=True):
+            checks.dtype(what, t, DType.FLOAT32)
+            if len(t.shape) < 2:
+                raise GraphError(f"{what} must have rank 2 or more, not {t}")
+        a, b = (t.shape for t in types)
+        if a[-1] != b[-2]:
+            raise GraphError(f"rows of the second operand must be {a[-1]}, the columns of the first, not {b[-2]}")
+        batch = checks.broadcast([TensorType(shape[:-2], DType.FLOAT32) for shape in (a, b)])
+        return TensorType((*batch, a[-2], b[-1]), DType.FLOAT32)
+
+    def reference(self, *arrays: Array) -> Array:
+        a, b = (array.astype(np.float64) for array in arrays)
+        return np.asarray(a @ b).astype(np.float32)
+
+    def macs(self, types: Sequence[TensorType]) -> int:
+        return math.prod(self.infer(types).shape) * types[0].shape[-1]
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        a, b = (operand.shape for operand in operands)
+        return Lowered(define_float.matmul(name, a, b, result.shape[:-2]), (0, 1))

@@ -1,4 +1,4 @@
-"""Float ops that work element by element."""
+"""Ops that work element by element: those that passes know by name, and `Pointwise` for all other functions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, Lowered, Placed, elements
 from compiler.graph.ops import checks
-from compiler.tensor import define_host
-from compiler.tensor.ir import DType
+from compiler.tensor import define_float, define_host
+from compiler.tensor.functions import FUNCTIONS, apply
+from compiler.tensor.ir import Buffer, DType, Expr
 
 
 def _unary(types: Sequence[TensorType]) -> TensorType:
@@ -25,7 +26,7 @@ def _unary(types: Sequence[TensorType]) -> TensorType:
 
 @dataclass(frozen=True, kw_only=True)
 class Add(Op):
-    """a + b in float32. One operand may be smaller and is then broadcast to the other: a bias, [C,1,1] say."""
+    """a + b in float32, broadcast to a common shape: a bias, [C,1,1] say."""
 
     kind: ClassVar[str] = "add"
 
@@ -33,16 +34,13 @@ class Add(Op):
         checks.count(types, 2)
         for what, t in zip(("first operand", "second operand"), types, strict=True):
             checks.dtype(what, t, DType.FLOAT32)
-        try:
-            shape = np.broadcast_shapes(types[0].shape, types[1].shape)
-        except ValueError:
-            shape = ()
-        if shape not in (types[0].shape, types[1].shape):
-            raise GraphError(f"one operand must broadcast to the other, not {types[0]} and {types[1]}")
-        return TensorType(shape, DType.FLOAT32)
+        return TensorType(checks.broadcast(types), DType.FLOAT32)
 
     def reference(self, *arrays: Array) -> Array:
         return np.add(arrays[0], arrays[1], dtype=np.float32)
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return Pointwise(function="add").lower(name, operands, result, blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +54,9 @@ class Relu(Op):
 
     def reference(self, *arrays: Array) -> Array:
         return np.maximum(arrays[0], np.float32(0))
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return Pointwise(function="clip", parameters=(0.0, math.inf)).lower(name, operands, result, blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,9 @@ class Clip(Op):
 
     def reference(self, *arrays: Array) -> Array:
         return np.minimum(np.maximum(arrays[0], np.float32(self.lo)), np.float32(self.hi))
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return Pointwise(function="clip", parameters=(self.lo, self.hi)).lower(name, operands, result, blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,3 +125,50 @@ class BatchNorm(Op):
         shape = (1, -1) + (1,) * (arrays[0].ndim - 2)
         factor, offset = (array.reshape(shape) for array in self.affine(*arrays[1:]))
         return (arrays[0].astype(np.float64) * factor + offset).astype(np.float32)
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        channels = (*operands[1].shape, *(1,) * (len(result.shape) - 2))
+        shapes = [result.shape, *[channels] * 4]
+        return _lowered(name, "batch_norm", (self.epsilon,), result, shapes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointwise(Op):
+    """A function of `compiler.tensor.functions`, by name, of operands that broadcast to a common shape.
+
+    float32, or, where the function takes them, integers of one type.
+    """
+
+    kind: ClassVar[str] = "pointwise"
+    function: str
+    parameters: tuple[float, ...] = ()
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        function = FUNCTIONS[self.function]
+        if function.operands:
+            checks.count(types, function.operands)
+        allowed = tuple(t for t in DType if t.is_integer) if function.integers else ()
+        for t in types:
+            checks.dtype("operand", t, DType.FLOAT32, *allowed)
+            if t.dtype is not types[0].dtype:
+                raise GraphError(f"operands must have one type, not {types[0]} and {t}")
+        return TensorType(checks.broadcast(types), types[0].dtype)
+
+    def reference(self, *arrays: Array) -> Array:
+        loads: list[Expr] = [Buffer.of(f"X{k}", DType(array.dtype.name), ())[()] for k, array in enumerate(arrays)]
+        expr = FUNCTIONS[self.function].build(*loads, *self.parameters)
+        value = apply(expr, {f"X{k}": array for k, array in enumerate(arrays)})
+        return np.array(np.broadcast_to(value, np.broadcast_shapes(*(array.shape for array in arrays))))
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return _lowered(name, self.function, self.parameters, result, [operand.shape for operand in operands])
+
+
+def _lowered(
+    name: str, function: str, parameters: tuple[float, ...], result: Placed, shapes: Sequence[tuple[int, ...]]
+) -> Lowered:
+    def build(operands: Sequence[Expr]) -> Expr:
+        return FUNCTIONS[function].build(*operands, *parameters)
+
+    proc = define_float.pointwise(name, result.dtype, shapes, result.shape, build)
+    return Lowered(proc, tuple(range(len(shapes))))

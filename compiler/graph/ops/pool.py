@@ -11,8 +11,10 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.ops import checks
 from compiler.graph.ops.window import Pair, Quad, Window
+from compiler.tensor import define_float
 from compiler.tensor.ir import DType
 
 
@@ -50,6 +52,10 @@ class MaxPool(Op):
             np.maximum(result, tap, out=result)
         return result
 
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        image = define_float.Image(operands[0].image, self.window.definition)
+        return Lowered(define_float.max_pool(name, image, result.image), (0,))
+
 
 @dataclass(frozen=True, kw_only=True)
 class AveragePool(Op):
@@ -59,11 +65,12 @@ class AveragePool(Op):
     kernel: Pair
     stride: Pair = (1, 1)
     padding: Quad = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
     count_include_pad: bool = False
 
     @property
     def window(self) -> Window:
-        return Window(kernel=self.kernel, stride=self.stride, padding=self.padding)
+        return Window(kernel=self.kernel, stride=self.stride, padding=self.padding, dilation=self.dilation)
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 1)
@@ -81,6 +88,11 @@ class AveragePool(Op):
         mean: Array = total / self.counts(*arrays[0].shape[2:])
         return mean.astype(np.float32)
 
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x = operands[0].image
+        proc = define_float.average_pool(name, define_float.Image(x, self.window.definition), result.image)
+        return Lowered(proc, (0, self.counts(*x[2:]).astype(np.float32)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalAveragePool(Op):
@@ -96,3 +108,7 @@ class GlobalAveragePool(Op):
     def reference(self, *arrays: Array) -> Array:
         mean: Array = arrays[0].mean(axis=(2, 3), dtype=np.float64, keepdims=True)
         return mean.astype(np.float32)
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        along = define_float.Along.of(operands[0].shape, 2, 4)
+        return Lowered(define_float.reduce(name, along, define_float.Reduction.MEAN), (0,))

@@ -76,9 +76,7 @@ class IntegerConv(Op):
     def weighted(self, operands: Sequence[Placed], y: Tiled, blocks: Blocks) -> tuple[define.Weighted, Array]:
         """The input as what weights multiply to give `y`, and the weights in tiles."""
         x, w = operands[0].tiled(blocks.block_in, blocks.batch), operands[1].constant()
-        window = define.Window(
-            kernel=(w.shape[2], w.shape[3]), stride=self.stride, padding=self.padding, dilation=self.dilation
-        )
+        window = self.window(TensorType.of(w)).definition
         weights = GroupedWeights(w, self.groups, x, y)
         source = define.Weighted(x=x, window=window, weight=DType(w.dtype.name), blockwise=weights.blockwise)
         return source, weights.packed()

@@ -9,6 +9,7 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array
+from compiler.tensor import define
 
 Pair = tuple[int, int]
 Quad = tuple[int, int, int, int]
@@ -22,6 +23,13 @@ class Window:
     stride: Pair = (1, 1)
     padding: Quad = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
+
+    @property
+    def definition(self) -> define.Window:
+        """The same for the tensor IR."""
+        return define.Window(
+            kernel=self.kernel, stride=self.stride, padding=self.padding, dilation=self.dilation
+        )
 
     @property
     def span(self) -> Pair:

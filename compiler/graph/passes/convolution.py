@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Final
 
 import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Graph, Node
 from compiler.graph.ops.conv import Conv, Dense
-from compiler.graph.ops.elementwise import Add, BatchNorm
+from compiler.graph.ops.elementwise import Add, BatchNorm, Pointwise
 from compiler.graph.ops.shape import Flatten, Reshape
 from compiler.graph.passes.base import Pass
 from compiler.graph.rewrite import Rewriter, rewrite
@@ -48,8 +50,9 @@ def _dense(rewriter: Rewriter, node: Node) -> str | None:
 class FoldAffine(Pass):
     """Batch normalisation and the addition of a constant per channel go into the convolution before them.
 
-    Where there is none, or it has other readers, they become a 1x1 convolution with one group per channel. Afterwards
-    no `BatchNorm` of rank 4 with constant parameters is left, and no `Add` of a constant per channel.
+    So do products with such a constant, quotients and differences. Where there is no convolution, or it has other
+    readers, they become a 1x1 convolution with one group per channel. Afterwards no `BatchNorm` of rank 4 with constant
+    parameters is left, and no `Add` of a constant per channel.
     """
 
     name: ClassVar[str] = "fold-affine"
@@ -72,7 +75,29 @@ def _affine(rewriter: Rewriter, node: Node) -> str | None:
             for value, other in (node.inputs, node.inputs[::-1]):
                 if rewriter.array(value) is None and (bias := _channel_vector(rewriter, value, other)) is not None:
                     return _scale_and_add(rewriter, node, value, np.ones_like(bias), bias)
+        case Pointwise() if node.op.function in _AFFINE and len(node.inputs) == 2:
+            value, other = node.inputs
+            if rewriter.array(value) is not None and node.op.function in ("multiply", "add"):
+                value, other = other, value
+            vector = _channel_vector(rewriter, value, other)
+            if rewriter.array(value) is None and vector is not None:
+                return _scale_and_add(rewriter, node, value, *_AFFINE[node.op.function](vector))
     return None
+
+
+def _one(like: Array) -> Array:
+    return np.ones_like(like)
+
+
+_AFFINE: Final[Mapping[str, Callable[[Array], tuple[Array, Array]]]] = MappingProxyType(
+    {
+        "add": lambda c: (_one(c), c),
+        "divide": lambda c: (1 / c, 0 * c),
+        "multiply": lambda c: (c, 0 * c),
+        "subtract": lambda c: (_one(c), -c),
+    }
+)
+"""(factor, offset) of functions of a value and a constant."""
 
 
 def _channel_vector(rewriter: Rewriter, value: str, other: str) -> Array | None:

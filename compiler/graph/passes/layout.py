@@ -8,6 +8,8 @@ from typing import ClassVar
 from compiler.graph.ir import Graph, Node
 from compiler.graph.layout import Layout
 from compiler.graph.ops import checks
+from compiler.graph.ops.elementwise import Pointwise
+from compiler.graph.ops.move import Concat, Expand, Pad, Slice, Take, Transpose
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
@@ -16,6 +18,8 @@ from compiler.graph.ops.unfold import Unfold
 from compiler.graph.passes.base import Pass
 from compiler.graph.rewrite import first_free
 from vta_hw.spec.config import VTAConfig
+
+ROW_MAJOR = Layout(1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +65,8 @@ class AssignLayouts(Pass):
                 return {0: self.read, 4: self.read}.get(position)
             case QAdd() | QMaxPool2d():
                 return self.made
-            case Unfold():
-                return Layout(1, 1)
+            case Unfold() | Concat() | Expand() | Pad() | Pointwise() | Slice() | Take() | Transpose():
+                return ROW_MAJOR
             case QAvgPool2d():
                 return self.made if position == 0 else None
             case _:
@@ -87,6 +91,8 @@ class _Sweep:
             self.layouts[node.output] = self._made(node)
 
     def _made(self, node: Node) -> Layout:
+        if isinstance(node.op, Concat | Expand | Pad | Pointwise | Slice | Take | Transpose):
+            return ROW_MAJOR
         if not isinstance(node.op, Quantize):
             return self.step.made
         wanted = [
@@ -99,6 +105,9 @@ class _Sweep:
 
     def _input(self, node: Node, position: int, name: str) -> str:
         """The input in the layout that the node wants, through one relayout for all readers that want the same."""
+        t = self.graph.types[name]
+        if len(t.shape) != 4 or t.dtype not in checks.QUANTISED:
+            return name
         wanted = self.step.wanted(node, position)
         if wanted is not None and name in self.graph.constants:
             self.layouts.setdefault(name, wanted)

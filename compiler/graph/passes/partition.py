@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from compiler.graph.ir import Graph, Node, Op, Place, Placement
+from compiler.graph.ops.move import Concat, Expand, Pad, Slice, Take, Transpose
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
@@ -27,6 +28,7 @@ HOST_REASONS: Final[Mapping[type[Op], str]] = MappingProxyType(
         Dequantize: "float32 result",
         Unfold: "moves single elements between tiles",
         Relayout: "moves single elements between tiles",
+        **dict.fromkeys((Concat, Expand, Pad, Slice, Take, Transpose), "moves single elements between tiles"),
         Reshape: "float32 tensor",
     }
 )

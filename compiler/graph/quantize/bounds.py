@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph, Node
+from compiler.graph.ops.move import Pad, Slice, Take
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
@@ -74,8 +75,10 @@ def prove(graph: Graph) -> dict[str, Interval]:
         match node.op:
             case Quantize():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
-            case QMaxPool2d() | Relayout():
+            case QMaxPool2d() | Relayout() | Slice() | Take():
                 values[node.output] = interval(node.inputs[0])
+            case Pad():
+                values[node.output] = interval(node.inputs[0]).with_zero()
             case QConv2d() | RescaledConv2d() | QAdd() | QAvgPool2d():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
                 peaks[node.output] = _checked(node, _peak(graph, node, interval))

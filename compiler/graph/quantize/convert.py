@@ -8,6 +8,7 @@ from dataclasses import replace
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Array, Graph, Node
 from compiler.graph.ops.fused import FusedAdd, FusedConv
+from compiler.graph.ops.move import Pad, Slice, Take
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.quantize import rules
 from compiler.graph.quantize.bounds import prove
@@ -63,10 +64,12 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
             return rules.add(values, node, node.op)
         case MaxPool():
             return rules.max_pool(values, node, node.op)
-        case AveragePool():
+        case AveragePool() if node.op.dilation == (1, 1):
             return rules.average_pool(values, node, node.op)
         case GlobalAveragePool():
             return rules.average_pool(values, node, AveragePool(kernel=(shape[2], shape[3])))
+        case Slice() | Take() | Pad(value=0.0) if len(shape) == 4 and values.has_integers(node.inputs[0]):
+            return rules.move(values, node)
         case _:
             values.define_float(node)
             return None

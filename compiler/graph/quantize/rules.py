@@ -165,6 +165,16 @@ def max_pool(values: Values, node: Node, op: MaxPool) -> LayerReport:
     )
 
 
+def move(values: Values, node: Node) -> LayerReport:
+    """An op that moves elements moves integers as well."""
+    x = values.as_integers(node.inputs[0], node)
+    value = values.define_integers(node, node.op, (x.name,), x.scale, x.range)
+    return LayerReport(
+        value=value, node=node.name, kind=node.op.kind, bits=values.config.inp_bits, input_scales=(x.scale,),
+        output_scale=x.scale, scale_method=Method.INHERITED,
+    )
+
+
 def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport:
     x = values.as_integers(node.inputs[0], node)
     scale = values.scale(node.output)

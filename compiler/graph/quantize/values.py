@@ -91,6 +91,10 @@ class Values:
             self._integers[name] = Integers(name=value, scale=self.scale(name), range=self.limits)
         return self._integers[name]
 
+    def has_integers(self, name: str) -> bool:
+        """Whether the value is computed in integers."""
+        return name in self._integers
+
     def define_float(self, node: Node) -> None:
         """Keep a node that has no quantised form."""
         inputs = tuple(self.as_float(name, node) for name in node.inputs)

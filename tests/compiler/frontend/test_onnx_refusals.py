@@ -30,7 +30,7 @@ NODES = {
     "Node 'n' (Conv): input 1 must be floating-point, not int8": single("Conv", X, [W.astype(np.int8)]),
     "Node 'n' (Conv): must have 2 to 3 inputs, not ['x']": single("Conv", X),
     "Node 'n' (Conv): weight must have rank 4, not shape [5, 4]": single("Conv", X, [floats(5, 4)]),
-    "Node 'n' (Conv): input must have rank 4, not shape [1, 4]": single("Conv", (1, 4), [W]),
+    "Node 'n' (Conv): input must have rank 3 or 4, not shape [1, 4]": single("Conv", (1, 4), [W]),
     "Node 'n' (Conv): weight must be float32[5,3,3,3], not float32[5,4,3,3]": single("Conv", (1, 3, 6, 6), [W]),
     "Node 'n' (Conv): groups must divide 4 input and 5 output channels, not be 3": single("Conv", X, [W], group=3),
     "Node 'n' (Conv): attribute 'group' must be 1..2147483647, not 0": single("Conv", X, [W], group=0),
@@ -58,14 +58,16 @@ NODES = {
     "Node 'n' (Conv): window must span at most 4096 rows and columns, not (8001, 3)": single(
         "Conv", X, [W], dilations=[4000, 1]
     ),
-    "Node 'n' (Gemm): attribute 'transA' must be 0, not 1": single("Gemm", (4, 2), [floats(4, 3)], transA=1),
+    "Node 'n' (Gemm): attribute 'transA' must be 0..1, not 2": single("Gemm", (4, 2), [floats(4, 3)], transA=2),
     "Node 'n' (Gemm): weight must be float32[3,5], not float32[3,4]": single("Gemm", (2, 5), [floats(4, 3)]),
-    "Node 'n' (Gemm): bias must have one value for each of 3 outputs, not shape [2, 3]": single(
-        "Gemm", (2, 4), [floats(4, 3), floats(2, 3)]
+    "Node 'n' (Gemm): operands must broadcast to one shape, not have [2, 3] and [3, 3]": single(
+        "Gemm", (2, 4), [floats(4, 3), floats(3, 3)]
     ),
     "Node 'n' (Gemm): attribute 'alpha' must be finite, not inf": single("Gemm", (2, 4), [floats(4, 3)], alpha=np.inf),
-    "Node 'n' (MatMul): input must have rank 2, not float32[1,4,6,6]": single("MatMul", X, [floats(6, 3)]),
-    "Node 'n' (Add): one operand must broadcast to the other, not float32[1,4,6,6] and float32[5]": single(
+    "Node 'n' (MatMul): rows of the second operand must be 6, the columns of the first, not 5": single(
+        "MatMul", X, [floats(5, 3)]
+    ),
+    "Node 'n' (Add): operands must broadcast to one shape, not have [1, 4, 6, 6] and [5]": single(
         "Add", X, [floats(5)]
     ),
     "Node 'n' (BatchNormalization): attribute 'training_mode' must be 0, not 1": single(
@@ -78,21 +80,54 @@ NODES = {
         "BatchNormalization", X, [np.ones(3, np.float32)] * 4
     ),
     "Node 'n' (Clip): input 1 must be one floating-point number, not nan": single("Clip", X, [NOT_A_NUMBER]),
-    "Node 'n' (Clip): clip range must not be empty, not 0.5..-0.5": single("Clip", X, [HALF, -HALF]),
+    "Node 'n' (Concat): attribute 'axis' must be given": single("Concat", X, [floats(1)]),
+    "Node 'n' (Concat): inputs must differ along axis 1 alone, not be float32[1,4,6,6] and float32[1,4,6,5]": single(
+        "Concat", X, [floats(1, 4, 6, 5)], axis=1
+    ),
+    "Node 'n' (ConvTranspose): weight must be for 4 channels in 1 groups, not for 3": single(
+        "ConvTranspose", X, [floats(3, 4, 2, 2)]
+    ),
+    "Node 'n' (ConvTranspose): result must have extents of at least 1, not -4": single(
+        "ConvTranspose", X, [floats(4, 5, 2, 2)], pads=[6, 0, 5, 0]
+    ),
+    "Node 'n' (DepthToSpace): channels must be a multiple of 9, not 4": single("DepthToSpace", X, blocksize=3),
+    "Node 'n' (Expand): shape must be one that [1, 4, 6, 6] broadcasts with, not (5,)": single(
+        "Expand", X, [ints(5)]
+    ),
+    "Node 'n' (Gather): indices must be -4..3, not 0..4": single("Gather", X, [ints(0, 4)], axis=1),
+    "Node 'n' (Gelu): attribute 'approximate' must be 'none' or 'tanh', not 'fast'": single(
+        "Gelu", X, approximate="fast"
+    ),
+    "Node 'n' (Pad): attribute 'mode' must be constant, edge, reflect or wrap, not 'mirror'": single(
+        "Pad", X, [ints(0, 0, 1, 1, 0, 0, 1, 1)], mode="mirror"
+    ),
+    "Node 'n' (Pad): pads must have two for each of 4 axes, not be (1, 1)": single("Pad", X, [ints(1, 1)]),
+    "Node 'n' (Pow): exponents must be numbers, not bool": single("Pow", X, [np.array(True)]),
+    "Node 'n' (Resize): must have scales or sizes": single("Resize", X),
+    "Node 'n' (Resize): attribute 'mode' must be nearest, linear, cubic, not 'area'": single("Resize", X, mode="area"),
+    "Node 'n' (Slice): slice must have an element, not none of [1, 4, 6, 6]": single(
+        "Slice", X, [ints(2), ints(2), ints(1)]
+    ),
+    "Node 'n' (Split): parts must be 1 of together 4 elements, not (1, 2)": single("Split", X, [ints(1, 2)], axis=1),
+    "Node 'n' (Transpose): order must name each dimension of float32[1,4,6,6] once, not be (0, 1, 1, 3)": single(
+        "Transpose", X, perm=[0, 1, 1, 3]
+    ),
+    "Node 'n' (Where): operator must have constant inputs": single("Where", X, [HALF, HALF]),
     "Node 'n' (MaxPool): attribute 'kernel_shape' must be given": single("MaxPool", X),
     "Node 'n' (MaxPool): padding (2, 0, 0, 0) must leave each 2x2 window an element of the input, not none": single(
         "MaxPool", X, kernel_shape=[2, 2], pads=[2, 0, 0, 0]
     ),
-    "Node 'n' (AveragePool): attribute 'dilations' must be 1 in an average, not (2, 1)": single(
-        "AveragePool", X, kernel_shape=[2, 2], dilations=[2, 1]
+    "Node 'n' (AveragePool): input must have rank 3 to 5, not shape [2, 4]": single(
+        "AveragePool", (2, 4), kernel_shape=[2]
+    ),
+    "Node 'n' (MaxPool): window of 7x2 must fit in the padded input, not exceed its 6x6": single(
+        "MaxPool", X, kernel_shape=[7, 2]
     ),
     "Node 'n' (AveragePool): attribute 'ceil_mode' must be 0 when padding counts "
     "and the last window is not whole": single(
         "AveragePool", X, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, count_include_pad=1
     ),
-    "Node 'n' (ReduceMean): axes must be the height and width of [N,C,H,W], 2 and 3, not (1, 2)": single(
-        "ReduceMean", X, [ints(1, 2)]
-    ),
+    "Node 'n' (ReduceMean): axes must be different and in -4..3, not (1, 4)": single("ReduceMean", X, [ints(1, 4)]),
     "Node 'n' (Reshape): shape must hold the 144 elements of [1, 4, 6, 6], not be (5, -1)": single(
         "Reshape", X, [ints(5, -1)]
     ),
@@ -110,7 +145,9 @@ NODES = {
         "Unsqueeze", X, [ints(0, 0)]
     ),
     "Node 'n' (Softmax): axis must be -4..3, not 4": single("Softmax", X, axis=4),
-    "Node 'n' (Dropout): input 'training_mode' must be false": single("Dropout", X, [HALF, np.array(True)]),
+    "Node 'n' (Dropout): input 'training_mode' must be false, or the ratio 0": single(
+        "Dropout", X, [HALF, np.array(True)]
+    ),
     "Node 'n' (Identity): must have 1 input, not ['x', 'c1']": single("Identity", X, [HALF]),
     "Input 'x' must have fixed extents behind the batch, not the open 'W'": single("Relu", (1, 4, 6, "W")),
     "Input 'x' must have at most 268435456 elements, not shape (1, 1099511627776)": single("Relu", (1, 1 << 40)),
@@ -143,7 +180,7 @@ def test_error_names_node_operator_and_reason() -> None:
 
 
 def test_unknown_operator_and_domain() -> None:
-    assert refused(single("Gelu", X)).startswith("Node 'n' (Gelu): operator must be one of Add, AveragePool, ")
+    assert refused(single("Det", X)).startswith("Node 'n' (Det): operator must be one of Abs, Add, AveragePool, ")
     foreign = model([helper.make_node("Relu", ["x"], ["y"], domain="com.example")], {"x": X}, ["y"])
     assert refused(foreign).startswith("Node 'y' (com.example.Relu): operator must be one of ")
     strange = model([helper.make_node("Re\nlu", ["x"], ["y"])], {"x": X}, ["y"])
@@ -177,8 +214,17 @@ def test_dropout_mask_is_refused_when_it_is_read() -> None:
 
 
 def test_weights_must_be_known() -> None:
-    computed = model([helper.make_node("Conv", ["x", "x"], ["y"], name="n")], {"x": X}, ["y"])
-    assert refused(computed) == "Node 'n' (Conv): input 1 must be a constant, not the computed 'x'"
+    computed = model([helper.make_node("ConvTranspose", ["x", "x"], ["y"], name="n")], {"x": (4, 4, 6, 6)}, ["y"])
+    assert refused(computed) == "Node 'n' (ConvTranspose): input 1 must be a constant, not the computed 'x'"
+
+
+def test_constants_that_cannot_be_computed() -> None:
+    node = helper.make_node("Reshape", ["a", "s"], ["b"], name="r")
+    constants = {"a": floats(2, 3), "s": ints(4)}
+    proto = model([node, helper.make_node("Add", ["x", "b"], ["y"])], {"x": X}, ["y"], constants)
+    assert refused(proto) == (
+        "Node 'r' (Reshape): must have constants that can be computed: cannot reshape array of size 6 into shape (4,)"
+    )
 
 
 def test_inputs_must_be_float_tensors() -> None:

@@ -1,0 +1,167 @@
+"""ONNX operators that work element by element. Semantics: the ONNX operator specification."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from compiler.errors import FrontendError
+from compiler.frontend.importer import Converter, Importer, OnnxNode, as_float32
+from compiler.graph.ops.elementwise import Add, Clip, Identity, Pointwise, Relu
+from compiler.tensor.functions import MAX_EXPONENT
+
+_UNARY: Final[Mapping[str, tuple[str, tuple[tuple[str, float], ...]]]] = MappingProxyType(
+    {
+        "Abs": ("abs", ()),
+        "Ceil": ("ceil", ()),
+        "Celu": ("celu", (("alpha", 1.0),)),
+        "Elu": ("elu", (("alpha", 1.0),)),
+        "Erf": ("erf", ()),
+        "Exp": ("exp", ()),
+        "Floor": ("floor", ()),
+        "HardSigmoid": ("hard_sigmoid", (("alpha", 0.2), ("beta", 0.5))),
+        "HardSwish": ("hard_swish", ()),
+        "LeakyRelu": ("leaky_relu", (("alpha", 0.01),)),
+        "Log": ("log", ()),
+        "Mish": ("mish", ()),
+        "Neg": ("negative", ()),
+        "Reciprocal": ("reciprocal", ()),
+        "Round": ("round", ()),
+        "Selu": ("selu", (("alpha", 1.67326319217681884765625), ("gamma", 1.05070102214813232421875))),
+        "Sigmoid": ("sigmoid", ()),
+        "Softplus": ("softplus", ()),
+        "Softsign": ("softsign", ()),
+        "Sqrt": ("sqrt", ()),
+        "Swish": ("swish", (("alpha", 1.0),)),
+        "Tanh": ("tanh", ()),
+        "ThresholdedRelu": ("thresholded_relu", (("alpha", 1.0),)),
+    }
+)
+"""Function of `compiler.tensor.functions`, and the attributes that are its parameters, with their defaults."""
+
+_OF_TWO: Final = MappingProxyType({"Div": "divide", "Mul": "multiply", "PRelu": "prelu", "Sub": "subtract"})
+_OF_MANY: Final = MappingProxyType({"Max": "maximum", "Mean": "mean", "Min": "minimum", "Sum": "add"})
+_MOST_OPERANDS: Final = 64
+
+
+def _function(importer: Importer, node: OnnxNode, function: str, *parameters: float) -> None:
+    operands = tuple(importer.value(node, position) for position in range(len(node.inputs)))
+    importer.emit(node, Pointwise(function=function, parameters=parameters), operands)
+
+
+def _unary(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 1)
+    function, attributes = _UNARY[node.op]
+    _function(importer, node, function, *(node.attributes.number(name, default) for name, default in attributes))
+
+
+def _of_two(importer: Importer, node: OnnxNode) -> None:
+    node.require(2, 2)
+    _function(importer, node, _OF_TWO[node.op])
+
+
+def _of_many(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, _MOST_OPERANDS)
+    _function(importer, node, _OF_MANY[node.op])
+
+
+def _add(importer: Importer, node: OnnxNode) -> None:
+    node.require(2, 2)
+    importer.emit(node, Add(), (importer.value(node, 0), importer.value(node, 1)))
+
+
+def _gelu(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 1)
+    mode = node.attributes.string("approximate", "none")
+    if mode not in ("none", "tanh"):
+        raise FrontendError(f"attribute 'approximate' must be 'none' or 'tanh', not {mode!r}")
+    _function(importer, node, "gelu" if mode == "none" else "gelu_tanh")
+
+
+def _power(importer: Importer, node: OnnxNode) -> None:
+    node.require(2, 2)
+    if not importer.is_static(node, 1):
+        _function(importer, node, "general_power")
+        return
+    exponents = importer.static(node, 1)
+    if exponents.dtype.kind not in "fiu":
+        raise FrontendError(f"exponents must be numbers, not {exponents.dtype}")
+    operand = importer.value(node, 0)
+    exponent = float(exponents.reshape(-1)[0])
+    alike = (exponents == exponents.reshape(-1)[0]).all()
+    if alike and 2 * exponent == round(2 * exponent) and abs(exponent) <= MAX_EXPONENT:
+        op = Pointwise(function="power", parameters=(exponent,))
+        importer.emit(node, op, (operand,))
+        return
+    single = as_float32(exponents.astype(np.float64), "exponent")
+    general = Pointwise(function="general_power")
+    importer.emit(node, general, (operand, importer.constant(single, f"{node.inputs[1]}.float")))
+
+
+def _relu(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 1)
+    importer.emit(node, Relu(), (importer.value(node, 0),))
+
+
+def _clip(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 3)
+    if any(node.has(position) and not importer.is_static(node, position) for position in (1, 2)):
+        _clip_by_values(importer, node)
+        return
+    bounds = [-math.inf, math.inf]
+    for position in (1, 2):
+        if node.has(position):
+            array = importer.static(node, position)
+            if array.size != 1 or array.dtype.kind != "f" or np.isnan(array).any():
+                raise FrontendError(f"input {position} must be one floating-point number, not {array.tolist()!r:.40}")
+            bounds[position - 1] = float(array.reshape(()))
+    low, high = bounds
+    importer.emit(node, Clip(lo=min(low, high), hi=high), (importer.value(node, 0),))
+
+
+def _clip_by_values(importer: Importer, node: OnnxNode) -> None:
+    """Bounds that are computed."""
+    value = importer.value(node, 0)
+    for position, function in ((1, "maximum"), (2, "minimum")):
+        if node.has(position):
+            if importer.shape(node, position) != ():
+                raise FrontendError(f"input {position} must be one number, not of {importer.shape(node, position)}")
+            operands = (value, importer.value(node, position))
+            value = importer.emit(node, Pointwise(function=function), operands, last=position == 2 or not node.has(2))
+
+
+def _identity(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 1)
+    if importer.is_static(node, 0):
+        importer.add_static(node.outputs[0], importer.static(node, 0))
+    else:
+        importer.emit(node, Identity(), (importer.value(node, 0),))
+
+
+def _dropout(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 3)
+    node.attributes.integer("seed", 0, low=-(1 << 63), high=(1 << 63) - 1)
+    trains = node.has(2) and importer.static(node, 2).any()
+    if trains and (not node.has(1) or importer.static(node, 1).any()):
+        raise FrontendError("input 'training_mode' must be false, or the ratio 0")
+    importer.emit(node, Identity(), (importer.value(node, 0),))
+
+
+POINTWISE: Final[Mapping[str, Converter]] = MappingProxyType(
+    {
+        **dict.fromkeys(_UNARY, _unary),
+        **dict.fromkeys(_OF_TWO, _of_two),
+        **dict.fromkeys(_OF_MANY, _of_many),
+        "Add": _add,
+        "Clip": _clip,
+        "Dropout": _dropout,
+        "Gelu": _gelu,
+        "Identity": _identity,
+        "Pow": _power,
+        "Relu": _relu,
+    }
+)

@@ -1,0 +1,168 @@
+"""Ops that move elements and compute nothing. Tensors may be of any type and rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.errors import GraphError
+from compiler.graph.ir import Array, Op, TensorType
+from compiler.graph.lowering import Blocks, Lowered, Placed
+from compiler.graph.ops import checks
+from compiler.tensor import define_move
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transpose(Op):
+    """Dimension k of the result is dimension ``order[k]`` of the input."""
+
+    kind: ClassVar[str] = "transpose"
+    order: Shape
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        if sorted(self.order) != list(range(len(types[0].shape))):
+            raise GraphError(f"order must name each dimension of {types[0]} once, not be {self.order}")
+        return TensorType(tuple(types[0].shape[axis] for axis in self.order), types[0].dtype)
+
+    def reference(self, *arrays: Array) -> Array:
+        return np.ascontiguousarray(arrays[0].transpose(self.order))
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return Lowered(define_move.transpose(name, result.dtype, operands[0].shape, self.order), (0,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice(Op):
+    """In each dimension `shape` elements, from `starts` on in `steps`, which may be negative."""
+
+    kind: ClassVar[str] = "slice"
+    starts: Shape
+    steps: Shape
+    shape: Shape
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        whole = types[0].shape
+        if not len(whole) == len(self.starts) == len(self.steps) == len(self.shape):
+            raise GraphError(f"starts, steps and shape must have one element for each dimension of {types[0]}")
+        for extent, start, step, count in zip(whole, self.starts, self.steps, self.shape, strict=True):
+            last = start + (count - 1) * step
+            if count < 1 or not (0 <= start < extent and 0 <= last < extent):
+                raise GraphError(f"slice must lie within {types[0]}, not from {self.starts} by {self.steps}")
+        return TensorType(self.shape, types[0].dtype)
+
+    def reference(self, *arrays: Array) -> Array:
+        at = (s + np.arange(n) * step for s, n, step in zip(self.starts, self.shape, self.steps, strict=True))
+        return np.ascontiguousarray(arrays[0][np.ix_(*at)]) if self.shape else arrays[0]
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        shape = operands[0].shape
+        return Lowered(define_move.take_steps(name, result.dtype, shape, self.shape, self.starts, self.steps), (0,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad(Op):
+    """`before` and `after` elements of `value` in each dimension."""
+
+    kind: ClassVar[str] = "pad"
+    before: Shape
+    after: Shape
+    value: float = 0.0
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        shape = types[0].shape
+        if not len(shape) == len(self.before) == len(self.after) or min((*self.before, *self.after), default=0) < 0:
+            raise GraphError(
+                f"padding must be positive in each dimension of {types[0]}, not {self.before}, {self.after}"
+            )
+        return TensorType(self._whole(shape), types[0].dtype)
+
+    def _whole(self, shape: Shape) -> Shape:
+        return tuple(a + n + b for a, n, b in zip(self.before, shape, self.after, strict=True))
+
+    def reference(self, *arrays: Array) -> Array:
+        result = np.full(self._whole(arrays[0].shape), self.value, arrays[0].dtype)
+        result[tuple(slice(a, a + n) for a, n in zip(self.before, arrays[0].shape, strict=True))] = arrays[0]
+        return result
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        proc = define_move.pad(name, result.dtype, operands[0].shape, self.before, result.shape, self.value)
+        return Lowered(proc, (0,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concat(Op):
+    """The inputs behind each other along `axis`, which counts from the front."""
+
+    kind: ClassVar[str] = "concat"
+    axis: int
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        rank = len(types[0].shape)
+        checks.within("axis", self.axis, 0, rank - 1)
+        for t in types:
+            alike = len(t.shape) == rank and t.dtype is types[0].dtype
+            if not alike or any(
+                k != self.axis and n != m for k, (n, m) in enumerate(zip(t.shape, types[0].shape, strict=True))
+            ):
+                raise GraphError(f"inputs must differ along axis {self.axis} alone, not be {types[0]} and {t}")
+        total = sum(t.shape[self.axis] for t in types)
+        return TensorType((*types[0].shape[: self.axis], total, *types[0].shape[self.axis + 1 :]), types[0].dtype)
+
+    def reference(self, *arrays: Array) -> Array:
+        return np.concatenate(arrays, axis=self.axis)
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        proc = define_move.concat(name, result.dtype, [operand.shape for operand in operands], self.axis)
+        return Lowered(proc, tuple(range(len(operands))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expand(Op):
+    """The input broadcast to `shape`."""
+
+    kind: ClassVar[str] = "expand"
+    shape: Shape
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        if checks.broadcast([types[0], TensorType(self.shape, types[0].dtype)]) != self.shape:
+            raise GraphError(f"shape must be one that {types[0]} broadcasts to, not {self.shape}")
+        return TensorType(self.shape, types[0].dtype)
+
+    def reference(self, *arrays: Array) -> Array:
+        return np.array(np.broadcast_to(arrays[0], self.shape))
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return Lowered(define_move.expand(name, result.dtype, operands[0].shape, self.shape), (0,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Take(Op):
+    """Elements `indices` along `axis`, which counts from the front."""
+
+    kind: ClassVar[str] = "take"
+    axis: int
+    indices: tuple[int, ...]
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        shape = types[0].shape
+        checks.within("axis", self.axis, 0, len(shape) - 1)
+        checks.within("smallest index", min(self.indices), 0, shape[self.axis] - 1)
+        checks.within("largest index", max(self.indices), 0, shape[self.axis] - 1)
+        return TensorType((*shape[: self.axis], len(self.indices), *shape[self.axis + 1 :]), types[0].dtype)
+
+    def reference(self, *arrays: Array) -> Array:
+        return np.take(arrays[0], self.indices, axis=self.axis)
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        proc = define_move.take(name, result.dtype, operands[0].shape, self.axis, len(self.indices))
+        return Lowered(proc, (0, np.array(self.indices, np.int32)))
