@@ -15,11 +15,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vta.api import CompiledProgram, Engine, load
+    from vta.api import CompiledProgram, Engine, layer_noise, load
     from vta.api import compile_model as compile  # noqa: A004 - read as vta.compile, like re.compile
     from vta.errors import ApiError
 
-__all__ = ["ApiError", "CompiledProgram", "Engine", "compile", "load"]
+__all__ = ["ApiError", "CompiledProgram", "Engine", "compile", "layer_noise", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     import onnx
 
     from compiler.graph.ir import Graph
+    from compiler.graph.quantize.noise import LayerNoise
+    from compiler.graph.quantize.report import Quantized
 
-__all__ = ["ApiError", "CompiledProgram", "Engine", "compile_model", "load"]
+__all__ = ["ApiError", "CompiledProgram", "Engine", "compile_model", "layer_noise", "load"]
 
 Progress = Callable[[int, int], None]
 
@@ -227,22 +229,63 @@ def quantized_graph(
     batch: int,
 ) -> Graph:
     """The graph that the back ends take: `model` for `batch` images, quantised unless it is already."""
-    from compiler.frontend.onnx import load_onnx
     from compiler.graph.batch import rebatched
+
+    graph = _graph(model)
+    if _is_quantised(graph):
+        return rebatched(graph, batch)
+    _, quantized, _ = _quantized(graph, config, calibration)
+    return rebatched(quantized.graph, batch)
+
+
+def layer_noise(
+    model: str | Path | bytes | onnx.ModelProto | Graph,
+    *,
+    config: VTAConfig | str | Path = "sim",
+    calibration: Array | Mapping[str, Array],
+) -> tuple[LayerNoise, ...]:
+    """What each layer of a float model loses by quantisation, on the calibration inputs (`LayerNoise`, in dB).
+
+    Arguments and errors as those of `compile_model`. Raises ApiError for a model that is quantised already.
+    """
+    from compiler.graph.quantize.noise import signal_to_noise
+
+    machine = config if isinstance(config, VTAConfig) else resolve(config)
+    graph = _graph(model)
+    if _is_quantised(graph):
+        raise ApiError("Noise must be asked for of a float model, not of a quantised one")
+    prepared, quantized, samples = _quantized(graph, machine, calibration)
+    return signal_to_noise(prepared, quantized, _parts(samples))
+
+
+def _graph(model: str | Path | bytes | onnx.ModelProto | Graph) -> Graph:
+    from compiler.frontend.onnx import load_onnx
     from compiler.graph.ir import Graph
+
+    return model if isinstance(model, Graph) else load_onnx(model)
+
+
+def _is_quantised(graph: Graph) -> bool:
+    return any(graph.types[node.output].dtype.is_integer for node in graph.nodes)
+
+
+def _quantized(
+    graph: Graph, config: VTAConfig, calibration: Array | Mapping[str, Array] | None
+) -> tuple[Graph, Quantized, dict[str, Array]]:
+    """(the float graph that was quantised, the quantised one, the calibration by input)."""
     from compiler.graph.passes.pipeline import prepare
     from compiler.graph.quantize.convert import quantize
 
-    graph = model if isinstance(model, Graph) else load_onnx(model)
-    if any(graph.types[node.output].dtype.is_integer for node in graph.nodes):
-        return rebatched(graph, batch)
     if calibration is None:
         raise ApiError("Calibration must be given for a float model: a few dozen of its inputs")
     ports = tuple(Port(name=v.name, shape=v.type.shape, dtype=v.type.dtype.value) for v in graph.inputs)
     samples = named_inputs(ports, calibration, subject="Calibration")
-    parts = (part for part, _ in batches(samples, CALIBRATION_BATCH, fill=False))
-    quantized = quantize(prepare(graph, config), parts, config=config)
-    return rebatched(quantized.graph, batch)
+    prepared = prepare(graph, config)
+    return prepared, quantize(prepared, _parts(samples), config=config), samples
+
+
+def _parts(samples: dict[str, Array]) -> Iterator[dict[str, Array]]:
+    return (part for part, _ in batches(samples, CALIBRATION_BATCH, fill=False))
 
 
 def load(path: str | Path) -> CompiledProgram:

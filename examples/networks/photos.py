@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vta.images import read_image
+
 MEAN, STD = 0.498, 0.502
 """Of pixels from 0 to 1."""
 
@@ -30,18 +32,8 @@ def unlabelled(size: int = 224) -> NDArray[np.float32]:
 
 
 def read_photo(path: Path, size: int) -> NDArray[np.float32]:
-    """float32 [3, size, size]: the square in the middle, resized and normalised."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise ImportError("Photographs are read by Pillow: pip install pillow") from None
-    with Image.open(path) as image:
-        edge = min(image.size)
-        left, top = (image.width - edge) // 2, (image.height - edge) // 2
-        square = (left, top, left + edge, top + edge)
-        resized = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, square)
-    pixels = np.asarray(resized, np.float32) / 255
-    return np.ascontiguousarray(((pixels - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1))
+    """float32 [3, size, size]: the square in the middle, resized and normalised. Raises ImportError without Pillow."""
+    return read_image(path, 3, (size, size), mean=(MEAN,), std=(STD,))
 
 
 def _folder(package: str, name: str) -> Path:

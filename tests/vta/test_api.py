@@ -131,7 +131,7 @@ def test_a_scalar_has_no_batch() -> None:
 
 
 def test_names_of_the_package() -> None:
-    assert set(vta.__all__) == {"ApiError", "CompiledProgram", "Engine", "compile", "load"}
+    assert set(vta.__all__) == {"ApiError", "CompiledProgram", "Engine", "compile", "layer_noise", "load"}
     assert all(getattr(vta, name) is not None for name in vta.__all__)
     with pytest.raises(AttributeError, match=r"^module 'vta' has no attribute 'compil'$"):
         _ = vta.compil

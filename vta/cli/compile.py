@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +14,32 @@ from vta.cli.command import command
 from vta.cli.errors import CommandError
 from vta.cli.files import check_outputs, write_files
 from vta.cli.output import Activity, print_json, print_table
-from vta.cli.params import ConfigOption, config_option, json_option, number, one_of
+from vta.cli.params import ConfigOption, config_option, json_option, number, one_of, reals
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from compiler.graph.quantize.noise import LayerNoise
     from vta.api import CompiledProgram
+
+    Calibration = NDArray[np.generic] | dict[str, NDArray[np.generic]]
 
 EXAMPLES = (
     (
         "Quantise a float model with the ranges seen in a few images, and compile it for the default VTA",
         "vta compile model.onnx --calibrate images.npy -o model.vta",
     ),
+    (
+        "With a folder of photographs, normalised as ImageNet's are",
+        "vta compile model.onnx --calibrate photos --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+    ),
     ("For a board", "vta compile model.onnx --calibrate images.npy --config pynq -o model.vta"),
     ("The same arithmetic for the CPU", "vta compile model.onnx --calibrate images.npy --target cpu -o cpu.vta"),
+    (
+        "What each layer loses by quantisation",
+        "vta compile model.onnx --calibrate images.npy -o model.vta --noise",
+    ),
     ("Figures for a script", "vta compile model.onnx --calibrate images.npy -o model.vta --json"),
 )
 
@@ -34,20 +51,29 @@ EXAMPLES = (
 )
 @config_option
 @click.option(
-    "--calibrate", type=click.Path(path_type=Path), metavar="FILE", help="Images (.npy, or .npz by input name)."
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="FILE|FOLDER",
+    help="Inputs (.npy, or .npz by input name), or a folder of images.",
 )
+@click.option("--mean", type=reals("--mean"), metavar="X[,X,X]", help="Of the images' pixels, 0 to 1; 0 by default.")
+@click.option("--std", type=reals("--std"), metavar="X[,X,X]", help="Their standard deviation; 1 by default.")
 @click.option("--target", type=one_of("Target", ("vta", "cpu")), metavar="vta|cpu", default="vta", show_default=True)
 @click.option(
     "--batch", type=number("--batch"), metavar="N", help="Images in one run; the configuration's BATCH by default."
 )
+@click.option("--noise", is_flag=True, help="Print what each layer loses by quantisation, on those images.")
 @json_option
 def compile_command(
     model: Path,
     output: Path | None,
     config: ConfigOption,
     calibrate: Path | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
     target: str,
     batch: int | None,
+    noise: bool,
     as_json: bool,
 ) -> None:
     """Compile a neural network, MODEL.onnx, to a program file.
@@ -58,15 +84,23 @@ def compile_command(
     """
     if not model.is_file():
         raise CommandError(f"{model}: must be an ONNX file, and there is none")
+    if (mean or std) and (calibrate is None or not calibrate.is_dir()):
+        raise CommandError("--mean and --std must be given with --calibrate FOLDER, for whose images they are")
+    if noise and calibrate is None:
+        raise CommandError("--noise must be given with --calibrate, on whose images it is measured")
     destination = output if output is not None else Path(model.name).with_suffix(".vta")
     check_outputs(
         [("--output", destination)], [("MODEL.onnx", model), ("--calibrate", calibrate), ("--config", config.path)]
     )
     with Activity("Compiling") as activity:
-        from vta.api import compile_model
+        from vta.api import compile_model, layer_noise
         from vta.cli.arrays import read_arrays
 
-        calibration = None if calibrate is None else read_arrays(calibrate)
+        calibration: Calibration | None = None
+        if calibrate is not None and calibrate.is_dir():
+            calibration = _photographs(model, calibrate, mean or (0.0,), std or (1.0,), activity)
+        elif calibrate is not None:
+            calibration = read_arrays(calibrate)
         program = compile_model(
             model,
             config=config.value,
@@ -76,11 +110,39 @@ def compile_command(
             progress=lambda done, total: activity.step("Compiling", done, total),
         )
         data = program.program.to_bytes()
+        losses = None
+        if noise and calibration is not None:
+            activity.step("Measuring noise", 0, 1)
+            losses = layer_noise(model, config=config.value, calibration=calibration)
     write_files({destination: data})
-    show(program, destination, len(data), as_json)
+    show(program, destination, len(data), as_json, losses)
 
 
-def show(program: CompiledProgram, path: Path, nbytes: int, as_json: bool) -> None:
+def _photographs(
+    model: Path, folder: Path, mean: tuple[float, ...], std: tuple[float, ...], activity: Activity
+) -> NDArray[np.float32]:
+    """The images of a folder, in the size of the model's only input."""
+    from compiler.frontend.onnx import load_onnx
+    from vta.images import read_folder
+
+    inputs = load_onnx(model).inputs
+    if len(inputs) != 1:
+        raise CommandError(f"--calibrate must be an .npz file for a model of {len(inputs)} inputs, not a folder")
+    try:
+        return read_folder(
+            folder,
+            inputs[0].type.shape,
+            mean=mean,
+            std=std,
+            progress=lambda done, total: activity.step("Reading images", done, total),
+        )
+    except ImportError as error:
+        raise CommandError(str(error)) from None
+
+
+def show(
+    program: CompiledProgram, path: Path, nbytes: int, as_json: bool, losses: Sequence[LayerNoise] | None
+) -> None:
     config, steps = program.program.config, len(program.program.steps)
     if as_json:
         print_json(
@@ -92,11 +154,14 @@ def show(program: CompiledProgram, path: Path, nbytes: int, as_json: bool) -> No
                 "arena_bytes": program.program.arena_bytes,
                 "layers": [cost.as_dict() for cost in program.report],
                 "total": program.total.as_dict(),
+                **({} if losses is None else {"noise": [_finite(loss) for loss in losses]}),
             }
         )
         return
     if program.report:
         print_costs(f"Layers on {config.name}, batch {program.batch}", program)
+    if losses:
+        print_noise(losses)
     click.echo(f"{path}: {nbytes:,} bytes, {steps} steps, {program.program.arena_bytes:,} bytes of memory to run")
 
 
@@ -116,3 +181,17 @@ def print_costs(title: str, program: CompiledProgram) -> None:
         for cost in (*program.report, program.total)
     ]
     print_table(title, columns, rows)
+
+
+def _finite(loss: LayerNoise) -> dict[str, object]:
+    """Fields for JSON, which knows no infinity: null where nothing is lost."""
+    fields = asdict(loss)
+    return {key: None if value in (math.inf, -math.inf) else value for key, value in fields.items()}
+
+
+def print_noise(losses: Sequence[LayerNoise]) -> None:
+    """Signal to noise of each layer, and the layer that loses most."""
+    rows = [(loss.node, loss.kind, f"{loss.total:.1f}", f"{loss.own:.1f}") for loss in losses]
+    print_table("Signal to noise, dB", ("layer", "op", "network", "layer alone"), rows, text_columns=(0, 1))
+    worst = min(losses, key=lambda loss: loss.own)
+    click.echo(f"{worst.node} loses most: {worst.own:.1f} dB of its own")

@@ -56,6 +56,21 @@ def parse_number(subject: str, text: str) -> int:
     return value
 
 
+def reals(option: str) -> Callable[[str], tuple[float, ...]]:
+    """Type of an option whose value is one finite number, or several between commas."""
+
+    def parse(text: str) -> tuple[float, ...]:
+        try:
+            values = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            values = ()
+        if not values or not all(math.isfinite(value) for value in values):
+            raise CommandError(f"{option} must be numbers with commas between them, not {text!r}")
+        return values
+
+    return parse
+
+
 def number(option: str) -> Callable[[str], int]:
     """Type of an option whose value is a number."""
     return lambda text: parse_number(option, text)

@@ -20,11 +20,13 @@ class Method(enum.Enum):
 class LayerReport:
     """One quantised op. Scales are reals per integer step; `weight_scales` is (smallest, largest) over the channels.
 
-    error: worst-case distance, in steps of the result and before its rounding, from the real-valued requantisation.
+    source: the value of the float graph that it stands for. error: worst-case distance, in steps of the result and
+    before its rounding, from the real-valued requantisation.
     accumulator_bits: signed bits that the largest intermediate can need.
     """
 
     value: str
+    source: str
     node: str
     kind: str
     bits: int

@@ -89,7 +89,8 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     inputs = (x.name, *parameters, *([residual.name] if residual else []))
     value = values.define_integers(node, q, inputs, scale, span)
     return LayerReport(
-        value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,
+        value=value, source=node.output, node=node.name, kind=q.kind,
+        bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,
         input_scales=(x.scale, *([residual.scale] if residual else [])), output_scale=scale,
         weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=Method.CALIBRATED,
         pre_shift=chosen.pre_shift, shift=chosen.shift, error=chosen.error,
@@ -134,7 +135,8 @@ def _rescaled(
                        bits=values.config.out_bits, relu=span.lo == 0, r_mul=r_mul)
     value = values.define_integers(node, q, tuple(inputs), scale, span)
     return LayerReport(
-        value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,
+        value=value, source=node.output, node=node.name, kind=q.kind,
+        bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,
         input_scales=(x.scale, *([residual.scale] if residual else [])), output_scale=scale,
         weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=Method.CALIBRATED,
         shift=int(shift.max()), error=float(error.max()),
@@ -149,7 +151,7 @@ def add(values: Values, node: Node, op: FusedAdd) -> LayerReport:
     q = QAdd(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=span.lo, hi=span.hi)
     value = values.define_integers(node, q, tuple(operand.name for operand in operands), scale, span)
     return LayerReport(
-        value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, output_scale=scale,
+        value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits, output_scale=scale,
         input_scales=tuple(operand.scale for operand in operands), scale_method=Method.CALIBRATED,
         shift=chosen.shift, error=chosen.error,
     )
@@ -160,7 +162,8 @@ def max_pool(values: Values, node: Node, op: MaxPool) -> LayerReport:
     q = QMaxPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, dilation=op.dilation)
     value = values.define_integers(node, q, (x.name,), x.scale, x.range)
     return LayerReport(
-        value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, input_scales=(x.scale,),
+        value=value, source=node.output, node=node.name, kind=q.kind,
+        bits=values.config.inp_bits, input_scales=(x.scale,),
         output_scale=x.scale, scale_method=Method.INHERITED,
     )
 
@@ -170,7 +173,8 @@ def move(values: Values, node: Node) -> LayerReport:
     x = values.as_integers(node.inputs[0], node)
     value = values.define_integers(node, node.op, (x.name,), x.scale, x.range)
     return LayerReport(
-        value=value, node=node.name, kind=node.op.kind, bits=values.config.inp_bits, input_scales=(x.scale,),
+        value=value, source=node.output, node=node.name, kind=node.op.kind,
+        bits=values.config.inp_bits, input_scales=(x.scale,),
         output_scale=x.scale, scale_method=Method.INHERITED,
     )
 
@@ -191,7 +195,8 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport:
                    shift=chosen.shift, lo=values.limits.lo, hi=values.limits.hi)
     value = values.define_integers(node, q, inputs, scale, values.limits)
     return LayerReport(
-        value=value, node=node.name, kind=q.kind, bits=values.config.inp_bits, input_scales=(x.scale,),
+        value=value, source=node.output, node=node.name, kind=q.kind,
+        bits=values.config.inp_bits, input_scales=(x.scale,),
         output_scale=scale, scale_method=Method.CALIBRATED, shift=chosen.shift, error=chosen.error,
     )
 

@@ -26,6 +26,7 @@ def model(tmp_path: Path) -> Path:
     np.save(tmp_path / "nan.npy", np.full((4, 1, 8, 8), np.nan, np.float32))
     (tmp_path / "text.onnx").write_text("not a model")
     (tmp_path / "digits.vta").write_text("an ONNX model by another name")
+    (tmp_path / "empty").mkdir()
     VTAConfig().save(tmp_path / "vta.json")
     return tmp_path
 
@@ -59,6 +60,35 @@ def test_the_table_names_every_layer(cli: Cli, model: Path) -> None:
     assert "out.vta: " in outcome.out
 
 
+def test_noise_names_the_layer_that_loses_most(cli: Cli, model: Path) -> None:
+    arguments = ["compile", "digits.onnx", "--calibrate", "calibration.npy", "--noise"]
+    text = cli(*arguments).out
+    assert "Signal to noise, dB" in text
+    losses = json.loads(cli(*arguments, "--json").out)["noise"]
+    assert [loss["node"] for loss in losses][:2] == ["stem", "residual_1"]
+    assert all(25 < loss["total"] <= loss["own"] + 1 for loss in losses)
+    worst = min(losses, key=lambda loss: loss["own"])
+    assert f"{worst['node']} loses most: {worst['own']:.1f} dB of its own" in text
+
+
+def test_folders_of_images_calibrate(cli: Cli, model: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="images are read by Pillow: pip install vta-toolkit[images]")
+    digits = load_digits()
+    folder = model / "photos"
+    folder.mkdir()
+    for k, pixels in enumerate(digits.images[digits.train[:32]]):
+        image.fromarray((pixels * 255.0 / 16).round().astype(np.uint8)).save(folder / f"{k:02}.png")
+    (folder / "notes.txt").write_text("no image")
+    outcome = cli("compile", "digits.onnx", "--calibrate", "photos", "--mean", "0", "--std", "1", "--noise", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert all(loss["own"] > 20 for loss in json.loads(outcome.out)["noise"])
+    (folder / "broken.png").write_text("no image")
+    refusal = cli("compile", "digits.onnx", "--calibrate", "photos").err
+    assert refusal.startswith("error: photos/broken.png: must be an image: ")
+    refusal = cli("compile", "digits.onnx", "--calibrate", "photos", "--std", "0").err
+    assert refusal == "error: std must be positive, not 0.0\n"
+
+
 def test_compiling_twice_gives_the_same_file(cli: Cli, model: Path) -> None:
     for name in ("a.vta", "b.vta"):
         assert cli("compile", "digits.onnx", "--calibrate", "calibration.npy", "-o", name).code == 0
@@ -86,6 +116,13 @@ def test_the_batch_is_the_configurations_or_the_one_asked_for(cli: Cli, model: P
         ),
         (["digits.onnx", "--calibrate", "nan.npy"], "Value 'image': Calibration must give finite values, not nan"),
         (["digits.onnx", "--calibrate", "text.onnx"], "text.onnx: must be a NumPy file (.npy or .npz), and is none: "),
+        (["digits.onnx", "--noise"], "--noise must be given with --calibrate, on whose images it is measured"),
+        (["digits.onnx", "--mean", "a"], "--mean must be numbers with commas between them, not 'a'"),
+        (
+            ["digits.onnx", "--calibrate", "calibration.npy", "--std", "1"],
+            "--mean and --std must be given with --calibrate FOLDER, for whose images they are",
+        ),
+        (["digits.onnx", "--calibrate", "empty"], "empty: must have images (.bmp, .gif, .jpeg, .jpg, .png, .tif, "),
         (["digits.onnx", "--target", "gpu"], "Target must be one of 'vta', 'cpu', not 'gpu'"),
         (["digits.onnx", "--batch", "0"], "Batch must be an integer from 1 to 4096, not 0"),
         (["digits.onnx", "--config", "tinny"], "configuration must be a file or one of "),
