@@ -1,6 +1,7 @@
 """Photographs that packages carry, as EfficientNet-Lite0 wants them; nothing of them is kept here.
 
-Labelled: the twenty of ImageNet in `foolbox`. Others, to calibrate with: those of scikit-image.
+Labelled: the twenty of ImageNet in `foolbox`. Others: those of scikit-image, to
+calibrate with, and the two of scikit-learn.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def unlabelled(size: int = 224) -> NDArray[np.float32]:
     return np.stack([read_photo(folder / name, size) for name in names if (folder / name).is_file()])
 
 
+def others(size: int = 224) -> NDArray[np.float32]:
+    """float32 [2, 3, size, size], the photographs of scikit-learn. Raises ImportError where it is missing."""
+    return np.stack([read_photo(file, size) for file in sorted(_folder("sklearn", "datasets/images").glob("*.jpg"))])
+
+
 def read_photo(path: Path, size: int) -> NDArray[np.float32]:
     """float32 [3, size, size]: the square in the middle, resized and normalised. Raises ImportError without Pillow."""
     return read_image(path, 3, (size, size), mean=(MEAN,), std=(STD,))
@@ -39,5 +45,6 @@ def read_photo(path: Path, size: int) -> NDArray[np.float32]:
 def _folder(package: str, name: str) -> Path:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise ImportError(f"Photographs come with packages: pip install {package.replace('skimage', 'scikit-image')}")
+        project = {"skimage": "scikit-image", "sklearn": "scikit-learn"}.get(package, package)
+        raise ImportError(f"Photographs come with packages: pip install {project}")
     return Path(spec.origin).parent / name

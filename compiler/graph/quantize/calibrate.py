@@ -37,11 +37,14 @@ class Magnitudes:
     """Histogram of |x| over any number of arrays; bin k counts (k*width, (k+1)*width], zeros are in bin 0.
 
     The width is a power of two and doubles when a larger value comes, so that nothing needs to be known beforehand.
+    totals: sum of each channel, of arrays [N,C,H,W]; pixels: how many elements of a channel are in it.
     """
 
     width: float = 0.0
     largest: float = 0.0
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    totals: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    pixels: int = 0
 
     def add(self, values: Array) -> None:
         """Count one array. Raises QuantizeError when a value is not finite."""
@@ -57,6 +60,15 @@ class Magnitudes:
             self.width *= 2
         bins = np.ceil(magnitudes / (self.width or 1.0)).astype(np.int64) - 1
         self.counts = self.counts + np.bincount(np.maximum(bins, 0), minlength=BINS)
+        if values.ndim == 4:
+            totals = values.sum(axis=(0, 2, 3), dtype=np.float64)
+            self.totals = totals if not self.pixels else self.totals + totals
+            self.pixels += values.size // values.shape[1]
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """Mean of each channel, float64 [C]."""
+        return self.totals / self.pixels
 
     def percentile(self, percent: float) -> float:
         """Smallest bin edge that at least `percent` percent of the values do not exceed; at most the largest value."""

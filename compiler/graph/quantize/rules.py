@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,7 @@ from compiler.graph.quantize.report import LayerReport, Method
 from compiler.graph.quantize.scaling import (
     INT32_MAX,
     ConvProblem,
+    ConvScaling,
     Term,
     residual_factors,
     scale_conv,
@@ -80,8 +83,12 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
         residual=_term(residual, scale) if residual else None,
     )
     chosen = scale_conv(problem, max_shift=values.options.max_shift)
-    w_scale = np.where(chosen.m > 0, chosen.factor * scale / x.scale, w_scale)
-    w_q = round_weights(w, w_scale, values.config.wgt_bits)  # no step grew, so the bounds hold
+    w_scale, w_q = _final_weights(values, w, chosen, w_scale, scale / x.scale)
+    if values.options.correct_bias:
+        added = _added_mean(values.means(node.inputs[0]), w, w_q, w_scale, op.groups)
+        problem = replace(problem, offset=(bias - added) / scale)
+        chosen = scale_conv(problem, max_shift=values.options.max_shift)
+        w_scale, w_q = _final_weights(values, w, chosen, w_scale, scale / x.scale)
     constants = {"w": w_q, "m": chosen.m.astype(np.int32), "b": chosen.b.astype(np.int32)}
     parameters = [values.rewriter.constant(array, f"{node.name}.{key}") for key, array in constants.items()]
     q = QConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
@@ -95,6 +102,28 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
         weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=Method.CALIBRATED,
         pre_shift=chosen.pre_shift, shift=chosen.shift, error=chosen.error,
     )
+
+
+def _final_weights(
+    values: Values, w: Array, chosen: ConvScaling, w_scale: NDArray[np.float64], step: float
+) -> tuple[NDArray[np.float64], Array]:
+    """(reals per step of each channel, integers) that go with a multiplier and shifts. No step shrinks, so bounds hold.
+
+    step: of the result, in those of the activation.
+    """
+    w_scale = np.where(chosen.m > 0, chosen.factor * step, w_scale)
+    return w_scale, round_weights(w, w_scale, values.config.wgt_bits)
+
+
+def _added_mean(
+    means: NDArray[np.float64], w: Array, w_q: Array, w_scale: NDArray[np.float64], groups: int
+) -> NDArray[np.float64]:
+    """What the rounding of weights adds to the mean of each result, float64 [O], away from the border."""
+    rounding = (w_q * w_scale.reshape(-1, 1, 1, 1) - w).sum(axis=(2, 3))
+    ins = rounding.shape[1]
+    group = np.arange(len(w)) // (len(w) // groups)
+    added: NDArray[np.float64] = (rounding * means.reshape(groups, ins)[group]).sum(axis=1)
+    return added
 
 
 def _rescaled(
@@ -120,10 +149,14 @@ def _rescaled(
     unit = x.scale * w_scale
     ratio = unit / scale
     factor, shift = scale_rescale(ratio)
-    b = np.rint(bias / unit)
-    error = np.abs(b - bias / unit) * ratio + np.abs(factor * 0.5**shift / ratio - 1) * span.hi
+    w_q = round_weights(w, w_scale, values.config.wgt_bits)
+    exact = bias / unit
+    if values.options.correct_bias:
+        exact = (bias - _added_mean(values.means(node.inputs[0]), w, w_q, w_scale, op.groups)) / unit
+    b = np.rint(exact)
+    error = np.abs(b - exact) * ratio + np.abs(factor * 0.5**shift / ratio - 1) * span.hi
     constants = {
-        "w": round_weights(w, w_scale, values.config.wgt_bits),
+        "w": w_q,
         "b": b.astype(np.int32),
         "scale": np.array([scale_word(int(f), int(s)) for f, s in zip(factor, shift, strict=True)], np.int32),
     }

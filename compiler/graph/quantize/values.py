@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph, Node, Op
@@ -27,12 +28,15 @@ class QuantizeOptions:
     max_shift: largest shift amount, 0..30. 15 is what every published VTA does (VTA spec 3.5), and costs no accuracy.
     multiply: False makes every m of a convolution 1, which saves the accelerator a pass over the accumulators, at the
     price of weights that share one scale, a power of two times that of the activations.
+    correct_bias: whether biases take back what the rounding of weights adds to the mean of each result on the
+    calibration inputs (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019).
     """
 
     calibration: Calibration = Calibration.MSE
     percent: float = 99.99
     max_shift: int = 15
     multiply: bool = True
+    correct_bias: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.percent <= 100:
@@ -116,6 +120,13 @@ class Values:
                 self.options.calibration, percent=self.options.percent, levels=self.limits.hi
             )
         return _usable(min(threshold, bound) / self.limits.hi)
+
+    def means(self, name: str) -> NDArray[np.float64]:
+        """Mean of each channel of an activation [N,C,H,W] of the source graph, float64 [C]."""
+        if name in self.source.constants:
+            means: NDArray[np.float64] = self.source.constants[name].mean(axis=(0, 2, 3), dtype=np.float64)
+            return means
+        return self._magnitudes[name].means
 
     def clipped(self, output: str, lo: float, hi: float) -> tuple[float, Interval]:
         """Scale and integer range of a result that is clipped to lo..hi in reals."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from compiler.errors import QuantizeError
+from compiler.graph.batch import rebatched
+from compiler.graph.evaluate import evaluate
 from compiler.graph.ir import Graph
 from compiler.graph.ops.conv import Conv
 from compiler.graph.ops.elementwise import Relu
 from compiler.graph.ops.pool import MaxPool
 from compiler.graph.passes.pipeline import prepare
+from compiler.graph.quantize.calibrate import Calibration
 from compiler.graph.quantize.convert import quantize
 from compiler.graph.quantize.noise import signal_to_noise
+from compiler.graph.quantize.values import QuantizeOptions
 from tests.compiler.graph.build import Builder, floats
 from vta_hw.spec.config import VTAConfig
 
@@ -57,6 +62,26 @@ def test_the_layer_that_hurts_is_found() -> None:
     losses = noise(network(outlier=30.0))
     assert min(losses, key=lambda node: losses[node][1]) == "conv second"
     assert losses["conv second"][1] < noise(network())["conv second"][1] - 10
+
+
+@pytest.mark.parametrize("isa", ["tvm", "extended"])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_corrected_biases_keep_the_means(isa: str, groups: int) -> None:
+    """Inputs far from zero, so that rounding weights moves every result; without padding, where the mean is exact."""
+    b = Builder()
+    w, bias = b.constant(floats(8, 8 // groups, 3, 3, seed=4)), b.constant(floats(8, seed=5))
+    graph = b.graph(b(Conv(groups=groups), b.input(1, 8, 10, 10), w, bias, name="y"))
+    config = replace(CONFIG, isa=isa, log_wgt_width=2, log_wgt_buff_size=15)
+    batches = [{"x": floats(16, 8, 10, 10, seed=6) / 4 + np.arange(8, dtype=np.float32).reshape(8, 1, 1)}]
+    shifts, step = {}, 0.0
+    for corrected in (False, True):
+        options = QuantizeOptions(correct_bias=corrected, calibration=Calibration.MIN_MAX)
+        quantized = quantize(prepare(graph, config), batches, config=config, options=options)
+        answer, exact = (evaluate(rebatched(g, 16), batches[0])["y"] for g in (quantized.graph, graph))
+        shifts[corrected] = np.abs((answer - exact).mean(axis=(0, 2, 3)))
+        step = quantized.layers[0].output_scale
+    assert shifts[False].max() > step
+    assert shifts[True].max() < step / 2
 
 
 def test_nothing_is_lost_where_all_is_zero_and_inputs_must_be_there() -> None:
