@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compiler.graph.ir import Graph
     from compiler.graph.quantize.noise import LayerNoise
     from compiler.graph.quantize.report import Quantized
+    from compiler.graph.quantize.values import QuantizeOptions
 
 __all__ = ["ApiError", "CompiledProgram", "Engine", "compile_model", "layer_noise", "load"]
 
@@ -196,6 +197,7 @@ def compile_model(
     config: VTAConfig | str | Path = "sim",
     target: str = "vta",
     calibration: Array | Mapping[str, Array] | None = None,
+    options: QuantizeOptions | None = None,
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> CompiledProgram:
@@ -204,8 +206,8 @@ def compile_model(
     model: path or contents of an ONNX file, an ONNX model, or a graph, float or quantised. config: a configuration, the
     name of a preset or the path of a vta_config.json; the CPU computes with its number of bits. calibration: inputs of
     a few dozen images, from which the quantiser learns the ranges of a float model: an array, or a dict by input name,
-    float32 [N, ...]. batch: images in one run, by default the configuration's BATCH. progress:
-    called with (steps done, steps).
+    float32 [N, ...]. options: how it chooses the integers (`compiler.graph.quantize.values.QuantizeOptions`). batch:
+    images in one run, by default the configuration's BATCH. progress: called with (steps done, steps).
 
     Raises ApiError, ConfigError or CompileError.
     """
@@ -217,7 +219,7 @@ def compile_model(
     machine = config if isinstance(config, VTAConfig) else resolve(config)
     if batch is not None and (type(batch) is not int or not 1 <= batch <= MAX_BATCH):
         raise ApiError(f"Batch must be an integer from 1 to {MAX_BATCH}, not {batch!r}")
-    graph = quantized_graph(model, machine, calibration, machine.batch if batch is None else batch)
+    graph = quantized_graph(model, machine, calibration, machine.batch if batch is None else batch, options)
     program = compile_graph(graph, machine, target=Target(target), progress=progress)
     return CompiledProgram(proved(program), graph=graph)
 
@@ -227,6 +229,7 @@ def quantized_graph(
     config: VTAConfig,
     calibration: Array | Mapping[str, Array] | None,
     batch: int,
+    options: QuantizeOptions | None = None,
 ) -> Graph:
     """The graph that the back ends take: `model` for `batch` images, quantised unless it is already."""
     from compiler.graph.batch import rebatched
@@ -234,7 +237,7 @@ def quantized_graph(
     graph = _graph(model)
     if _is_quantised(graph):
         return rebatched(graph, batch)
-    _, quantized, _ = _quantized(graph, config, calibration)
+    _, quantized, _ = _quantized(graph, config, calibration, options)
     return rebatched(quantized.graph, batch)
 
 
@@ -243,6 +246,7 @@ def layer_noise(
     *,
     config: VTAConfig | str | Path = "sim",
     calibration: Array | Mapping[str, Array],
+    options: QuantizeOptions | None = None,
 ) -> tuple[LayerNoise, ...]:
     """What each layer of a float model loses by quantisation, on the calibration inputs (`LayerNoise`, in dB).
 
@@ -254,7 +258,7 @@ def layer_noise(
     graph = _graph(model)
     if _is_quantised(graph):
         raise ApiError("Noise must be asked for of a float model, not of a quantised one")
-    prepared, quantized, samples = _quantized(graph, machine, calibration)
+    prepared, quantized, samples = _quantized(graph, machine, calibration, options)
     return signal_to_noise(prepared, quantized, _parts(samples))
 
 
@@ -270,7 +274,10 @@ def _is_quantised(graph: Graph) -> bool:
 
 
 def _quantized(
-    graph: Graph, config: VTAConfig, calibration: Array | Mapping[str, Array] | None
+    graph: Graph,
+    config: VTAConfig,
+    calibration: Array | Mapping[str, Array] | None,
+    options: QuantizeOptions | None,
 ) -> tuple[Graph, Quantized, dict[str, Array]]:
     """(the float graph that was quantised, the quantised one, the calibration by input)."""
     from compiler.graph.passes.pipeline import prepare
@@ -281,7 +288,7 @@ def _quantized(
     ports = tuple(Port(name=v.name, shape=v.type.shape, dtype=v.type.dtype.value) for v in graph.inputs)
     samples = named_inputs(ports, calibration, subject="Calibration")
     prepared = prepare(graph, config)
-    return prepared, quantize(prepared, _parts(samples), config=config), samples
+    return prepared, quantize(prepared, _parts(samples), config=config, options=options), samples
 
 
 def _parts(samples: dict[str, Array]) -> Iterator[dict[str, Array]]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from compiler.graph.quantize.noise import LayerNoise
     from vta.api import CompiledProgram
 
-    Calibration = NDArray[np.generic] | dict[str, NDArray[np.generic]]
+    Inputs = NDArray[np.generic] | dict[str, NDArray[np.generic]]
 
 EXAMPLES = (
     (
@@ -58,6 +58,15 @@ EXAMPLES = (
 )
 @click.option("--mean", type=reals("--mean"), metavar="X[,X,X]", help="Of the images' pixels, 0 to 1; 0 by default.")
 @click.option("--std", type=reals("--std"), metavar="X[,X,X]", help="Their standard deviation; 1 by default.")
+@click.option(
+    "--ranges",
+    type=one_of("Ranges", ("min-max", "percentile", "mse", "entropy")),
+    metavar="METHOD",
+    default="mse",
+    show_default=True,
+    help="How the range of an activation is read from its values: min-max, percentile, mse or entropy.",
+)
+@click.option("--powers-of-two", is_flag=True, help="Scale sums of products by shifts alone.")
 @click.option("--target", type=one_of("Target", ("vta", "cpu")), metavar="vta|cpu", default="vta", show_default=True)
 @click.option(
     "--batch", type=number("--batch"), metavar="N", help="Images in one run; the configuration's BATCH by default."
@@ -71,6 +80,8 @@ def compile_command(
     calibrate: Path | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
+    ranges: str,
+    powers_of_two: bool,
     target: str,
     batch: int | None,
     noise: bool,
@@ -93,19 +104,23 @@ def compile_command(
         [("--output", destination)], [("MODEL.onnx", model), ("--calibrate", calibrate), ("--config", config.path)]
     )
     with Activity("Compiling") as activity:
+        from compiler.graph.quantize.calibrate import Calibration
+        from compiler.graph.quantize.values import QuantizeOptions
         from vta.api import compile_model, layer_noise
         from vta.cli.arrays import read_arrays
 
-        calibration: Calibration | None = None
+        calibration: Inputs | None = None
         if calibrate is not None and calibrate.is_dir():
             calibration = _photographs(model, calibrate, mean or (0.0,), std or (1.0,), activity)
         elif calibrate is not None:
             calibration = read_arrays(calibrate)
+        options = QuantizeOptions(calibration=Calibration(ranges), multiply=not powers_of_two)
         program = compile_model(
             model,
             config=config.value,
             target=target,
             calibration=calibration,
+            options=options,
             batch=batch,
             progress=lambda done, total: activity.step("Compiling", done, total),
         )
@@ -113,7 +128,7 @@ def compile_command(
         losses = None
         if noise and calibration is not None:
             activity.step("Measuring noise", 0, 1)
-            losses = layer_noise(model, config=config.value, calibration=calibration)
+            losses = layer_noise(model, config=config.value, calibration=calibration, options=options)
     write_files({destination: data})
     show(program, destination, len(data), as_json, losses)
 

@@ -67,7 +67,8 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     scale, span = values.clipped(node.output, op.lo, op.hi)
     residual = values.as_integers(node.inputs[3], node) if len(node.inputs) == 4 else None
     low, high = conv_accumulator(w_q, x.range)
-    if values.config.is_extended and span.hi == values.limits.hi and span.lo in (0, values.limits.lo):
+    uses_requant = values.config.is_extended and values.options.multiply
+    if uses_requant and span.hi == values.limits.hi and span.lo in (0, values.limits.lo):
         report = _rescaled(values, node, op, x, w_scale, residual, scale, span)
         if report is not None:
             return report

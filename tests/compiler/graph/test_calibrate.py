@@ -37,6 +37,7 @@ def test_thresholds() -> None:
     assert found[Calibration.MIN_MAX] == 50
     assert found[Calibration.PERCENTILE] == pytest.approx(3.29, abs=0.1)
     assert 2 < found[Calibration.MSE] < 6
+    assert 2 < found[Calibration.ENTROPY] < 6
 
 
 def test_mse_threshold_is_the_best_of_those_tried() -> None:
@@ -51,6 +52,16 @@ def test_mse_threshold_is_the_best_of_those_tried() -> None:
     best = magnitudes.least_squares(7)
     assert error(best) < 0.6 * error(magnitudes.largest)
     assert error(best) <= 1.1 * min(error(magnitudes.largest * k / 40) for k in range(1, 41))
+
+
+def test_entropy_cuts_off_what_is_rare() -> None:
+    """A distribution that is uniform is kept whole; of one with a peak, what lies far outside is not."""
+    uniform, peak = Magnitudes(), Magnitudes()
+    uniform.add(np.linspace(0.01, 1, 200_000, dtype=np.float32))
+    values = np.random.default_rng(0).laplace(size=100_000).astype(np.float32)
+    peak.add(np.concatenate([values, np.full(3, 300, np.float32)]))
+    assert uniform.least_divergence(127) > 0.9
+    assert 3 < peak.least_divergence(127) < 100
 
 
 def test_zeros_alone() -> None:

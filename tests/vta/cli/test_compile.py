@@ -71,6 +71,16 @@ def test_noise_names_the_layer_that_loses_most(cli: Cli, model: Path) -> None:
     assert f"{worst['node']} loses most: {worst['own']:.1f} dB of its own" in text
 
 
+def test_ranges_and_powers_of_two_change_the_program(cli: Cli, model: Path) -> None:
+    programs = set()
+    for extra in ([], ["--ranges", "min-max"], ["--ranges", "entropy"], ["--powers-of-two"]):
+        assert cli("compile", "digits.onnx", "--calibrate", "calibration.npy", *extra).code == 0
+        programs.add((model / "digits.vta").read_bytes())
+    assert len(programs) == 4
+    factors = [buffer.name for buffer in Program.load(model / "digits.vta").buffers if buffer.name.endswith(".M")]
+    assert factors == []  # shifts alone
+
+
 def test_folders_of_images_calibrate(cli: Cli, model: Path) -> None:
     image = pytest.importorskip("PIL.Image", reason="images are read by Pillow: pip install vta-toolkit[images]")
     digits = load_digits()
@@ -116,6 +126,10 @@ def test_the_batch_is_the_configurations_or_the_one_asked_for(cli: Cli, model: P
         ),
         (["digits.onnx", "--calibrate", "nan.npy"], "Value 'image': Calibration must give finite values, not nan"),
         (["digits.onnx", "--calibrate", "text.onnx"], "text.onnx: must be a NumPy file (.npy or .npz), and is none: "),
+        (
+            ["digits.onnx", "--ranges", "entrophy"],
+            "Ranges must be one of 'min-max', 'percentile', 'mse', 'entropy', not 'entrophy'; did you mean 'entropy'?",
+        ),
         (["digits.onnx", "--noise"], "--noise must be given with --calibrate, on whose images it is measured"),
         (["digits.onnx", "--mean", "a"], "--mean must be numbers with commas between them, not 'a'"),
         (
