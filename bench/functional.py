@@ -218,7 +218,7 @@ def schedule_channels(layer: Layer, groups: int) -> tuple[list[Insn], list[Uop]]
     return insns, uops
 
 
-@njit(nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@njit(nogil=True)  # type: ignore[untyped-decorator, unused-ignore]  # numba has no stubs in some versions
 def naive_conv(inp: NDArray[np.int8], wgt: NDArray[np.int8], acc: NDArray[np.int32]) -> None:
     """Convolve inp [ci][h+2][w+2][16] with wgt [co][ci][3][3][16][16] into acc [co][h][w][16]."""
     for co in range(acc.shape[0]):

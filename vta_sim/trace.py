@@ -75,7 +75,7 @@ class Trace:
             and np.array_equal(self.spans, other.spans)
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # its arrays can change
 
     @cached_property
     def counters(self) -> Mapping[str, int]:

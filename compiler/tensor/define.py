@@ -313,7 +313,7 @@ def add(name: str, y: Tiled, multipliers: tuple[int, ...], bias: int, shift: int
     for k, multiplier in enumerate(multipliers):
         body += _scaled(f"term{k}", terms[k], inputs[k], y, multiplier)
     for k, term in enumerate(terms[1:], start=1):
-        body.append(_update(f"add{k}", total, y, lambda v, i, term=term: v + term[_at(i)]))  # type: ignore[misc]
+        body.append(_update(f"add{k}", total, y, lambda v, i, term=term: v + term[_at(i)]))  # type: ignore[misc]  # mypy takes the default for a second argument
     if bias:
         body.append(_update("bias", total, y, lambda v, _: v + bias))
     buffer_y = y.buffer("Y")

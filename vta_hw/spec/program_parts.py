@@ -59,7 +59,7 @@ def check_integer(subject: str, value: object, low: int, high: int) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
-        number = index(value)  # type: ignore[arg-type]
+        number = index(value)  # type: ignore[arg-type]  # TypeError is what is waited for
     except TypeError:
         raise ProgramError(f"{subject} must be an integer, not {shown(value)}") from None
     if not low <= number <= high:

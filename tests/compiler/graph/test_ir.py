@@ -22,7 +22,7 @@ RELU = Node(op=Relu(), inputs=("x",), output="y", name="r")
 
 
 def graph(*nodes: Node, outputs: tuple[str, ...] = ("y",), **fields: object) -> Graph:
-    return replace(Graph(name="g", inputs=(X,), outputs=outputs, nodes=nodes, constants={}), **fields)  # type: ignore[arg-type]
+    return replace(Graph(name="g", inputs=(X,), outputs=outputs, nodes=nodes, constants={}), **fields)  # type: ignore[arg-type]  # fields of several types
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,9 @@ def test_configurations_that_no_tool_can_build_are_refused(config: VTAConfig, se
 
 def test_arguments_of_another_type_are_refused() -> None:
     with pytest.raises(TypeError, match=r"^config must be a VTAConfig, not 'tiny'$"):
-        Top("tiny")  # type: ignore[arg-type]
+        Top("tiny")  # type: ignore[arg-type]  # the refusal is tested
     with pytest.raises(ValueError, match=r"^queue_depth must be an integer from 2 to 65536, not 2\.5$"):
-        Top(TINY, queue_depth=2.5)  # type: ignore[arg-type]
+        Top(TINY, queue_depth=2.5)  # type: ignore[arg-type]  # the refusal is tested
 
 
 def test_the_largest_accumulators_can_be_built_in_order() -> None:

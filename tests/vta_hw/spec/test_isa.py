@@ -308,7 +308,7 @@ def test_unassigned_codes_keep_their_numbers() -> None:
     for code in (5, 6, 7):
         assert isa.decode(isa.encode(Alu(alu_opcode=code))) == Alu(alu_opcode=code)
         assert isa.decode(code) == Unknown(opcode=code)
-    assert isinstance(isa.decode(isa.encode(Load(memory_type=5))).memory_type, MemoryType)  # type: ignore[union-attr]
+    assert isinstance(isa.decode(isa.encode(Load(memory_type=5))).memory_type, MemoryType)  # type: ignore[union-attr]  # the refusal is tested
 
 
 @pytest.mark.parametrize(
@@ -346,8 +346,8 @@ def test_modules(insn: Insn, module: Module) -> None:
         (Alu(imm=32768), "ALU imm must fit 16 bits (-32768 to 32767), not 32768"),
         (Alu(imm=-32769), "ALU imm must fit 16 bits (-32768 to 32767), not -32769"),
         (Alu(alu_opcode=8), "ALU alu_opcode must fit 3 bits (0 to 7), not 8"),
-        (Alu(imm=1.5), "ALU imm must be an integer, not 1.5"),  # type: ignore[arg-type]
-        (Finish(pop_prev=2), "FINISH pop_prev must fit 1 bits (0 to 1), not 2"),  # type: ignore[arg-type]
+        (Alu(imm=1.5), "ALU imm must be an integer, not 1.5"),  # type: ignore[arg-type]  # the refusal is tested
+        (Finish(pop_prev=2), "FINISH pop_prev must fit 1 bits (0 to 1), not 2"),  # type: ignore[arg-type]  # the refusal is tested
         (GemmOverwrite(), "Instruction must be of the instruction set tvm, not GEMM_OVERWRITE"),
         (
             Load(memory_type=MemoryType.ACC_PAD_MIN),

@@ -136,7 +136,7 @@ def test_workspaces_may_share_memory_and_segments_fill_buffers() -> None:
 
 
 def test_host_only_program() -> None:
-    program = Program(config=VTAConfig(), insns=b"", arena_bytes=1, steps=[Host(name="f", proc={}, buffers=[])])  # type: ignore[arg-type]
+    program = Program(config=VTAConfig(), insns=b"", arena_bytes=1, steps=[Host(name="f", proc={}, buffers=[])])  # type: ignore[arg-type]  # lists become tuples
     assert program.steps == (Host(name="f", proc={}, buffers=()),)
     assert Program.from_bytes(program.to_bytes()) == program
 

@@ -83,14 +83,14 @@ def test_buffers(values: dict[str, Any], message: str) -> None:
             lambda: Host(name="", proc={}, buffers=()),
             "host step name must be a text of 1 to 1024 printable characters, not ''",
         ),
-        (lambda: Host(name="h", proc=None, buffers=()), "host step 'h' proc must be a JSON object, not None"),  # type: ignore[arg-type]
-        (lambda: Host(name="h", proc={}, buffers="x"), "host step 'h' buffers must be a list of names, not 'x'"),  # type: ignore[arg-type]
+        (lambda: Host(name="h", proc=None, buffers=()), "host step 'h' proc must be a JSON object, not None"),  # type: ignore[arg-type]  # the refusal is tested
+        (lambda: Host(name="h", proc={}, buffers="x"), "host step 'h' buffers must be a list of names, not 'x'"),  # type: ignore[arg-type]  # the refusal is tested
         (
-            lambda: Host(name="h", proc={}, buffers=(1,)),  # type: ignore[arg-type]
+            lambda: Host(name="h", proc={}, buffers=(1,)),  # type: ignore[arg-type]  # the refusal is tested
             "host step 'h' buffer must be a text of 1 to 1024 printable characters, not 1",
         ),
         (
-            lambda: Layer(name=None, insn_begin=0, insn_end=1),  # type: ignore[arg-type]
+            lambda: Layer(name=None, insn_begin=0, insn_end=1),  # type: ignore[arg-type]  # the refusal is tested
             "layer name must be a text of 1 to 1024 printable characters, not None",
         ),
         (lambda: Layer(name="l", insn_begin=2, insn_end=1), "layer 'l' insn_end must be 2 to 4294967296, not 1"),
@@ -99,12 +99,12 @@ def test_buffers(values: dict[str, Any], message: str) -> None:
             "layer 'l' macs must be 0 to 9223372036854775807, not -1",
         ),
         (
-            lambda: Layer(name="l", insn_begin=0, insn_end=1, attributes=[]),  # type: ignore[arg-type]
+            lambda: Layer(name="l", insn_begin=0, insn_end=1, attributes=[]),  # type: ignore[arg-type]  # the refusal is tested
             "layer 'l' attributes must be a JSON object, not []",
         ),
         (lambda: Segment(address=1 << 32, data=b"x"), "segment address must be 0 to 4294967295, not 4294967296"),
         (lambda: Segment(address=0, data=b""), "segment data must be at least 1 byte, not 0"),
-        (lambda: Segment(address=0, data=[1]), "segment data must be bytes, not [1]"),  # type: ignore[arg-type]
+        (lambda: Segment(address=0, data=[1]), "segment data must be bytes, not [1]"),  # type: ignore[arg-type]  # the refusal is tested
         (lambda: Tokens(g2s=-1), "tokens g2s must be 0 to 1048576, not -1"),
         (lambda: Tokens(l2g=True), "tokens l2g must be an integer, not True"),
     ],

@@ -36,13 +36,13 @@ ALL += [pytest.param(path, id=f"{path.parent.name}-{path.stem}") for path in REC
 def launch(machine: CycleSimulator, source: str, **options: object) -> MachineReport:
     insns = code(machine.config, source)
     machine.memory.write(INSN_AT, insns)
-    return machine.launch(INSN_AT, len(insns) // 16, **options)  # type: ignore[arg-type]
+    return machine.launch(INSN_AT, len(insns) // 16, **options)  # type: ignore[arg-type]  # options of several types
 
 
 @pytest.mark.parametrize("depth", [1, 65537, 2.0, True])
 def test_refuses_a_queue_depth(depth: object) -> None:
     with pytest.raises(ValueError) as caught:
-        CycleSimulator(TINY, queue_depth=depth)  # type: ignore[arg-type]
+        CycleSimulator(TINY, queue_depth=depth)  # type: ignore[arg-type]  # the refusal is tested
     assert str(caught.value) == f"queue_depth must be an integer from 2 to 65536, not {depth!r}"
 
 

@@ -51,7 +51,7 @@ def test_panel_equals_the_dot_products(lanes: int) -> None:
 def test_pairs_are_multiplied_and_added_by_one_instruction() -> None:
     run = _compiled_panel(16)
     run(np.zeros(16, np.int32), np.zeros(16, np.int16), np.zeros(256, np.int16), np.zeros(12, np.int64))
-    (code,) = run.inspect_asm().values()  # type: ignore[attr-defined]
+    (code,) = run.inspect_asm().values()  # type: ignore[attr-defined]  # numba's dispatcher, which its stubs do not know
     assert "pmaddwd" in code or "pdpwssd" in code
     assert "pmulld" not in code
 

@@ -21,7 +21,7 @@ from vta_sim.waves import Waves
 
 
 def machine(**options: object) -> CompiledSimulator:
-    return CompiledSimulator(TINY, cache=CODE_CACHE, **options)  # type: ignore[arg-type]
+    return CompiledSimulator(TINY, cache=CODE_CACHE, **options)  # type: ignore[arg-type]  # options of several types
 
 
 @pytest.mark.parametrize(

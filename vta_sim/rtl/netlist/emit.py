@@ -160,7 +160,7 @@ class Emitter:
     def scope(self) -> Iterator[None]:
         """What is computed inside is not known outside."""
         kept = self._values, self._converted, self._pointers
-        self._values, self._converted, self._pointers = (dict(each) for each in kept)  # type: ignore[assignment]
+        self._values, self._converted, self._pointers = (dict(each) for each in kept)  # type: ignore[assignment]  # copied alike
         yield
         self._values, self._converted, self._pointers = kept
 
