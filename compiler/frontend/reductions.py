@@ -12,6 +12,7 @@ import numpy as np
 from compiler.errors import FrontendError
 from compiler.frontend.importer import Converter, Importer, OnnxNode
 from compiler.frontend.movement import axes_of
+from compiler.graph.ir import Op
 from compiler.graph.ops.along import Normalize, Reduce
 from compiler.graph.ops.elementwise import Add, Identity, Pointwise
 from compiler.graph.ops.move import Transpose
@@ -45,28 +46,30 @@ def _reduce(importer: Importer, node: OnnxNode) -> None:
     shape, value = importer.shape(node, 0), importer.value(node, 0)
     given = importer.integers(node, 1) if node.has(1) else node.attributes.integers("axes") or ()
     axes = tuple(sorted(axes_of(given, len(shape)))) if given or noop else tuple(range(len(shape)))
-    if node.op in _BEFORE:
-        value = importer.emit(node, Pointwise(function=_BEFORE[node.op]), (value,), last=False)
     kept = tuple(1 if axis in axes else extent for axis, extent in enumerate(shape))
     result = kept if keep else tuple(extent for axis, extent in enumerate(shape) if axis not in axes)
+    steps: list[Op] = [Pointwise(function=_BEFORE[node.op])] if node.op in _BEFORE else []
+    together = not axes or axes == tuple(range(axes[0], axes[-1] + 1))
     if axes:
-        value = _reduced(importer, node, value, axes)
-    if importer.shape_of(value) != result:
-        value = importer.emit(node, Reshape(shape=result), (value,), last=False)
-    importer.emit(node, Pointwise(function=_AFTER[node.op]) if node.op in _AFTER else Identity(), (value,))
+        steps += _reduction(_REDUCTIONS[node.op], axes, len(shape), together=together)
+    if result != kept or not together:
+        steps.append(Reshape(shape=result))
+    if node.op in _AFTER:
+        steps.append(Pointwise(function=_AFTER[node.op]))
+    steps = steps or [Identity()]
+    for op in steps[:-1]:
+        value = importer.emit(node, op, (value,), last=False)
+    importer.emit(node, steps[-1], (value,))
 
 
-def _reduced(importer: Importer, node: OnnxNode, value: str, axes: tuple[int, ...]) -> str:
-    """The reduction along sorted axes; those that are not neighbours are brought together at the end."""
-    rank, reduction = len(importer.shape_of(value)), _REDUCTIONS[node.op]
+def _reduction(reduction: Reduction, axes: tuple[int, ...], rank: int, *, together: bool) -> list[Op]:
+    """Along sorted axes; those that are not neighbours are brought together at the end."""
     if rank == 4 and axes == _IMAGE_AXES and reduction is Reduction.MEAN:
-        return importer.emit(node, GlobalAveragePool(), (value,), last=False)
-    first, last = axes[0], axes[-1] + 1
-    if axes != tuple(range(first, last)):
-        others = tuple(axis for axis in range(rank) if axis not in axes)
-        value = importer.emit(node, Transpose(order=(*others, *axes)), (value,), last=False)
-        first, last = len(others), rank
-    return importer.emit(node, Reduce(reduction=reduction, first=first, last=last), (value,), last=False)
+        return [GlobalAveragePool()]
+    if together:
+        return [Reduce(reduction=reduction, first=axes[0], last=axes[-1] + 1)]
+    others = tuple(axis for axis in range(rank) if axis not in axes)
+    return [Transpose(order=(*others, *axes)), Reduce(reduction=reduction, first=len(others), last=rank)]
 
 
 def _global_average_pool(importer: Importer, node: OnnxNode) -> None:
