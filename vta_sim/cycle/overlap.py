@@ -189,12 +189,7 @@ def step(
             if not begins:
                 begins = _is_dry(o, lane, alu if lane == _ALU else gemm) and not _others_are_busy(o, lane)
     starts = wanted and not o.of_head and (not o.of_slot or scanned or begins) and (lane == _LOAD or not _loads_uops(o))
-    if gemm.steps and gemm.work:
-        w.bits |= _GEMM_BUSY
-    if alu.steps and alu.work:
-        w.bits |= _ALU_BUSY
-    if o.queued[_LOAD] != o.done[_LOAD]:
-        w.bits |= _LOAD_BUSY
+    _show_busy(o, gemm, alu, w)
     # Who waits for a bank of ACC.
     first, count = load_engine.follow(loader, p, _ACC, beat)
     gemm_late, alu_late = pipeline.late(gemm), pipeline.late(alu)
@@ -221,6 +216,45 @@ def step(
     if retires:
         compute.retire(w, o.flags[head])
     # The clock edge.
+    _run_lanes(o, gemm, alu, loader, b, p, w, gemm_runs, alu_runs, load_runs)
+    if begins:
+        _enter(o, s, lane, known, completing, insn, flags, opcode, fields)
+    _settle_slots(o, begins, retires, completing)
+    _settle_scanner(o, s, w, scanned, starts, begins and wanted, known)
+    if begins:
+        _leave_queue(o, q, p, w, insn, flags, opcode, fields)
+    if ranges.step(s) or starts or begins or retires or completing:
+        w.moved = 1
+    if starts:
+        ranges.start(s, uops, p, lane == _LOAD, opcode, fields)
+    return begins
+
+
+@inner
+def _show_busy(o: Overlap, gemm: Pipeline, alu: Pipeline, w: Wires) -> None:
+    """Which lanes are at work, for the counters."""
+    if gemm.steps and gemm.work:
+        w.bits |= _GEMM_BUSY
+    if alu.steps and alu.work:
+        w.bits |= _ALU_BUSY
+    if o.queued[_LOAD] != o.done[_LOAD]:
+        w.bits |= _LOAD_BUSY
+
+
+@inner
+def _run_lanes(
+    o: Overlap,
+    gemm: Pipeline,
+    alu: Pipeline,
+    loader: LoadEngine,
+    b: Bursts,
+    p: Parameters,
+    w: Wires,
+    gemm_runs: bool,
+    alu_runs: bool,
+    load_runs: bool,
+) -> None:
+    """The heads of the lanes' queues that may go on."""
     if gemm_runs:
         w.bits |= _NEXT_GEMM
         _run(o, _GEMM, gemm, w)
@@ -232,21 +266,29 @@ def step(
         load_engine.begin(loader, b, p, o.fields[slot], o.insn[slot])
         o.ran[_LOAD] += 1
         w.moved = 1
-    if begins:
-        _enter(o, s, lane, known, completing, insn, flags, opcode, fields)
+
+
+@inner
+def _settle_slots(o: Overlap, begins: bool, retires: bool, completing: int) -> None:
+    """What completed no longer holds up others, except for the slot that is being filled; the oldest may leave."""
     for slot in range(_SLOTS):
         if not (begins and slot == o.tail):
             o.waits[slot] &= ~completing
             if completing >> slot & 1:
                 o.busy[slot] = 0
+    if retires:
+        o.present[o.head] = 0
+        o.head = (o.head + 1) % _SLOTS
+
+
+@inner
+def _settle_scanner(o: Overlap, s: Scanner, w: Wires, scanned: bool, starts: bool, enters: bool, known: bool) -> None:
+    """What the scanner has found, and whose ranges it looks for from now on: the head's, or those of what enters."""
     if o.of_slot and scanned:
         copy(s.found, o.ranges[o.found_slot])
         o.known[o.found_slot] = 1
         w.moved = 1
-    if retires:
-        o.present[head] = 0
-        o.head = (head + 1) % _SLOTS
-    if begins and wanted:
+    if enters:
         o.of_head = 0
         o.of_slot = int(not known)
         o.found_slot = o.tail
@@ -255,20 +297,28 @@ def step(
             o.of_head = 1
         if scanned:
             o.of_slot = 0
-    if begins:
-        o.tail = (o.tail + 1) % _SLOTS
-        q.read[_MODULE] = 1
-        w.bits |= _BEGIN
-        take_token(w, L2G, flags >> FLAG_POP_PREV & 1)
-        take_token(w, S2G, flags >> FLAG_POP_NEXT & 1)
-        fault = decode.fault_of(p, opcode, fields)
-        if fault:
-            report_fault(w, fault, insn)
-    if ranges.step(s) or starts or begins or retires or completing:
-        w.moved = 1
-    if starts:
-        ranges.start(s, uops, p, lane == _LOAD, opcode, fields)
-    return begins
+
+
+@inner
+def _leave_queue(
+    o: Overlap,
+    q: InsnQueues,
+    p: Parameters,
+    w: Wires,
+    insn: int,
+    flags: int,
+    opcode: int,
+    fields: NDArray[np.int64],
+) -> None:
+    """The head of the queue, which has its slot, takes its tokens."""
+    o.tail = (o.tail + 1) % _SLOTS
+    q.read[_MODULE] = 1
+    w.bits |= _BEGIN
+    take_token(w, L2G, flags >> FLAG_POP_PREV & 1)
+    take_token(w, S2G, flags >> FLAG_POP_NEXT & 1)
+    fault = decode.fault_of(p, opcode, fields)
+    if fault:
+        report_fault(w, fault, insn)
 
 
 @inner
