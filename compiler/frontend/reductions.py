@@ -97,7 +97,8 @@ def _layer_norm(importer: Importer, node: OnnxNode) -> None:
     axis = node.attributes.integer("axis", -1, low=-rank, high=rank - 1) % rank
     epsilon = node.attributes.number("epsilon", 1e-5)
     node.attributes.integer("stash_type", 1, low=1, high=1)
-    _scaled(importer, node, Normalize(first=axis, last=rank, epsilon=epsilon), importer.value(node, 1), 2)
+    normal = importer.emit(node, Normalize(first=axis, last=rank, epsilon=epsilon), (value,), last=False)
+    _affine(importer, node, normal, importer.value(node, 1), importer.value(node, 2) if node.has(2) else None)
     if len(node.outputs) > 1:
         _statistics(importer, node, value, axis, rank, epsilon)
 
@@ -121,22 +122,23 @@ def _instance_norm(importer: Importer, node: OnnxNode) -> None:
     if len(shape) < 3:
         raise FrontendError(f"input must have rank 3 or more, not shape {list(shape)}")
     epsilon = node.attributes.number("epsilon", 1e-5)
-    per_channel = Reshape(shape=(shape[1], *(1,) * (len(shape) - 2)))
-    scale = importer.emit(node, per_channel, (importer.value(node, 1),), last=False)
-    bias = importer.emit(node, per_channel, (importer.value(node, 2),), last=False)
-    _scaled(importer, node, Normalize(first=2, last=len(shape), epsilon=epsilon), scale, bias)
-
-
-def _scaled(importer: Importer, node: OnnxNode, op: Normalize, scale: str, bias: int | str) -> None:
-    """`op`, times a scale, plus a bias: a value, or an input that may be absent."""
+    op = Normalize(first=2, last=len(shape), epsilon=epsilon)
     normal = importer.emit(node, op, (importer.value(node, 0),), last=False)
-    if isinstance(bias, int):
-        if not node.has(bias):
-            importer.emit(node, Pointwise(function="multiply"), (normal, scale))
-            return
-        bias = importer.value(node, bias)
-    scaled = importer.emit(node, Pointwise(function="multiply"), (normal, scale), last=False)
-    importer.emit(node, Add(), (scaled, bias))
+    _affine(importer, node, normal, *_per_channel(importer, node, shape))
+
+
+def _per_channel(importer: Importer, node: OnnxNode, shape: tuple[int, ...]) -> tuple[str, str]:
+    """Scale and bias, inputs 1 and 2, [C], so that they broadcast over [N,C,...]."""
+    op = Reshape(shape=(shape[1], *(1,) * (len(shape) - 2)))
+    scale, bias = (importer.emit(node, op, (importer.value(node, k),), last=False) for k in (1, 2))
+    return scale, bias
+
+
+def _affine(importer: Importer, node: OnnxNode, normal: str, scale: str, bias: str | None) -> None:
+    """normal * scale + bias, the result of the node."""
+    scaled = importer.emit(node, Pointwise(function="multiply"), (normal, scale), last=bias is None)
+    if bias is not None:
+        importer.emit(node, Add(), (scaled, bias))
 
 
 def _rms_norm(importer: Importer, node: OnnxNode) -> None:
@@ -170,10 +172,7 @@ def _group_norm(importer: Importer, node: OnnxNode) -> None:
     value = importer.emit(node, grouped, (value,), last=False)
     value = importer.emit(node, Normalize(first=2, last=3, epsilon=epsilon), (value,), last=False)
     value = importer.emit(node, Reshape(shape=shape), (value,), last=False)
-    per_channel = Reshape(shape=(shape[1], *(1,) * (len(shape) - 2)))
-    scale, bias = (importer.emit(node, per_channel, (importer.value(node, k),), last=False) for k in (1, 2))
-    value = importer.emit(node, Pointwise(function="multiply"), (value, scale), last=False)
-    importer.emit(node, Add(), (value, bias))
+    _affine(importer, node, value, *_per_channel(importer, node, shape))
 
 
 def _log_softmax(importer: Importer, node: OnnxNode) -> None:

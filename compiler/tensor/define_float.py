@@ -182,7 +182,7 @@ def dense(name: str, x: Pair, outs: int, *, bias: bool) -> Proc:
 
 
 @dataclass(frozen=True)
-class Image:
+class Windowed:
     """A window over X [N,C,H,W]: the element under each tap, and the conditions for it to lie inside."""
 
     shape: Shape4
@@ -205,43 +205,42 @@ class Image:
         return [("ky", self.window.kernel[0]), ("kx", self.window.kernel[1])]
 
 
-def conv2d(name: str, image: Image, w: Shape4, y: Shape4, groups: int, *, bias: bool, residual: bool = False) -> Proc:
-    """X [N,C,H,W], W [O,C/groups,KH,KW], B [O] if there is a bias, R like Y if there is a residual, to Y."""
-    x, weights = Buffer.of("X", DType.FLOAT32, image.shape), Buffer.of("W", DType.FLOAT32, w)
-    b, r, buffer_y = (Buffer.of(each, DType.FLOAT32, shape) for each, shape in (("B", (w[0],)), ("R", y), ("Y", y)))
+def conv2d(name: str, source: Windowed, w: Shape4, y: Shape4, groups: int, *, bias: bool) -> Proc:
+    """X [N,C,H,W], W [O,C/groups,KH,KW], B [O] if there is a bias, to Y [N,O,OH,OW]."""
+    x, weights = Buffer.of("X", DType.FLOAT32, source.shape), Buffer.of("W", DType.FLOAT32, w)
+    b, buffer_y = Buffer.of("B", DType.FLOAT32, (w[0],)), Buffer.of("Y", DType.FLOAT32, y)
     o, ci, at = Var("o"), Var("ci"), (Var("n"), Var("o"), Var("h"), Var("w"))
     channel = ci if groups == 1 else (o // (w[0] // groups)) * w[1] + ci
-    read, conditions = image.tap(x, channel)
+    read, conditions = source.tap(x, channel)
     if conditions:
         read = Select(both(*conditions), read, f32(0.0))
     (total,) = _scalars("total")
     product = Store(total, _ZERO, total[_ZERO] + read * weights[o, ci, Var("ky"), Var("kx")])
-    result = total[_ZERO] + b[(o,)] if bias else total[_ZERO]
     steps: Body = (
         Store(total, _ZERO, f32(0.0)),
-        nest([("ci", w[1]), *image.taps], product),
-        Store(buffer_y, at, result + r[at] if residual else result),
+        nest([("ci", w[1]), *source.taps], product),
+        Store(buffer_y, at, total[_ZERO] + b[(o,)] if bias else total[_ZERO]),
     )
     loops = list(zip(("n", "o", "h", "w"), y, strict=True))
-    params = (x, weights, *([b] if bias else []), *([r] if residual else []), buffer_y)
+    params = (x, weights, *([b] if bias else []), buffer_y)
     return Proc(name, params, (nest(loops, *_allocated([total], steps)),))
 
 
-def max_pool(name: str, image: Image, y: Shape4) -> Proc:
+def max_pool(name: str, source: Windowed, y: Shape4) -> Proc:
     """The largest element of X under each window."""
-    return _pool(name, image, y, Reduction.MAX)
+    return _pool(name, source, y, Reduction.MAX)
 
 
-def average_pool(name: str, image: Image, y: Shape4) -> Proc:
+def average_pool(name: str, source: Windowed, y: Shape4) -> Proc:
     """The sum of the elements of X under each window divided by M [OH,OW]."""
-    return _pool(name, image, y, Reduction.MEAN)
+    return _pool(name, source, y, Reduction.MEAN)
 
 
-def _pool(name: str, image: Image, y: Shape4, reduction: Reduction) -> Proc:
-    x, buffer_y = Buffer.of("X", DType.FLOAT32, image.shape), Buffer.of("Y", DType.FLOAT32, y)
+def _pool(name: str, source: Windowed, y: Shape4, reduction: Reduction) -> Proc:
+    x, buffer_y = Buffer.of("X", DType.FLOAT32, source.shape), Buffer.of("Y", DType.FLOAT32, y)
     m = Buffer.of("M", DType.FLOAT32, y[2:])
     at = (Var("n"), Var("o"), Var("h"), Var("w"))
-    read, conditions = image.tap(x, Var("o"))
+    read, conditions = source.tap(x, Var("o"))
     (total,) = _scalars("total")
     value = total[_ZERO]
     update: Stmt = Store(total, _ZERO, _combine(reduction, value, read))
@@ -250,7 +249,7 @@ def _pool(name: str, image: Image, y: Shape4, reduction: Reduction) -> Proc:
     is_mean = reduction is Reduction.MEAN
     steps: Body = (
         Store(total, _ZERO, f32(neutral(reduction))),
-        nest(image.taps, update),
+        nest(source.taps, update),
         Store(buffer_y, at, div(value, m[at[2:]]) if is_mean else value),
     )
     loops = list(zip(("n", "o", "h", "w"), y, strict=True))

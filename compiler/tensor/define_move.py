@@ -45,7 +45,7 @@ def transpose(name: str, dtype: DType, source: Shape, order: tuple[int, ...]) ->
     return _moved(name, dtype, source, target, lambda x, i: x[tuple(i[order.index(axis)] for axis in range(len(i)))])
 
 
-def take_steps(
+def strided_slice(
     name: str, dtype: DType, source: Shape, target: Shape, starts: tuple[int, ...], steps: tuple[int, ...]
 ) -> Proc:
     """Element i of Y is element ``starts + i * steps`` of X."""

@@ -89,7 +89,7 @@ def _power_of_two(n: Expr) -> Expr:
 
 
 def exp(x: Expr) -> Expr:
-    """e**x; below -87 that of -87 (1.6e-38), above 88.73 infinity."""
+    """e**x; below -87 and of NaN that of -87 (1.6e-38), above 88.73 infinity."""
     t = minimum(maximum(x, f32(_LEAST_EXPONENT)), f32(_LARGEST_EXPONENT))
     n = Unary(UnaryOp.RINT, t * f32(math.log2(math.e)))
     r = sub(sub(t, n * f32(_LN2_HIGH)), n * f32(math.log(2) - _LN2_HIGH))
@@ -119,11 +119,13 @@ def softplus(x: Expr) -> Expr:
 
 
 def general_power(x: Expr, y: Expr) -> Expr:
-    """x to the power of y, for a negative x only where y is a whole number."""
+    """x to the power of y; NaN for a negative x and a y that is no whole number."""
     size = exp(y * log(absolute(x)))
     half = y * f32(0.5)
     is_even = Compare(CompareOp.EQ, sub(half, Unary(UnaryOp.RINT, half)), f32(0.0))
-    signed = Select(less(x, f32(0.0)), Select(is_even, size, negative(size)), size)
+    is_whole = Compare(CompareOp.EQ, y, Unary(UnaryOp.RINT, y))
+    mirrored = Select(is_even, size, Select(is_whole, negative(size), f32(math.nan)))
+    signed = Select(less(x, f32(0.0)), mirrored, size)
     at_zero = Select(less(y, f32(0.0)), f32(math.inf), f32(0.0))
     value = Select(Compare(CompareOp.EQ, x, f32(0.0)), at_zero, signed)
     return Select(Compare(CompareOp.EQ, y, f32(0.0)), f32(1.0), value)

@@ -73,8 +73,8 @@ class Conv(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x, w, y = (operand.image for operand in (*operands[:2], result))
-        image = define_float.Image(x, self.window(TensorType(w, DType.FLOAT32)).definition)
-        proc = define_float.conv2d(name, image, w, y, self.groups, bias=len(operands) == 3)
+        source = define_float.Windowed(x, self.window(TensorType(w, DType.FLOAT32)).definition)
+        proc = define_float.conv2d(name, source, w, y, self.groups, bias=len(operands) == 3)
         return Lowered(proc, tuple(range(len(operands))))
 
 

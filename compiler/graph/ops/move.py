@@ -17,8 +17,12 @@ from compiler.tensor import define_move
 Shape = tuple[int, ...]
 
 
+class Movement(Op):
+    """What these ops have in common: each element of the result is one of an input, or a constant."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Transpose(Op):
+class Transpose(Movement):
     """Dimension k of the result is dimension ``order[k]`` of the input."""
 
     kind: ClassVar[str] = "transpose"
@@ -38,7 +42,7 @@ class Transpose(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slice(Op):
+class Slice(Movement):
     """In each dimension `shape` elements, from `starts` on in `steps`, which may be negative."""
 
     kind: ClassVar[str] = "slice"
@@ -63,11 +67,11 @@ class Slice(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         shape = operands[0].shape
-        return Lowered(define_move.take_steps(name, result.dtype, shape, self.shape, self.starts, self.steps), (0,))
+        return Lowered(define_move.strided_slice(name, result.dtype, shape, self.shape, self.starts, self.steps), (0,))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pad(Op):
+class Pad(Movement):
     """`before` and `after` elements of `value` in each dimension."""
 
     kind: ClassVar[str] = "pad"
@@ -98,7 +102,7 @@ class Pad(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Concat(Op):
+class Concat(Movement):
     """The inputs behind each other along `axis`, which counts from the front."""
 
     kind: ClassVar[str] = "concat"
@@ -125,7 +129,7 @@ class Concat(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expand(Op):
+class Expand(Movement):
     """The input broadcast to `shape`."""
 
     kind: ClassVar[str] = "expand"
@@ -145,7 +149,7 @@ class Expand(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Take(Op):
+class Take(Movement):
     """Elements `indices` along `axis`, which counts from the front."""
 
     kind: ClassVar[str] = "take"

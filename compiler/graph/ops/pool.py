@@ -53,8 +53,8 @@ class MaxPool(Op):
         return result
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
-        image = define_float.Image(operands[0].image, self.window.definition)
-        return Lowered(define_float.max_pool(name, image, result.image), (0,))
+        source = define_float.Windowed(operands[0].image, self.window.definition)
+        return Lowered(define_float.max_pool(name, source, result.image), (0,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class AveragePool(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x = operands[0].image
-        proc = define_float.average_pool(name, define_float.Image(x, self.window.definition), result.image)
+        proc = define_float.average_pool(name, define_float.Windowed(x, self.window.definition), result.image)
         return Lowered(proc, (0, self.counts(*x[2:]).astype(np.float32)))
 
 

@@ -9,7 +9,7 @@ from compiler.graph.ir import Graph, Node
 from compiler.graph.layout import Layout
 from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
-from compiler.graph.ops.move import Concat, Expand, Pad, Slice, Take, Transpose
+from compiler.graph.ops.move import Movement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
@@ -65,7 +65,7 @@ class AssignLayouts(Pass):
                 return {0: self.read, 4: self.read}.get(position)
             case QAdd() | QMaxPool2d():
                 return self.made
-            case Unfold() | Concat() | Expand() | Pad() | Pointwise() | Slice() | Take() | Transpose():
+            case Unfold() | Movement() | Pointwise():
                 return ROW_MAJOR
             case QAvgPool2d():
                 return self.made if position == 0 else None
@@ -91,7 +91,7 @@ class _Sweep:
             self.layouts[node.output] = self._made(node)
 
     def _made(self, node: Node) -> Layout:
-        if isinstance(node.op, Concat | Expand | Pad | Pointwise | Slice | Take | Transpose):
+        if isinstance(node.op, Movement | Pointwise):
             return ROW_MAJOR
         if not isinstance(node.op, Quantize):
             return self.step.made

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from compiler.graph.ir import Graph, Node, Op, Place, Placement
-from compiler.graph.ops.move import Concat, Expand, Pad, Slice, Take, Transpose
+from compiler.graph.ops.move import Movement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
@@ -22,13 +22,13 @@ ON_ACCELERATOR: Final = (QConv2d, RescaledConv2d, QAdd, QMaxPool2d, QAvgPool2d)
 WITH_RESIDUAL: Final = 5
 """Inputs of a convolution that adds a residual."""
 
+_MOVES: Final = "moves single elements between tiles"
 HOST_REASONS: Final[Mapping[type[Op], str]] = MappingProxyType(
     {
         Quantize: "float32 input",
         Dequantize: "float32 result",
-        Unfold: "moves single elements between tiles",
-        Relayout: "moves single elements between tiles",
-        **dict.fromkeys((Concat, Expand, Pad, Slice, Take, Transpose), "moves single elements between tiles"),
+        Unfold: _MOVES,
+        Relayout: _MOVES,
         Reshape: "float32 tensor",
     }
 )
@@ -53,7 +53,7 @@ class Partition(Pass):
 
 def placement_of(node: Node, config: VTAConfig) -> Placement:
     if not isinstance(node.op, ON_ACCELERATOR):
-        return Placement(place=Place.HOST, reason=HOST_REASONS.get(type(node.op), "float32 arithmetic"))
+        return Placement(place=Place.HOST, reason=_host_reason(node.op))
     if isinstance(node.op, RescaledConv2d) and not config.is_extended:
         return Placement(place=Place.HOST, reason="needs REQUANT, which TVM's instruction set has not")
     if isinstance(node.op, RescaledConv2d) or (isinstance(node.op, QConv2d) and len(node.inputs) < WITH_RESIDUAL):
@@ -61,3 +61,7 @@ def placement_of(node: Node, config: VTAConfig) -> Placement:
     if adds_activations(config):
         return Placement(place=Place.ACCELERATOR)
     return Placement(place=Place.HOST, reason=f"{config.inp_bits}-bit activations, of which the accumulator loads none")
+
+
+def _host_reason(op: Op) -> str:
+    return _MOVES if isinstance(op, Movement) else HOST_REASONS.get(type(op), "float32 arithmetic")

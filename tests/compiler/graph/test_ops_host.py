@@ -104,6 +104,7 @@ def test_power_of_negative_numbers() -> None:
     x, y = np.array([-2, -2, -2, 0, 0, 0, 3], np.float32), np.array([3, 2, 0.5, 2, -1, 0, 0.5], np.float32)
     actual = Pointwise(function="general_power").reference(x, y)
     np.testing.assert_allclose(actual[[0, 1, 3, 5, 6]], [-8, 4, 0, 1, math.sqrt(3)], rtol=1e-6)
+    assert math.isnan(actual[2])
     assert math.isinf(actual[4])
 
 
