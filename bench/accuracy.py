@@ -89,7 +89,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print figures for a script")
     arguments = parser.parse_args()
-    results = measure()
+    try:
+        results = measure()
+    except ImportError as error:
+        raise SystemExit(str(error)) from None
     if arguments.json:
         print(json.dumps([asdict(result) for result in results], indent=2))
         return
