@@ -165,6 +165,23 @@ def matmul(name: str, a: Shape, b: Shape, batch: Shape) -> Proc:
     return Proc(name, (buffer_a, buffer_b, y), (over("i", (*batch, rows, columns), statements),))
 
 
+def matmul_columns(name: str, x: tuple[int, int, int], rows: int, scale: float) -> Proc:
+    """W [B, K, rows], transposed, times X [B, K, M], times a number, to Y [B, rows, M]."""
+    batch, inner, columns = x
+    buffer_x, w = Buffer.of("X", DType.FLOAT32, x), Buffer.of("W", DType.FLOAT32, (batch, inner, rows))
+    y = Buffer.of("Y", DType.FLOAT32, (batch, rows, columns))
+    b, o, m, k = (Var(axis) for axis in ("b", "o", "m", "k"))
+    loops: list[tuple[str, int | Expr]] = [("b", batch), ("o", rows)]
+    update = Store(y, (b, o, m), y[b, o, m] + w[b, k, o] * buffer_x[b, k, m])
+    body = [
+        nest([("m", columns)], Store(y, (b, o, m), f32(0.0))),
+        nest([("k", inner), ("m", columns)], update),
+    ]
+    if scale != 1:
+        body.append(nest([("m", columns)], Store(y, (b, o, m), y[b, o, m] * f32(scale))))
+    return Proc(name, (buffer_x, w, y), (nest(loops, *body),))
+
+
 def dense(name: str, x: Pair, outs: int, *, bias: bool) -> Proc:
     """X [N,I] times W [O,I], transposed, and B [O] if there is a bias, to Y [N,O]."""
     images, ins = x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -9,9 +10,10 @@ from compiler.graph.ir import Graph, Node
 from compiler.graph.layout import Layout
 from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
-from compiler.graph.ops.move import Movement
+from compiler.graph.ops.move import ChannelTranspose, Movement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
+from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.unfold import Unfold
@@ -56,8 +58,15 @@ class AssignLayouts(Pass):
             sweep.add(node)
         return replace(graph, nodes=tuple(sweep.nodes), layouts=sweep.layouts)
 
-    def wanted(self, node: Node, position: int) -> Layout | None:
-        """Layout in which `node` reads its input at `position`; None if any will do."""
+    def exchanges_tiles(self, op: ChannelTranspose, shape: tuple[int, ...]) -> bool:
+        """Whether channels and positions of an activation of that shape are whole tiles of weights."""
+        block = self.read.c
+        whole = shape[1] // op.groups % block == 0 and math.prod(shape[2:]) % block == 0
+        one_type = self.config.inp_bits == self.config.wgt_bits == 8
+        return whole and one_type and self.config.batch == 1 and self.config.block_in == self.config.block_out
+
+    def wanted(self, node: Node, position: int, shape: tuple[int, ...]) -> Layout | None:
+        """Layout in which `node` reads its input of a shape at `position`; None if any will do."""
         match node.op:
             case QConv2d():
                 return {0: self.read, 4: self.made}.get(position)
@@ -65,6 +74,10 @@ class AssignLayouts(Pass):
                 return {0: self.read, 4: self.read}.get(position)
             case QAdd() | QMaxPool2d():
                 return self.made
+            case QMatMul() | RescaledMatMul():
+                return self.read
+            case ChannelTranspose() if self.exchanges_tiles(node.op, shape):
+                return self.read
             case Unfold() | Movement() | Pointwise():
                 return ROW_MAJOR
             case QAvgPool2d():
@@ -91,6 +104,9 @@ class _Sweep:
             self.layouts[node.output] = self._made(node)
 
     def _made(self, node: Node) -> Layout:
+        if isinstance(node.op, ChannelTranspose):
+            shape = self.graph.types[node.inputs[0]].shape
+            return self.step.made if self.step.exchanges_tiles(node.op, shape) else ROW_MAJOR
         if isinstance(node.op, Movement | Pointwise):
             return ROW_MAJOR
         if not isinstance(node.op, Quantize):
@@ -99,7 +115,7 @@ class _Sweep:
             layout
             for reader in self.graph.nodes
             for position, name in enumerate(reader.inputs)
-            if name == node.output and (layout := self.step.wanted(reader, position)) is not None
+            if name == node.output and (layout := self.step.wanted(reader, position, self.graph.types[name].shape)) is not None
         ]
         return wanted[0] if wanted else self.step.made
 
@@ -108,7 +124,7 @@ class _Sweep:
         t = self.graph.types[name]
         if len(t.shape) != 4 or t.dtype not in checks.QUANTISED:
             return name
-        wanted = self.step.wanted(node, position)
+        wanted = self.step.wanted(node, position, t.shape)
         if wanted is not None and name in self.graph.constants:
             self.layouts.setdefault(name, wanted)
         if wanted is None or self.layouts.get(name) == wanted:
