@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from examples.networks.efficientnet import efficientnet_lite0
 from examples.networks.mobilenet import mobilenet_v1, mobilenet_v2
 from examples.networks.resnet import resnet
+from examples.networks.transformer import encoder_block
 from vta.demo.data import model_bytes
 
 NETWORKS: Final[Mapping[str, Callable[[], onnx.ModelProto]]] = MappingProxyType(
@@ -32,6 +33,7 @@ NETWORKS: Final[Mapping[str, Callable[[], onnx.ModelProto]]] = MappingProxyType(
         "mobilenet_v1": mobilenet_v1,
         "mobilenet_v2": mobilenet_v2,
         "efficientnet_lite0": efficientnet_lite0,
+        "encoder_block": encoder_block,
         "digits": lambda: onnx.load_from_string(model_bytes()),
     }
 )

@@ -55,7 +55,8 @@ def _matmul(rewriter: Rewriter, node: Node) -> str | None:
     groups = math.prod(a[:-2]) // images
     (rows, inner), columns = a[-2:], b[-1]
     x = _moved(rewriter, node, node.inputs[0], (images, groups, rows, inner), (images, groups * inner, 1, rows))
-    w = rewriter.emit(Reshape(shape=(images, groups * inner, 1, columns)), (node.inputs[1],), like=node)
+    as_weights = replace(node, name=f"{node.name}.w")
+    w = rewriter.emit(Reshape(shape=(images, groups * inner, 1, columns)), (node.inputs[1],), like=as_weights)
     value = rewriter.emit(ChannelMatMul(groups=groups), (x, w), like=node)
     return _moved(rewriter, node, value, (images, groups, columns, rows), (*a[:-1], columns), output=node.output)
 
@@ -77,6 +78,7 @@ def _moved(
     output: str | None = None,
 ) -> str:
     """The value, taken as `split`, with the last two dimensions exchanged, in another shape."""
+    node = replace(node, name=f"{node.name}.{'x' if output is None else 'y'}")
     order = (*range(len(split) - 2), len(split) - 1, len(split) - 2)
     value = rewriter.emit(Reshape(shape=split), (value,), like=node)
     value = rewriter.emit(Transpose(order=order), (value,), like=node)

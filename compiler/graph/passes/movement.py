@@ -112,7 +112,8 @@ def _rearranged(
         op = _movement(shape, index)
         if op is None:
             return None
-        known.values[key] = rewriter.emit(op, (source,), like=node, output=output)
+        like = node if isinstance(node.op, Moving | Flatten) else replace(node, name=f"{node.name}.{op.kind}")
+        known.values[key] = rewriter.emit(op, (source,), like=like, output=output)
     return known.values[key]
 
 
