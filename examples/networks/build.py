@@ -24,6 +24,8 @@ from examples.networks.mobilenet import mobilenet_v1, mobilenet_v2
 from examples.networks.resnet import resnet
 from vta.demo.data import model_bytes
 
+KEYWORDS: Final = Path(__file__).resolve().parents[1] / "keywords" / "keywords.onnx"
+
 NETWORKS: Final[Mapping[str, Callable[[], onnx.ModelProto]]] = MappingProxyType(
     {
         "resnet18": partial(resnet, 18),
@@ -33,6 +35,7 @@ NETWORKS: Final[Mapping[str, Callable[[], onnx.ModelProto]]] = MappingProxyType(
         "mobilenet_v2": mobilenet_v2,
         "efficientnet_lite0": efficientnet_lite0,
         "digits": lambda: onnx.load_from_string(model_bytes()),
+        "keywords": lambda: onnx.load(KEYWORDS),
     }
 )
 """Each network as a function that builds it."""
