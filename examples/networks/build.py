@@ -25,6 +25,8 @@ from examples.networks.resnet import resnet
 from examples.networks.transformer import encoder_block
 from vta.demo.data import model_bytes
 
+KEYWORDS: Final = Path(__file__).resolve().parents[1] / "keywords" / "keywords.onnx"
+
 NETWORKS: Final[Mapping[str, Callable[[], onnx.ModelProto]]] = MappingProxyType(
     {
         "resnet18": partial(resnet, 18),
@@ -35,6 +37,7 @@ NETWORKS: Final[Mapping[str, Callable[[], onnx.ModelProto]]] = MappingProxyType(
         "efficientnet_lite0": efficientnet_lite0,
         "encoder_block": encoder_block,
         "digits": lambda: onnx.load_from_string(model_bytes()),
+        "keywords": lambda: onnx.load(KEYWORDS),
     }
 )
 """Each network as a function that builds it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,13 +18,13 @@ from bench.profiles import MACHINES as MACHINES_IN_ORDER
 from compiler.driver import Target, compile_graph
 from compiler.frontend.onnx import load_onnx
 from compiler.graph.evaluate import evaluate, evaluate_all
-from compiler.graph.ir import Graph, Place
+from compiler.graph.ir import Place
 from compiler.graph.passes.pipeline import quantize_model
-from compiler.tensor.ir import DType
 from examples.networks.build import NETWORKS
 from examples.networks.checkpoint import read_checkpoint
 from examples.networks.mobilenet import mobilenet_v1, mobilenet_v2
 from examples.networks.resnet import resnet
+from tests.examples.every_value import check_every_value
 from vta.engines import Engine, open_session
 from vta_hw.spec.config import VTAConfig
 
@@ -79,12 +78,6 @@ SMALL = {
 }
 
 
-def exposed(graph: Graph) -> Graph:
-    """The graph with every integer value among its outputs."""
-    inner = [node.output for node in graph.nodes if graph.types[node.output].dtype is DType.INT8]
-    return replace(graph, outputs=(*graph.outputs, *(name for name in inner if name not in graph.outputs)))
-
-
 @pytest.mark.parametrize(
     ("network", "machine"),
     [
@@ -100,24 +93,7 @@ def test_every_value_is_that_of_the_reference(network: str, machine: str) -> Non
     quantized = quantize_model(load_onnx(SMALL[network]), [{"x": images}], config=config)
     host = {node.op.kind for node in quantized.graph.nodes if node.placement and node.placement.place is Place.HOST}
     assert host <= {"quantize", "unfold", "relayout", "dequantize", "reshape", "softmax"}
-    graph = exposed(quantized.graph)
-    program = compile_graph(graph, config)
-    expected = evaluate(graph, {"x": images})
-    for engine in (Engine.FUNCTIONAL, Engine.CYCLE):
-        with open_session(program, engine) as session:
-            answers = session.run({"x": images})
-        for buffer in program.outputs:
-            answer, reference = answers[buffer.name], expected[buffer.name]
-            if buffer.layout is not None:
-                answer = unpacked(answer, reference.shape)
-            np.testing.assert_array_equal(answer, reference, err_msg=f"{buffer.name} on {engine.value}")
-
-
-def unpacked(stored: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Logical [N,C,H,W] of tiles; what is behind images and channels has no meaning."""
-    batches, blocks, height, width, n, c = stored.shape
-    whole = stored.transpose(0, 4, 1, 5, 2, 3).reshape(batches * n, blocks * c, height, width)
-    return whole[: shape[0], : shape[1]]
+    check_every_value(quantized.graph, config, {"x": images})
 
 
 def test_depthwise_convolutions_run_on_a_cpu_too() -> None:
