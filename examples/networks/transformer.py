@@ -1,5 +1,4 @@
-"""An encoder block of a transformer (Vaswani et al. 2017), normalised before its layers (Xiong et al. 2020), with random
-weights."""
+"""An encoder block of a transformer (Vaswani et al. 2017), normalised first (Xiong et al. 2020); random weights."""
 
 from __future__ import annotations
 

@@ -144,8 +144,8 @@ class ChannelMatMul(Op):
 
         y[o,h,w] = scale * sum over k of w[k,o] * x[k,h,w]
 
-    where o counts the positions of w. scale is a float32 value. It is a 1x1 convolution whose weights are computed, and differ between images and
-    groups: what products of two activations are where channels come before positions.
+    where o counts the positions of w. scale is a float32 value. It is a 1x1 convolution whose weights are computed, and
+    differ between images and groups: what products of two activations are where channels come before positions.
     """
 
     kind: ClassVar[str] = "channel_matmul"

@@ -18,7 +18,6 @@ from compiler.graph.ops.qconv import MAX_FACTOR, clip_to, wrap32
 from compiler.graph.ops.rescaled import rescale
 from compiler.tensor import define
 from compiler.tensor.define import Tiled
-from compiler.tensor.ir import DType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +112,7 @@ class QMatMul(IntegerMatMul):
 class RescaledMatMul(IntegerMatMul):
     """With acc the sums of products, int32, and a `scale` as of `RescaledConv2d`:
 
-        y = clip(round(acc * factor / 2**shift), -2**(bits-1), 2**(bits-1) - 1)
+    y = clip(round(acc * factor / 2**shift), -2**(bits-1), 2**(bits-1) - 1)
     """
 
     kind: ClassVar[str] = "rescaled_matmul"
@@ -135,7 +134,7 @@ class RescaledMatMul(IntegerMatMul):
         return result
 
     def reference(self, *arrays: Array) -> Array:
-        rounded = rescale(wrap32(self.products(*arrays)), np.int64(self.scale))
+        rounded = rescale(wrap32(self.products(*arrays)), np.array(self.scale, np.int64))
         return np.clip(rounded, self.lo, self.hi).astype(arrays[0].dtype)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:

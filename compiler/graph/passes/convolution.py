@@ -117,9 +117,10 @@ def _dense(rewriter: Rewriter, node: Node) -> str | None:
 class FoldAffine(Pass):
     """Batch normalisation and the addition of a constant per channel go into the convolution before them.
 
-    So do products with such a constant, quotients and differences; a positive number goes into a `ChannelMatMul`. Where there is no convolution, or it has other
-    readers, they become a 1x1 convolution with one group per channel. Afterwards no `BatchNorm` of rank 4 with constant
-    parameters is left, and no `Add` of a constant per channel, but behind a `Normalize`, which the host computes.
+    So do products with such a constant, quotients and differences; a positive number goes into a `ChannelMatMul`. Where
+    there is no convolution, or it has other readers, they become a 1x1 convolution with one group per channel, but not
+    behind a `Normalize`, which the host computes. Afterwards no `BatchNorm` of rank 4 with constant parameters is left,
+    and no `Add` of a constant per channel but there.
     """
 
     name: ClassVar[str] = "fold-affine"

@@ -24,6 +24,15 @@ from vta_hw.spec.config import VTAConfig
 ROW_MAJOR = Layout(1, 1)
 
 
+def why_not_weights(config: VTAConfig) -> str:
+    """Why tiles of activations, positions by channels, are no tiles of weights on this machine; empty if they are."""
+    if config.inp_bits != 8 or config.wgt_bits != 8:  # 4-bit ones share bytes
+        return f"{config.inp_bits}-bit activations are no {config.wgt_bits}-bit weights"
+    if config.block_in != config.block_out:
+        return f"{config.block_in} channels are no {config.block_out} rows of weights"
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AssignLayouts(Pass):
     """Every integer activation gets the layout in which the accelerator makes it and wants it.
@@ -62,8 +71,7 @@ class AssignLayouts(Pass):
         """Whether channels and positions of an activation of that shape are whole tiles of weights."""
         block = self.read.c
         whole = shape[1] // op.groups % block == 0 and math.prod(shape[2:]) % block == 0
-        one_type = self.config.inp_bits == self.config.wgt_bits == 8
-        return whole and one_type and self.config.batch == 1 and self.config.block_in == self.config.block_out
+        return whole and self.config.batch == 1 and not why_not_weights(self.config)
 
     def wanted(self, node: Node, position: int, shape: tuple[int, ...]) -> Layout | None:
         """Layout in which `node` reads its input of a shape at `position`; None if any will do."""
@@ -111,11 +119,12 @@ class _Sweep:
             return ROW_MAJOR
         if not isinstance(node.op, Quantize):
             return self.step.made
+        shape = self.graph.types[node.output].shape
         wanted = [
             layout
             for reader in self.graph.nodes
             for position, name in enumerate(reader.inputs)
-            if name == node.output and (layout := self.step.wanted(reader, position, self.graph.types[name].shape)) is not None
+            if name == node.output and (layout := self.step.wanted(reader, position, shape)) is not None
         ]
         return wanted[0] if wanted else self.step.made
 

@@ -29,6 +29,7 @@ from compiler.tensor.define_float import Reduction
 
 Ints = NDArray[np.int64]
 Shape = tuple[int, ...]
+AlongAxis = Softmax | Normalize | Reduce
 Moving = Reshape | Transpose | ChannelTranspose | Rearrange
 
 _MOST_DIMENSIONS = 5
@@ -41,7 +42,8 @@ class SinkMovements(Pass):
 
     Afterwards no `Flatten` is left, no reshape and no transpose that does nothing, and what a convolution computes is
     worked on as the [N,C,H,W] that it computed, as far as ops allow. Exchanges of channels and positions are
-    `ChannelTranspose`, what takes reshapes and a transpose `Rearrange`. Not handled: what exchanges images, operands that are broadcast and not constant.
+    `ChannelTranspose`, what takes reshapes and a transpose `Rearrange`. Not handled: what exchanges images, operands
+    that are broadcast and not constant.
     """
 
     name: ClassVar[str] = "sink-movements"
@@ -73,9 +75,7 @@ class _Path:
 
 def _path(rewriter: Rewriter, name: str) -> _Path:
     moves = []
-    while (producer := rewriter.producer(name)) is not None and isinstance(
-        producer.op, Moving
-    ):
+    while (producer := rewriter.producer(name)) is not None and isinstance(producer.op, Moving):
         moves.append(producer.op)
         name = producer.inputs[0]
     shape = rewriter.type(name).shape
@@ -91,7 +91,7 @@ def _sink(known: _Known, rewriter: Rewriter, node: Node) -> str | None:
             path = _path(rewriter, node.inputs[0])
             return _rearranged(known, rewriter, node, path.source, node.op.reference(path.index), output=node.output)
         case Softmax() | Normalize() | Reduce():
-            return _sink_along(known, rewriter, node)
+            return _sink_along(known, rewriter, node, node.op)
         case Relu() | Clip() | Add() | Pointwise():
             return _sink_elementwise(known, rewriter, node)
         case BatchNorm():
@@ -230,13 +230,13 @@ def _sink_batch_norm(known: _Known, rewriter: Rewriter, node: Node) -> str | Non
     return _rearranged(known, rewriter, node, value, path.index, output=node.output)
 
 
-def _sink_along(known: _Known, rewriter: Rewriter, node: Node) -> str | None:
+def _sink_along(known: _Known, rewriter: Rewriter, node: Node, op: AlongAxis) -> str | None:
     """An op along an axis works along the place of that axis in the source, split so that it has one."""
     path = _path(rewriter, node.inputs[0])
     if path.source == node.inputs[0]:
         return None
     shape = path.index.shape
-    first, last = _range(node.op, len(shape))
+    first, last = _range(op, len(shape))
     source = rewriter.type(path.source).shape
     split = _split(source, path.index, first, last)
     if split is None:
@@ -245,27 +245,35 @@ def _sink_along(known: _Known, rewriter: Rewriter, node: Node) -> str | None:
     if whole == shape and _moves_nothing(path.index):
         return None
     value = path.source if source == whole else rewriter.emit(Reshape(shape=whole), (path.source,), like=node)
-    if not isinstance(node.op, Reduce):
-        result = rewriter.emit(_along(node.op, axis), (value,), like=node)
-        return _rearranged(known, rewriter, node, result, path.index, output=node.output)
-    kept = path.index.reshape(*shape[:first], -1, *shape[last:]).take([0], first)
-    at = [k if d != axis else 0 * k for d, k in enumerate(np.unravel_index(kept, whole))]
-    reduced = tuple(1 if d == axis else extent for d, extent in enumerate(whole))
-    index = np.ravel_multi_index(at, reduced).reshape(node.op.infer([rewriter.type(node.inputs[0])]).shape)
-    if node.op.reduction is Reduction.MEAN and len(source) == 4 and whole == (*source[:2], math.prod(source[2:])):
-        result = rewriter.emit(GlobalAveragePool(), (path.source,), like=node)
-    else:
-        result = rewriter.emit(_along(node.op, axis), (value,), like=node)
+    index = path.index
+    if isinstance(op, Reduce):
+        index = _reduced(index, first, last, whole, axis)
+        pools = op.reduction is Reduction.MEAN and axis == 2 and len(source) == 4
+        if pools and whole == (*source[:2], math.prod(source[2:])):
+            result = rewriter.emit(GlobalAveragePool(), (path.source,), like=node)
+            return _rearranged(known, rewriter, node, result, index, output=node.output)
+    result = rewriter.emit(_along(op, axis), (value,), like=node)
     return _rearranged(known, rewriter, node, result, index, output=node.output)
 
 
-def _range(op: Softmax | Normalize | Reduce, rank: int) -> tuple[int, int]:
+def _reduced(index: Ints, first: int, last: int, whole: Shape, axis: int) -> Ints:
+    """Places in a source of shape `whole`, when its `axis`, and dimensions from first to last, have one element."""
+    shape = index.shape
+    kept = index.reshape(*shape[:first], -1, *shape[last:]).take([0], first)
+    at = [0 * place if d == axis else place for d, place in enumerate(np.unravel_index(kept, whole))]
+    small = tuple(1 if d == axis else extent for d, extent in enumerate(whole))
+    ones = (1,) * (last - first)
+    places: Ints = np.ravel_multi_index(tuple(at), small).reshape(*shape[:first], *ones, *shape[last:])
+    return places
+
+
+def _range(op: AlongAxis, rank: int) -> tuple[int, int]:
     if isinstance(op, Softmax):
         return op.axis % rank, op.axis % rank + 1
     return op.first, op.last
 
 
-def _along(op: Softmax | Normalize | Reduce, axis: int) -> Softmax | Normalize | Reduce:
+def _along(op: AlongAxis, axis: int) -> AlongAxis:
     if isinstance(op, Softmax):
         return replace(op, axis=axis)
     return replace(op, first=axis, last=axis + 1)

@@ -18,7 +18,7 @@ from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.ops.unfold import Unfold
 from compiler.graph.passes.base import Pass
-from compiler.graph.passes.layout import ROW_MAJOR
+from compiler.graph.passes.layout import ROW_MAJOR, why_not_weights
 from vta_hw.spec.config import VTAConfig
 
 ON_ACCELERATOR: Final = (QConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QAdd, QMaxPool2d, QAvgPool2d)
@@ -80,9 +80,5 @@ def _host_reason(graph: Graph, node: Node, config: VTAConfig) -> str:
 
 def why_not_multiplied(op: ChannelMatMul, types: Sequence[TensorType], config: VTAConfig) -> str:
     """Why the accelerator cannot compute the product of two activations; empty if it can."""
-    if config.inp_bits != 8 or config.wgt_bits != 8:  # 4-bit ones share bytes, of which the host makes none for weights
-        return f"{config.inp_bits}-bit activations are no {config.wgt_bits}-bit weights"
-    if config.block_in != config.block_out:
-        return f"{config.block_in} channels are no {config.block_out} rows of weights"
     x, w = (t.shape for t in types)
-    return unfit(x, w, op.groups, (config.batch, config.block_in))
+    return why_not_weights(config) or unfit(x, w, op.groups, (config.batch, config.block_in))

@@ -12,6 +12,7 @@ from compiler.graph.passes.fuse import Fuse
 from compiler.graph.passes.layout import AssignLayouts
 from compiler.graph.passes.movement import SinkMovements
 from compiler.graph.passes.partition import Partition, adds_activations
+from compiler.graph.passes.positions import FillTiles
 from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity
 from compiler.graph.passes.unfold import UnfoldInput
 from compiler.graph.quantize.convert import quantize
@@ -33,7 +34,8 @@ SIMPLIFY = (
 
 def prepare(graph: Graph, config: VTAConfig) -> Graph:
     """The float graph that the quantiser reads: the same function, up to float rounding of folded weights."""
-    return run_passes(graph, (*SIMPLIFY, Fuse(residual=adds_activations(config))))
+    passes = (*SIMPLIFY, Fuse(residual=adds_activations(config)), FillTiles(config=config), SinkMovements())
+    return run_passes(graph, passes)
 
 
 def place(graph: Graph, config: VTAConfig) -> Graph:

@@ -100,7 +100,8 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
         case RescaledConv2d():
             return _rescaled_peak(graph, node, node.op, interval)
         case QMatMul() | RescaledMatMul():
-            acc = matmul_accumulator(graph.types[node.inputs[0]].shape[1] // node.op.groups, *map(interval, node.inputs))
+            inner = graph.types[node.inputs[0]].shape[1] // node.op.groups
+            acc = matmul_accumulator(inner, *map(interval, node.inputs))
             if isinstance(node.op, RescaledMatMul):
                 return acc
             scaled = Interval(lo=acc.lo >> node.op.pre_shift, hi=acc.hi >> node.op.pre_shift).times(node.op.mul)

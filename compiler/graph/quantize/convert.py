@@ -74,7 +74,8 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
             types = [values.source.types[name] for name in node.inputs]
             if not why_not_multiplied(node.op, types, values.config):
                 return rules.matmul(values, node, node.op)
-        case ChannelTranspose() | Slice() | Take() | Pad(value=0.0) if len(shape) == 4 and values.has_integers(node.inputs[0]):
-            return rules.move(values, node)
+        case ChannelTranspose() | Slice() | Take() | Pad(value=0.0):
+            if len(shape) == 4 and values.has_integers(node.inputs[0]):
+                return rules.move(values, node)
     values.define_float(node)
     return None

@@ -189,9 +189,11 @@ def matmul(values: Values, node: Node, op: ChannelMatMul) -> LayerReport:
     q: IntegerMatMul
     if values.config.is_extended and values.options.multiply:
         factor, shift = scale_rescale(np.array([unit / scale]))
-        q = RescaledMatMul(groups=op.groups, scale=scale_word(int(factor[0]), int(shift[0])), bits=values.config.out_bits)
+        word = scale_word(int(factor[0]), int(shift[0]))
+        q = RescaledMatMul(groups=op.groups, scale=word, bits=values.config.out_bits)
     else:
-        chosen = scale_product(unit / scale, matmul_accumulator(inner, x.range, w.range), multiply=values.options.multiply)
+        reach = matmul_accumulator(inner, x.range, w.range)
+        chosen = scale_product(unit / scale, reach, multiply=values.options.multiply)
         scale = float(np.float32(unit / chosen.ratio))
         q = QMatMul(groups=op.groups, pre_shift=chosen.pre_shift, mul=chosen.mul, bias=rounding(chosen.shift),
                     shift=chosen.shift, lo=values.limits.lo, hi=values.limits.hi)

@@ -11,12 +11,20 @@ from hypothesis import strategies as st
 
 from compiler.errors import GraphError, LoweringError, QuantizeError
 from compiler.graph.evaluate import evaluate
-from compiler.graph.ir import Op, Place, TensorType
+from compiler.graph.ir import Graph, Op, Place, TensorType
 from compiler.graph.lowering import Blocks, Placed
 from compiler.graph.ops.conv import ChannelMatMul
+from compiler.graph.ops.fused import FusedConv
+from compiler.graph.ops.move import ChannelTranspose, Pad
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.rescaled import scale_word
+from compiler.graph.ops.shape import Reshape
+from compiler.graph.ops.softmax import Softmax
+from compiler.graph.passes.base import run_passes
+from compiler.graph.passes.movement import SinkMovements
+from compiler.graph.passes.partition import why_not_multiplied
 from compiler.graph.passes.pipeline import quantize_model
+from compiler.graph.passes.positions import FillTiles
 from compiler.graph.quantize.bounds import Interval, matmul_accumulator, prove
 from compiler.graph.quantize.scaling import INT32_MAX, LEAST_MULTIPLIER, rounding, scale_product
 from compiler.graph.quantize.values import QuantizeOptions
@@ -107,7 +115,12 @@ def test_operands_and_attributes_that_do_not_fit(op: Op, shapes: tuple[tuple[int
         ((4, 16, 1, 3), (4, 16, 1, 16), ((4, 16),) * 2, "4 images share their weights"),
         ((1, 16, 1, 3), (1, 16, 1, 15), ((1, 16),) * 2, "15 positions are no multiple of 16"),
         ((1, 16, 1, 3), (1, 16, 1, 16), ((1, 16),) * 2, "8 channels of a group are no multiple of 16"),
-        ((1, 16, 1, 3), (1, 16, 1, 16), ((1, 16), None), "Operands must be packed alike, not by (1, 16), None and (1, 16)"),
+        (
+            (1, 16, 1, 3),
+            (1, 16, 1, 16),
+            ((1, 16), None),
+            "Operands must be packed alike, not by (1, 16), None and (1, 16)",
+        ),
     ],
 )
 def test_what_is_not_made_of_tiles_cannot_be_lowered(
@@ -167,10 +180,18 @@ def product(positions: int, batch: int = 1) -> Builder:
     [
         (VTAConfig(), 16, ""),
         (VTAConfig(isa="extended"), 32, ""),
-        (VTAConfig(), 24, "float32 arithmetic: 24 positions are no multiple of 16"),
+        (VTAConfig(), 24, ""),
         (VTAConfig(log_batch=1), 16, "float32 arithmetic: 2 images share their weights"),
-        (VTAConfig(log_block_in=3, log_inp_buff_size=13, log_wgt_buff_size=16), 16, "float32 arithmetic: 8 channels are no 16 rows of weights"),
-        (VTAConfig(log_wgt_width=2, log_wgt_buff_size=17), 16, "float32 arithmetic: 8-bit activations are no 4-bit weights"),
+        (
+            VTAConfig(log_block_in=3, log_inp_buff_size=13, log_wgt_buff_size=16),
+            16,
+            "float32 arithmetic: 8 channels are no 16 rows of weights",
+        ),
+        (
+            VTAConfig(log_wgt_width=2, log_wgt_buff_size=17),
+            16,
+            "float32 arithmetic: 8-bit activations are no 4-bit weights",
+        ),
     ],
 )
 def test_where_products_run_and_why(config: VTAConfig, positions: int, reason: str) -> None:
@@ -188,11 +209,57 @@ def test_a_product_is_near_the_real_one(isa: str, multiply: bool) -> None:
     b = product(32)
     graph = b.graph("v0")
     inputs = {"x": floats(1, 16, 1, 8), "w": floats(1, 16, 1, 32, seed=1)}
-    quantized = quantize_model(
-        graph, [inputs], config=VTAConfig(isa=isa), options=QuantizeOptions(multiply=multiply)
-    )
+    quantized = quantize_model(graph, [inputs], config=VTAConfig(isa=isa), options=QuantizeOptions(multiply=multiply))
     (layer,) = quantized.layers
     assert layer.kind == ("rescaled_matmul" if isa == "extended" and multiply else "qmatmul")
     exact, found = evaluate(graph, inputs)["v0"], evaluate(quantized.graph, inputs)["v0"]
     noise = ((exact - found) ** 2).mean() / (exact**2).mean()
     assert noise < (10**-3 if multiply else 10**-2.5)
+
+
+def padded(heads: int, size: int, tokens: int, *, shared: bool = False) -> Graph:
+    """Scores of queries and keys, and these times values; shared: keys have another reader."""
+    b = Builder()
+    x = b.input(1, 16, 1, tokens)
+    width = heads * size
+    queries, keys, values = (
+        b(FusedConv(), x, b.constant(floats(width, 16, 1, 1, seed=k)), b.constant(floats(width, seed=k)))
+        for k in range(3)
+    )
+    scores = b(ChannelMatMul(groups=heads), queries, keys)
+    scores = b(Softmax(axis=2), b(Reshape(shape=(1, heads, tokens, tokens)), scores))
+    scores = b(Reshape(shape=(1, heads * tokens, 1, tokens)), scores)
+    y = b(ChannelMatMul(groups=heads), scores, b(ChannelTranspose(groups=heads), values))
+    return b.graph(y, *([keys] if shared else []))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_positions_are_filled_up(heads: int, shared: bool) -> None:
+    config = VTAConfig()
+    graph = padded(heads, 16, 20, shared=shared)
+    filled = run_passes(graph, [FillTiles(config=config), SinkMovements()])
+    x = {"x": floats(1, 16, 1, 20)}
+    for name in graph.outputs:
+        np.testing.assert_allclose(evaluate(filled, x)[name], evaluate(graph, x)[name], rtol=1e-5, atol=1e-5)
+    products = [node for node in filled.nodes if isinstance(node.op, ChannelMatMul)]
+    for node in products:
+        assert not why_not_multiplied(node.op, [filled.types[name] for name in node.inputs], config)
+    # Values of one head need no zeros to sum over: what their convolution lacks, its tiles have.
+    wide = [node.op.padding for node in filled.nodes if isinstance(node.op, FusedConv) and any(node.op.padding)]
+    assert wide == [(0, 0, 0, 12)] * (heads - 1 + (not shared))
+    pads = [node.op.after for node in filled.nodes if isinstance(node.op, Pad)]
+    assert pads == [(0, 0, 0, 12)] * shared + [(0, 0, 12, 0)] * (heads - 1)
+
+
+@pytest.mark.parametrize("size", [8, 24])
+def test_heads_of_odd_sizes_cannot_be_summed_over(size: int) -> None:
+    config = VTAConfig()
+    graph = padded(2, size, 32)
+    filled = run_passes(graph, [FillTiles(config=config)])
+    x = {"x": floats(1, 16, 1, 32)}
+    (name,) = graph.outputs
+    np.testing.assert_allclose(evaluate(filled, x)[name], evaluate(graph, x)[name], rtol=1e-5, atol=1e-5)
+    products = [node for node in filled.nodes if isinstance(node.op, ChannelMatMul)]
+    why = [why_not_multiplied(node.op, [filled.types[name] for name in node.inputs], config) for node in products]
+    assert why == [f"{size} channels of a group are no multiple of 16", ""]

@@ -61,9 +61,7 @@ def test_exchanged_channels_and_positions_are_found() -> None:
     b = Builder()
     split = b(Reshape(shape=(2, 3, 4, 5)), b(Conv(), b.input(2, 2, 1, 5), b.constant(floats(12, 2, 1, 1))))
     y = b(Reshape(shape=(2, 15, 1, 4)), b(Transpose(order=(0, 1, 3, 2)), split))
-    assert applied(b.graph(y), SinkMovements())[1:] == [
-        "v3: float32[2,15,1,4] = channel_transpose(v0) {groups=3}"
-    ]
+    assert applied(b.graph(y), SinkMovements())[1:] == ["v3: float32[2,15,1,4] = channel_transpose(v0) {groups=3}"]
 
 
 def test_what_exchanges_images_stays() -> None:
@@ -96,6 +94,17 @@ def test_the_mean_of_all_positions_is_a_pool() -> None:
     assert applied(b.graph(y), SinkMovements())[1:] == [
         "v3.global_average_pool: float32[2,6,1,1] = global_average_pool(v0)",
         "v4: float32[2,6] = reshape(v3.global_average_pool) {shape=(2, 6)}",
+    ]
+
+
+def test_the_mean_of_the_channels_of_rows_is_none() -> None:
+    b = Builder()
+    conv = b(Conv(), b.input(2, 3, 2, 4), b.constant(floats(6, 3, 1, 1)))
+    rows = b(Transpose(order=(0, 2, 1)), b(Reshape(shape=(2, 6, 8)), conv))
+    y = b(Reduce(reduction=Reduction.MEAN, first=2, last=3), rows)
+    assert applied(b.graph(y), SinkMovements())[2:] == [
+        "v3.reduce: float32[2,1,8] = reduce(v3.reshape) {reduction=Reduction.MEAN, first=1, last=2}",
+        "v3: float32[2,8,1] = reshape(v3.reduce) {shape=(2, 8, 1)}",
     ]
 
 
@@ -159,6 +168,9 @@ def test_attention_stays_in_images(batch: int, merged: bool) -> None:
     ]
 
 
+KINDS = ("reshape", "transpose", "flatten", "relu", "softmax", "normalize", "sum", "mean", "add", "bias")
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
     """Chains of movements with ops between them; what was made before may come back as an operand."""
@@ -168,7 +180,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     made = [(b(Conv(), x, b.constant(floats(shape[1], shape[1], 1, 1))), shape)]
     for step in range(draw(st.integers(3, 9))):
         value, shape = made[-1]
-        kind = draw(st.sampled_from(["reshape", "transpose", "flatten", "relu", "softmax", "normalize", "add", "bias"]))
+        kind = draw(st.sampled_from(KINDS))
         if kind == "reshape":
             parts = draw(st.permutations([*shape[1:]]))
             split = draw(st.sampled_from([1, 2]))
@@ -185,6 +197,11 @@ def graphs(draw: st.DrawFn) -> Graph:
         elif kind == "normalize":
             first = draw(st.integers(1, len(shape) - 1))
             value = b(Normalize(first=first, last=draw(st.integers(first + 1, len(shape)))), value)
+        elif kind in ("sum", "mean"):
+            first = draw(st.integers(1, len(shape) - 1))
+            last = draw(st.integers(first + 1, len(shape)))
+            value = b(Reduce(reduction=Reduction(kind), first=first, last=last), value)
+            shape = (*shape[:first], *(1,) * (last - first), *shape[last:])
         elif kind == "add":
             others = [name for name, other in made if other == shape]
             value = b(Add(), value, draw(st.sampled_from([*others, value])))
