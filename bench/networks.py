@@ -129,8 +129,8 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--layers", action="store_true", help="also print each layer")
-    parser.add_argument("--over", type=float, metavar="FACTOR", help="print layers above FACTOR times their bound alone")
-    parser.add_argument("--machine", action="append", metavar="MACHINE", help="one of those in the table (default: all)")
+    parser.add_argument("--over", type=float, metavar="FACTOR", help="print the layers above FACTOR times their bound")
+    parser.add_argument("--machine", action="append", metavar="MACHINE", help="one of the table (default: all)")
     options = parser.parse_args()
     for name in options.networks:
         if name not in NETWORKS:

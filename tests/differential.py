@@ -20,7 +20,7 @@ from compiler.graph.ops.qelementwise import Dequantize
 from compiler.graph.passes.layout import AssignLayouts
 from runtime.devices.functional import FunctionalDevice
 from runtime.session import Session
-from tests.random_layers import Draw, add, attention, chain, convolution, dense, pool, shape_of
+from tests.random_layers import Draw, add, attention, chain, convolution, dense, gate, pool, shape_of
 from vta.api import from_stored, port_of, to_stored
 from vta.engines import Engine, host_loader, open_session
 from vta_hw.spec.config import ConfigError, VTAConfig
@@ -118,7 +118,7 @@ def random_attention(seed: int) -> Case:
     except ConfigError:
         config = VTAConfig(isa=config.isa, overlap=config.overlap)
     d.inp_bits = d.wgt_bits = 8
-    outputs = attention(d, config.block_in)
+    outputs = (gate(d),) if seed % 4 == 0 else attention(d, config.block_in)
     return _finish(seed, d, config, outputs)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from compiler.graph.ir import Array, Graph, Node, Op, TensorType, Value
 from compiler.graph.ops.move import ChannelTranspose
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd
+from compiler.graph.ops.qelementwise import QAdd, QMul
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
@@ -231,6 +231,15 @@ def _product(d: Draw, x: str, w: str, groups: int, inner: int) -> str:
     return d.apply(
         QMatMul(groups=groups, pre_shift=pre_shift, mul=mul, bias=bias, shift=shift, **d.clip()), x, w
     )
+
+
+def gate(d: Draw) -> str:
+    """The product of two activations element by element, or with one number for each channel."""
+    shape = d.shape()
+    other = shape if d.r.random() < 0.5 else (*shape[:2], 1, 1)
+    mul, shift = d.r.choice([(1, 7), (-3, 8), (900, 17), (32767, 22)])
+    bias = d.r.choice([0, 64, -32767])
+    return d.apply(QMul(mul=mul, bias=bias, shift=shift, **d.clip()), d.input(shape), d.input(other))
 
 
 def pool(d: Draw, x: str | None = None, shape: Shape | None = None) -> str:

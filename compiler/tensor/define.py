@@ -390,6 +390,23 @@ def add(name: str, y: Tiled, multipliers: tuple[int, ...], bias: int, shift: int
     return Proc(name, (*inputs, buffer_y), _allocate(terms, body))
 
 
+def multiply(name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: int, low: int, high: int) -> Proc:
+    """``Y = clip((X0 * X1 * multiplier + bias) >> shift, low, high)`` for X0 like Y, and X1 like it or of one pixel."""
+    buffers, t, buffer_y = (y.buffer("X0"), x.buffer("X1")), _local("T", y), y.buffer("Y")
+
+    def factor(i: Index) -> Expr:
+        row, column = (Const(0) if size == 1 else i[axis] for axis, size in (("oh", x.height), ("ow", x.width)))
+        return cast(DType.INT32, buffers[1][i["no"], i["co"], row, column, i["s"], i["n"], i["c"]])
+
+    body = [_copy("term", t, buffers[0], y), _update("multiply", t, y, lambda v, i: v * factor(i))]
+    if multiplier != 1:
+        body.append(_update("scale", t, y, lambda v, _: v * multiplier))
+    if bias:
+        body.append(_update("bias", t, y, lambda v, _: v + bias))
+    body += [*_clip(t, y, shift, low, high), _copy("store", buffer_y, t, y)]
+    return Proc(name, (*buffers, buffer_y), _allocate([t], body))
+
+
 def _pool(x: Tiled, y: Tiled, window: Window, a: Buffer, combine: Callable[[Expr, Expr], Expr]) -> For:
     """``a = combine(a, tap)`` for every tap of the window that lies in the input."""
     source = x.buffer("X")

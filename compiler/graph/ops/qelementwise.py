@@ -1,4 +1,4 @@
-"""Quantised addition, and the ways between float32 and the quantised types."""
+"""Quantised addition and multiplication, and the ways between float32 and the quantised types."""
 
 from __future__ import annotations
 
@@ -58,6 +58,42 @@ class QAdd(Op):
         multipliers = (self.m0, self.m1)[: len(operands)]
         proc = define.add(name, y, multipliers, self.bias, self.shift, self.lo, self.hi)
         return Lowered(proc, tuple(range(len(operands))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class QMul(Op):
+    """a int8|int16 [N,C,H,W], c of its dtype, [N,C,H,W] or [N,C,1,1] -> clip((a * c * mul + bias) >> shift, lo, hi).
+
+    Every step is int32 and wraps. mul and bias have 15 bits and a sign.
+    """
+
+    kind: ClassVar[str] = "qmul"
+    mul: int
+    bias: int = 0
+    shift: int = 0
+    lo: int
+    hi: int
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 2)
+        batch, channels, _, _ = checks.activation(types, *checks.QUANTISED)
+        for what, value in (("mul", self.mul), ("bias", self.bias)):
+            checks.within(what, value, -MAX_FACTOR, MAX_FACTOR)
+        checks.within("shift", self.shift, 0, 31)
+        checks.clip_range(self.lo, self.hi, types[0].dtype)
+        if types[1].shape != (batch, channels, 1, 1):
+            checks.same("second operand", types[1], types[0])
+        checks.dtype("second operand", types[1], types[0].dtype)
+        return types[0].logical
+
+    def reference(self, *arrays: Array) -> Array:
+        a, c = (array.astype(np.int32) for array in arrays)
+        acc = (a * c * np.int32(self.mul) + np.int32(self.bias)) >> np.int32(self.shift)
+        return clip_to(acc, self.lo, self.hi, arrays[0])
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x, y = (each.tiled(blocks.block_out, blocks.batch) for each in (operands[1], result))
+        return Lowered(define.multiply(name, x, y, self.mul, self.bias, self.shift, self.lo, self.hi), (0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.move import ChannelTranspose, Movement
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
+from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize, Relayout
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
@@ -80,7 +80,7 @@ class AssignLayouts(Pass):
                 return {0: self.read, 4: self.made}.get(position)
             case RescaledConv2d():
                 return {0: self.read, 4: self.read}.get(position)
-            case QAdd() | QMaxPool2d():
+            case QAdd() | QMul() | QMaxPool2d():
                 return self.made
             case QMatMul() | RescaledMatMul():
                 return self.read

@@ -11,7 +11,7 @@ from compiler.graph.ir import Graph, Node, Op, Place, Placement, TensorType
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.move import ChannelTranspose, Movement
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
+from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize, Relayout
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul, unfit
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
@@ -21,7 +21,7 @@ from compiler.graph.passes.base import Pass
 from compiler.graph.passes.layout import ROW_MAJOR, why_not_weights
 from vta_hw.spec.config import VTAConfig
 
-ON_ACCELERATOR: Final = (QConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QAdd, QMaxPool2d, QAvgPool2d)
+ON_ACCELERATOR: Final = (QConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QAdd, QMul, QMaxPool2d, QAvgPool2d)
 WITH_RESIDUAL: Final = 5
 """Inputs of a convolution that adds a residual."""
 

@@ -18,7 +18,7 @@ from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph, Node
 from compiler.graph.ops.move import ChannelTranspose, Pad, Slice, Take
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
+from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize, Relayout
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
@@ -87,7 +87,7 @@ def prove(graph: Graph) -> dict[str, Interval]:
                 values[node.output] = interval(node.inputs[0])
             case Pad():
                 values[node.output] = interval(node.inputs[0]).with_zero()
-            case QConv2d() | RescaledConv2d() | QMatMul() | RescaledMatMul() | QAdd() | QAvgPool2d():
+            case QConv2d() | RescaledConv2d() | QMatMul() | RescaledMatMul() | QAdd() | QMul() | QAvgPool2d():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
                 peaks[node.output] = _checked(node, _peak(graph, node, interval))
     return peaks
@@ -114,6 +114,11 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
             for term in terms:
                 total = total.plus(term)
             return total
+        case QMul():
+            product = matmul_accumulator(1, *map(interval, node.inputs))
+            bias = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))
+            scaled = product.times(node.op.mul).plus(bias)
+            return Interval(lo=min(product.lo, scaled.lo), hi=max(product.hi, scaled.hi))
         case QAvgPool2d():
             total = interval(node.inputs[0]).with_zero().times(math.prod(node.op.kernel))
             factors_at = [node.op.mul] if node.op.mul is not None else graph.constants[node.inputs[1]].ravel().tolist()

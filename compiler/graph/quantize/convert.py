@@ -8,6 +8,7 @@ from dataclasses import replace
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Array, Graph, Node
 from compiler.graph.ops.conv import ChannelMatMul
+from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.move import ChannelTranspose, Pad, Slice, Take
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
@@ -74,8 +75,33 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
             types = [values.source.types[name] for name in node.inputs]
             if not why_not_multiplied(node.op, types, values.config):
                 return rules.matmul(values, node, node.op)
+        case Pointwise(function="subtract") if len(shape) == 4 and _same_types(values, node):
+            return rules.subtract(values, node)
+        case Pointwise(function="multiply") if len(shape) == 4 and len(node.inputs) == 2:
+            if (ordered := _gated(values, node)) is not None:
+                return rules.multiply(values, ordered)
         case ChannelTranspose() | Slice() | Take() | Pad(value=0.0):
             if len(shape) == 4 and values.has_integers(node.inputs[0]):
                 return rules.move(values, node)
     values.define_float(node)
+    return None
+
+
+def _same_types(values: Values, node: Node) -> bool:
+    """Whether the operands are computed in integers and of one type."""
+    types = [values.source.types[name] for name in node.inputs]
+    return types[0] == types[1] and all(values.has_integers(name) for name in node.inputs)
+
+
+def _gated(values: Values, node: Node) -> Node | None:
+    """The product with its larger operand first, if it is one of integers.
+
+    That operand must be computed in integers. The other may be made for it if it has one number for each channel; to
+    make integers of a whole activation costs as much on the host as the product, and is less exact.
+    """
+    for a, c in (node.inputs, node.inputs[::-1]):
+        large, small = (values.source.types[name].shape for name in (a, c))
+        gates = small == (*large[:2], 1, 1) and c not in values.source.constants
+        if values.has_integers(a) and (gates or (large == small and values.has_integers(c))):
+            return replace(node, inputs=(a, c))
     return None

@@ -13,7 +13,7 @@ from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.pool import AveragePool, MaxPool
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd
+from compiler.graph.ops.qelementwise import QAdd, QMul
 from compiler.graph.ops.qmatmul import IntegerMatMul, QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
@@ -206,9 +206,18 @@ def matmul(values: Values, node: Node, op: ChannelMatMul) -> LayerReport:
 
 
 def add(values: Values, node: Node, op: FusedAdd) -> LayerReport:
+    return _weighted_sum(values, node, op, (1, 1))
+
+
+def _weighted_sum(values: Values, node: Node, op: FusedAdd, signs: tuple[int, int]) -> LayerReport:
     operands = tuple(values.as_integers(name, node) for name in node.inputs)
     scale, span = values.clipped(node.output, op.lo, op.hi)
-    chosen = scale_sum(tuple(_term(operand, scale) for operand in operands))
+    chosen = scale_sum(
+        tuple(
+            replace(term, ratio=sign * term.ratio)
+            for sign, term in zip(signs, (_term(operand, scale) for operand in operands), strict=False)
+        )
+    )
     m0, m1 = (*chosen.multipliers, 0)[:2]
     q = QAdd(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=span.lo, hi=span.hi)
     value = values.define_integers(node, q, tuple(operand.name for operand in operands), scale, span)
@@ -216,6 +225,25 @@ def add(values: Values, node: Node, op: FusedAdd) -> LayerReport:
         value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits, output_scale=scale,
         input_scales=tuple(operand.scale for operand in operands), scale_method=Method.CALIBRATED,
         shift=chosen.shift, error=chosen.error,
+    )
+
+
+def subtract(values: Values, node: Node) -> LayerReport:
+    """The difference of two activations: the second is added with a negative factor."""
+    return _weighted_sum(values, node, FusedAdd(), (1, -1))
+
+
+def multiply(values: Values, node: Node) -> LayerReport:
+    """The product of two activations, of which the second may have one position."""
+    a, c = (values.as_integers(name, node) for name in node.inputs)
+    scale = values.scale(node.output)
+    products = matmul_accumulator(1, a.range, c.range)
+    chosen = scale_sum((Term(ratio=a.scale * c.scale / scale, lo=products.lo, hi=products.hi),))
+    q = QMul(mul=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=values.limits.lo, hi=values.limits.hi)
+    value = values.define_integers(node, q, (a.name, c.name), scale, values.limits)
+    return LayerReport(
+        value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits, output_scale=scale,
+        input_scales=(a.scale, c.scale), scale_method=Method.CALIBRATED, shift=chosen.shift, error=chosen.error,
     )
 
 

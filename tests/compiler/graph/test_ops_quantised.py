@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from compiler.errors import GraphError
 from compiler.graph.ir import Op, TensorType
 from compiler.graph.ops.qconv import QConv2d, convolve_exact, two_factors
-from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
+from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize, Relayout
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.ops.window import Window
@@ -158,6 +158,26 @@ def test_qadd(m0: int, m1: int, bias: int, shift: int, clip: tuple[int, int], bo
     total = a.astype(np.int64) * m0 + bias + (c.astype(np.int64) * m1 if both else 0)
     np.testing.assert_array_equal(y, np.clip(total >> shift, *clip))
     assert y.dtype == np.int8
+
+
+@given(mul=factors, bias=factors, shift=shifts, clip=ranges, gate=st.booleans())
+def test_qmul(mul: int, bias: int, shift: int, clip: tuple[int, int], gate: bool) -> None:
+    a, c = int8s(1, 3, 4, 4), int8s(1, 3, *((1, 1) if gate else (4, 4)), seed=1)
+    op = QMul(mul=mul, bias=bias, shift=shift, lo=clip[0], hi=clip[1])
+    y = op.reference(a, c)
+    assert op.infer([TensorType.of(a), TensorType.of(c)]) == TensorType.of(y)
+    total = a.astype(np.int64) * c * mul + bias
+    np.testing.assert_array_equal(y, np.clip(total >> shift, *clip))
+
+
+def test_operands_of_qmul_that_do_not_fit() -> None:
+    x = TensorType((1, 3, 4, 4), DType.INT8)
+    with pytest.raises(GraphError, match=r"^second operand must be int8\[1,3,4,4\], not int8\[1,3,4,1\]$"):
+        QMul(mul=1, lo=0, hi=1).infer([x, TensorType((1, 3, 4, 1), DType.INT8)])
+    with pytest.raises(GraphError, match=r"^second operand must be int8, not int16\[1,3,1,1\]$"):
+        QMul(mul=1, lo=0, hi=1).infer([x, TensorType((1, 3, 1, 1), DType.INT16)])
+    with pytest.raises(GraphError, match=r"^mul must be -32767..32767, not 32768$"):
+        QMul(mul=1 << 15, lo=0, hi=1).infer([x, x])
 
 
 @given(window=windows, mul=factors, bias=factors, shift=shifts, per_position=st.booleans())

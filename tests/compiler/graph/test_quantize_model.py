@@ -12,7 +12,7 @@ from compiler.graph.evaluate import evaluate, evaluate_all
 from compiler.graph.ir import Graph, Place
 from compiler.graph.layout import Layout
 from compiler.graph.ops.conv import Conv, Dense
-from compiler.graph.ops.elementwise import Add, Clip, Relu
+from compiler.graph.ops.elementwise import Add, Clip, Pointwise, Relu
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Quantize, Relayout
@@ -247,3 +247,36 @@ def test_an_overflowing_layer_is_named() -> None:
     graph = b.graph(b(Clip(lo=0.0, hi=1.0), conv))
     with pytest.raises(QuantizeError, match=r"^Layer 'conv v0': accumulators of up to 16256, scaled .* must fit"):
         quantize_model(graph, [{"x": floats(4, 1, 1, 1)}], config=DEFAULT)
+
+
+def gated(order: int) -> Graph:
+    """relu(conv) times its sigmoid gate, less another convolution; the gate on the left or the right."""
+    b = Builder()
+    x = b.input(1, 4, 6, 6)
+    conv = b(Relu(), b(Conv(padding=(1, 1, 1, 1)), x, b.constant(weights(8, 4, 3, 3, seed=1))))
+    other = b(Conv(), x, b.constant(weights(8, 4, 1, 1, seed=2)))
+    gate = b(Pointwise(function="sigmoid"), b(GlobalAveragePool(), conv))
+    operands = (conv, gate) if order else (gate, conv)
+    return b.graph(b(Pointwise(function="subtract"), b(Pointwise(function="multiply"), *operands), other))
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("isa", ["tvm", "extended"])
+def test_gates_and_differences_are_integers(order: int, isa: str) -> None:
+    graph = gated(order)
+    inputs = {"x": floats(1, 4, 6, 6, seed=3)}
+    quantized = quantize_model(graph, [inputs], config=VTAConfig(isa=isa))
+    kinds = [node.op.kind for node in quantized.graph.nodes if node.placement.place is Place.ACCELERATOR]
+    conv = "qconv2d" if isa == "tvm" else "rescaled_conv2d"
+    assert sorted(kinds) == sorted([conv, conv, "qavg_pool2d", "qmul", "qadd"])
+    (name,) = graph.outputs
+    exact, found = evaluate(graph, inputs)[name], evaluate(quantized.graph, inputs)[name]
+    assert ((exact - found) ** 2).mean() < 1e-3 * (exact**2).mean()
+
+
+def test_a_whole_activation_is_not_made_integer_for_a_product() -> None:
+    b = Builder()
+    conv = b(Conv(), b.input(1, 4, 6, 6), b.constant(weights(8, 4, 1, 1, seed=1)))
+    graph = b.graph(b(Pointwise(function="multiply"), conv, b(Pointwise(function="sigmoid"), conv)))
+    quantized = quantize_model(graph, [{"x": floats(1, 4, 6, 6)}], config=VTAConfig())
+    assert "qmul" not in {node.op.kind for node in quantized.graph.nodes}
