@@ -41,7 +41,8 @@ def _dense(rewriter: Rewriter, node: Node) -> str | None:
         source = producer.inputs[0]
     if len(shape := rewriter.type(source).shape) != 4 or shape[0] != batch:
         source = rewriter.emit(Reshape(shape=(batch, ins, 1, 1)), (node.inputs[0],), like=node)
-    kernel = rewriter.constant(weight.reshape(-1, *rewriter.type(source).shape[1:]), f"{node.inputs[1]}.kernel")
+    shaped, scale = weight.reshape(-1, *rewriter.type(source).shape[1:]), rewriter.weight_scale(node.inputs[1])
+    kernel = rewriter.constant(shaped, f"{node.inputs[1]}.kernel", scale=scale)
     result = rewriter.emit(Conv(), (source, kernel, *node.inputs[2:]), like=node)
     return rewriter.emit(Reshape(shape=(batch, len(weight))), (result,), like=node, output=node.output)
 
@@ -119,13 +120,18 @@ def _scale_and_add(rewriter: Rewriter, node: Node, value: str, factor: Array, of
         if len(parameters) == len(producer.inputs) - 1:
             bias = parameters[1] * factor + offset if len(parameters) == 2 else offset
             weight: Array = parameters[0] * factor.reshape(-1, 1, 1, 1)
-            return _conv(rewriter, node, producer.op, producer.inputs[0], weight, bias)
+            scale = rewriter.weight_scale(producer.inputs[1])
+            if scale is not None:
+                scale = np.where(factor == 0, scale, scale * np.abs(factor)).astype(np.float32)
+            return _conv(rewriter, node, producer.op, producer.inputs[0], weight, bias, scale)
     channels = len(factor)
     return _conv(rewriter, node, Conv(groups=channels), value, factor.reshape(channels, 1, 1, 1), offset)
 
 
-def _conv(rewriter: Rewriter, node: Node, op: Conv, x: str, weight: Array, bias: Array) -> str:
-    w = rewriter.constant(_float32(node, weight), f"{node.output}.weight")
+def _conv(
+    rewriter: Rewriter, node: Node, op: Conv, x: str, weight: Array, bias: Array, scale: Array | None = None
+) -> str:
+    w = rewriter.constant(_float32(node, weight), f"{node.output}.weight", scale=scale)
     b = rewriter.constant(_float32(node, bias), f"{node.output}.bias")
     return rewriter.emit(op, (x, w, b), like=node, output=node.output)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from compiler.graph.ir import Graph, Node
-from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, Identity, Relu
+from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, FakeQuantize, Identity, Relu
 from compiler.graph.ops.shape import Flatten, Reshape
 from compiler.graph.passes.base import Pass
 from compiler.graph.rewrite import Rewriter, rewrite
@@ -57,7 +57,7 @@ def _sink(rewriter: Rewriter, node: Node) -> str | None:
     match node.op:
         case Flatten() | Reshape():
             return _merge(rewriter, node)
-        case Relu() | Clip():
+        case Relu() | Clip() | FakeQuantize():
             return _swap(rewriter, node, others=())
         case BatchNorm() if _keeps_channels(rewriter, node.inputs[0]):
             return _swap(rewriter, node, others=node.inputs[1:])
