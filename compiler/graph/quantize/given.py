@@ -27,10 +27,11 @@ class Grid:
 
     def check(self, limits: Interval) -> None:
         """Raises QuantizeError where the steps are not within those of the machine."""
+        lo, hi = self.range.lo, self.range.hi
         if not self.range.is_within(limits):
             raise QuantizeError(
-                f"node {self.node!r} must quantise to {limits.lo}..{limits.hi} around a zero point of 0, not to "
-                f"{self.range.lo}..{self.range.hi}: quantise the model with symmetric activations of int{limits.bits}"
+                f"node {self.node!r} must quantise to {limits.lo}..{limits.hi} once the zero point is taken off, not "
+                f"to {lo}..{hi}: quantise the model with symmetric activations of int{limits.bits}"
             )
 
 

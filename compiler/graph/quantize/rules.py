@@ -64,7 +64,8 @@ def round_weights(w: Array, scale: NDArray[np.float64], bits: int) -> Array:
 class _Weights:
     """Of a convolution: float32 [O,C,KH,KW], its integers, and their float64 [O] reals per step.
 
-    given: whether the integers are the model's, not to be made for another scale.
+    given: whether the integers are the model's, not to be made for another scale. So are those of a channel with one
+    weight, which is the largest integer, where the model gives the steps of what it multiplies.
     """
 
     real: Array
@@ -79,7 +80,8 @@ def _weights(values: Values, node: Node, x: Integers) -> _Weights:
     if given is not None and values.options.multiply:
         integers, scale = given
         return _Weights(w, integers.astype(storage(bits).numpy), scale, given=True)
-    return _Weights(w, *quantize_weights(w, bits=bits, reach=max(-x.range.lo, x.range.hi)), given=False)
+    single = w.size == len(w) and values.options.multiply and values.method(node.inputs[0]) is Method.GIVEN
+    return _Weights(w, *quantize_weights(w, bits=bits, reach=max(-x.range.lo, x.range.hi)), given=single)
 
 
 def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:

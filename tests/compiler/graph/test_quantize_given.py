@@ -17,7 +17,7 @@ from compiler.graph.batch import rebatched
 from compiler.graph.evaluate import evaluate, evaluate_all
 from compiler.graph.ir import Array, Graph
 from compiler.graph.ops.conv import Conv
-from compiler.graph.ops.elementwise import Add, Clip, FakeQuantize, Relu
+from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, FakeQuantize, Relu
 from compiler.graph.ops.move import Slice
 from compiler.graph.ops.pool import AveragePool, MaxPool
 from compiler.graph.ops.qelementwise import Quantize
@@ -196,6 +196,18 @@ def test_an_activation_between_equal_steps_is_part_of_the_convolution() -> None:
     np.testing.assert_array_equal(evaluate(prepared, image)[name], evaluate(graph, image)[name])
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_scale_and_offset_between_pairs_lose_nothing(config: str) -> None:
+    b = Builder()
+    x = b(step(0.02), b.input(1, 8, 6, 6))
+    parameters = [b.constant(np.abs(floats(8, seed=seed)) + 0.1) for seed in range(4)]
+    prepared = prepare(b.graph(b(step(0.06), b(BatchNorm(), x, *parameters))), CONFIGS[config])
+    result = quantize(prepared, None, config=CONFIGS[config])
+    exact = evaluate_all(prepared, {"x": floats(1, 8, 6, 6)})
+    assert max(deviations(result, exact.__getitem__).values()) <= 1
+    assert result.layers[0].error < 0.02
+
+
 @given(
     seed=st.integers(0, 10_000),
     channels=st.sampled_from([1, 8, 64]),
@@ -242,8 +254,8 @@ def test_refusals() -> None:
     w = np.full((4, 8, 1, 1), 2.0)
     unsigned = one_conv(FakeQuantize(scale=0.5, lo=0, hi=255), w, None)
     assert refusal(unsigned) == (
-        "Layer 'fake_quantize xq': node 'fake_quantize xq' must quantise to -128..127 around a zero point of 0, "
-        "not to 0..255: quantise the model with symmetric activations of int8"
+        "Layer 'fake_quantize xq': node 'fake_quantize xq' must quantise to -128..127 once the zero point is "
+        "taken off, not to 0..255: quantise the model with symmetric activations of int8"
     )
     assert refusal(one_conv(step(0.5), w, 0.01)) == (
         "Layer 'conv c': weights must be -128..127 once their zero point is taken off, not 0..200: "
@@ -290,6 +302,6 @@ def test_asymmetric_models_of_onnxruntime_are_refused(tmp_path: Path) -> None:
     proto = quantized(NETWORKS["residual"](), tmp_path, activation_type=QuantType.QUInt8, extra_options={})
     message = refusal(load_onnx(proto))
     assert message.startswith(
-        "Layer 'x_QuantizeLinear': node 'x_QuantizeLinear' must quantise to -128..127 around a zero "
+        "Layer 'x_QuantizeLinear': node 'x_QuantizeLinear' must quantise to -128..127 once the zero "
     )
     assert message.endswith(": quantise the model with symmetric activations of int8")
