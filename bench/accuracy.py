@@ -1,9 +1,10 @@
-"""Does an 8-bit EfficientNet-Lite0 see what the float network sees? On photographs that it was not calibrated with.
+"""Do 8-bit networks see and hear what the float networks do? On inputs that they were not calibrated with.
 
-    python bench/accuracy.py [--json]
+    python bench/accuracy.py [--json] [NETWORK ...]
 
-Calibrated with the photographs of scikit-image; compared on the twenty of foolbox, which are labelled, and the two of
-scikit-learn. Each machine runs on the functional simulator. Agreement is of the first class, noise that of the logits.
+EfficientNet-Lite0 is calibrated with the photographs of scikit-image and compared on the twenty of foolbox, which are
+labelled, and the two of scikit-learn; the keyword network is calibrated with training voices and compared on others.
+Each machine runs on the functional simulator. Agreement is of the first class, noise that of the probabilities.
 """
 
 from __future__ import annotations
@@ -12,22 +13,24 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
+import onnx
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import vta
-from compiler.driver import compile_graph
 from compiler.frontend.onnx import load_onnx
-from compiler.graph.batch import rebatched
 from compiler.graph.evaluate import evaluate
-from compiler.graph.passes.pipeline import prepare
-from compiler.graph.quantize.convert import quantize
 from compiler.graph.quantize.values import QuantizeOptions
-from examples.networks.efficientnet import efficientnet_lite0
+from examples.keywords.data import calibration, held_out
+from examples.networks.build import NETWORKS
 from examples.networks.photos import labelled, others, unlabelled
 from vta_hw.spec.config import preset
 
@@ -42,11 +45,43 @@ VARIANTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Task:
+    """calibration, inputs: float32 [N, ...]. classes: int64 [at most N], those of the first inputs."""
+
+    model: onnx.ModelProto
+    calibration: NDArray[np.float32]
+    inputs: NDArray[np.float32]
+    classes: NDArray[np.int64]
+
+
+def photographs() -> Task:
+    """EfficientNet-Lite0. Raises ImportError where a package with weights or photographs is missing."""
+    known, classes = labelled()
+    return Task(
+        model=NETWORKS["efficientnet_lite0"](),
+        calibration=unlabelled(),
+        inputs=np.concatenate([known, others()]),
+        classes=classes,
+    )
+
+
+def keywords() -> Task:
+    """The keyword network. Raises ImportError where espeakng-loader is missing."""
+    inputs, classes = held_out()
+    return Task(model=NETWORKS["keywords"](), calibration=calibration(), inputs=inputs, classes=classes)
+
+
+TASKS: Final[Mapping[str, Callable[[], Task]]] = MappingProxyType(
+    {"efficientnet_lite0": photographs, "keywords": keywords}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """agreement: photographs whose first class is the float network's. right: of the labelled. noise_db: of logits."""
+    """agreement: inputs whose first class is the float network's. right: of the labelled. noise_db: of all outputs."""
 
     variant: str
-    photographs: int
+    inputs: int
     agreement: int
     labelled: int
     right: int
@@ -54,31 +89,28 @@ class Accuracy:
     noise_db: float
 
 
-def measure() -> list[Accuracy]:
-    """Raises ImportError where a package with photographs is missing."""
-    calibration = unlabelled()
-    known, classes = labelled()
-    photographs = np.concatenate([known, others()])
-    graph = load_onnx(efficientnet_lite0())
+def measure(task: Task) -> list[Accuracy]:
+    """Each variant on the inputs of the task."""
+    graph, known = load_onnx(task.model), len(task.classes)
     name, output = graph.inputs[0].name, graph.outputs[0]
-    exact = np.concatenate([evaluate(graph, {name: photo[None]})[output] for photo in photographs])
+    exact = np.concatenate([evaluate(graph, {name: each[None]})[output] for each in task.inputs])
+    real = exact.argmax(axis=1)
     results = []
     for variant, (isa, options) in VARIANTS.items():
         config = replace(preset("sim"), isa=isa)
-        quantized = quantize(prepare(graph, config), [{name: calibration}], config=config, options=options)
-        program = vta.CompiledProgram(compile_graph(rebatched(quantized.graph, 1), config), graph=None)
-        answers = program.run(photographs, "functional")
+        program = vta.compile(task.model, config=config, calibration=task.calibration, options=options)
+        answers = program.run(task.inputs, "functional")
         assert isinstance(answers, np.ndarray)
-        top, real = answers.argmax(axis=1), exact.argmax(axis=1)
+        top = answers.argmax(axis=1)
         noise = 10 * math.log10(float((exact**2).sum() / ((answers - exact) ** 2).sum()))
         results.append(
             Accuracy(
                 variant=variant,
-                photographs=len(photographs),
+                inputs=len(task.inputs),
                 agreement=int((top == real).sum()),
-                labelled=len(classes),
-                right=int((top[: len(classes)] == classes).sum()),
-                float_right=int((real[: len(classes)] == classes).sum()),
+                labelled=known,
+                right=int((top[:known] == task.classes).sum()),
+                float_right=int((real[:known] == task.classes).sum()),
                 noise_db=round(noise, 1),
             )
         )
@@ -87,20 +119,26 @@ def measure() -> list[Accuracy]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(TASKS)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print figures for a script")
     arguments = parser.parse_args()
+    for name in arguments.networks:
+        if name not in TASKS:
+            parser.error(f"NETWORK must be one of {', '.join(TASKS)}, not {name!r}")
     try:
-        results = measure()
+        results = {name: measure(TASKS[name]()) for name in arguments.networks or TASKS}
     except ImportError as error:
         raise SystemExit(str(error)) from None
     if arguments.json:
-        print(json.dumps([asdict(result) for result in results], indent=2))
+        print(json.dumps({name: [asdict(row) for row in rows] for name, rows in results.items()}, indent=2))
         return
-    for r in results:
-        print(
-            f"{r.variant:42} agrees on {r.agreement} of {r.photographs}, {r.noise_db} dB; "
-            f"right on {r.right} of {r.labelled} labelled (float: {r.float_right})"
-        )
+    for name, rows in results.items():
+        print(name)
+        for r in rows:
+            print(
+                f"{r.variant:42} agrees on {r.agreement} of {r.inputs}, {r.noise_db} dB; "
+                f"right on {r.right} of {r.labelled} labelled (float: {r.float_right})"
+            )
 
 
 if __name__ == "__main__":

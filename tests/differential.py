@@ -20,7 +20,7 @@ from compiler.graph.ops.qelementwise import Dequantize
 from compiler.graph.passes.layout import AssignLayouts
 from runtime.devices.functional import FunctionalDevice
 from runtime.session import Session
-from tests.random_layers import Draw, add, chain, convolution, dense, pool, shape_of
+from tests.random_layers import Draw, add, attention, chain, convolution, dense, pool, shape_of
 from vta.api import from_stored, port_of, to_stored
 from vta.engines import Engine, host_loader, open_session
 from vta_hw.spec.config import ConfigError, VTAConfig
@@ -102,6 +102,26 @@ def random_network(seed: int) -> Case:
     return _finish(seed, d, config, outputs)
 
 
+def random_attention(seed: int) -> Case:
+    """Products of activations, on a machine that has them: 8 bits, one image, square tiles."""
+    d, config = _start(seed)
+    block = max(1, min(config.log_block_in, config.log_block_out))
+    depths = {  # as deep in elements as they were
+        "log_inp_buff_size": config.inp_depth.bit_length() - 1 + block,
+        "log_wgt_buff_size": config.wgt_depth.bit_length() - 1 + 2 * block,
+        "log_acc_buff_size": config.acc_depth.bit_length() - 1 + block + 2,
+    }
+    try:
+        config = replace(
+            config, log_batch=0, log_block_in=block, log_block_out=block, log_inp_width=3, log_wgt_width=3, **depths
+        )
+    except ConfigError:
+        config = VTAConfig(isa=config.isa, overlap=config.overlap)
+    d.inp_bits = d.wgt_bits = 8
+    outputs = attention(d, config.block_in)
+    return _finish(seed, d, config, outputs)
+
+
 def _start(seed: int) -> tuple[Draw, VTAConfig]:
     r = random.Random(seed)
     config = random_config(r)
@@ -137,7 +157,7 @@ def laid_out(graph: Graph, config: VTAConfig) -> Graph:
     layouts = dict(graph.layouts)
     for node in graph.nodes:
         for position, name in enumerate(node.inputs):
-            wanted = step.wanted(node, position)
+            wanted = step.wanted(node, position, graph.types[name].shape)
             if wanted is not None and any(value.name == name for value in graph.inputs):
                 layouts.setdefault(name, wanted)
     return replace(graph, layouts=layouts)

@@ -11,12 +11,12 @@ import secrets
 import sys
 import traceback
 
-from tests.differential import Case, check, describe, random_layer, random_network
+from tests.differential import Case, check, describe, random_attention, random_layer, random_network
 
 
 def case_of(seed: int) -> Case:
-    """Every other seed is a single layer."""
-    return random_network(seed) if seed % 2 else random_layer(seed)
+    """Networks and single layers in turn; every fourth is a product of activations."""
+    return (random_layer, random_network, random_attention, random_network)[seed % 4](seed)
 
 
 def fuzz(seed: int, count: int) -> tuple[list[int], int]:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from compiler.graph.ir import Array, Graph, Node, Op, TensorType, Value
+from compiler.graph.ops.move import ChannelTranspose
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd
+from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.ops.window import Pair, Quad, Window
@@ -198,6 +200,37 @@ def dense(d: Draw) -> str:
     h, w = d.r.choice([(1, 1), (1, 1), (min(h, 4), min(w, 4))])
     x = d.input((n, c, h, w))
     return convolve(d, x, (d.channels([1, 4, 10, 20, 33]), c, h, w), Window(kernel=(h, w)), None)
+
+
+def attention(d: Draw, block: int) -> tuple[str, ...]:
+    """A product of two activations, or of one and the result of another product, with or without exchanged channels."""
+    r = d.r
+    groups, images = r.choice([1, 1, 2, 3]), r.choice([1, 1, 2])
+    inner = block * r.randint(1, 3) if groups > 1 else r.randint(1, 3 * block)
+    positions = r.choice([(1, block), (1, 2 * block), (3, block), (block, 1)])
+    x = d.input((images, groups * inner, r.randint(1, 4), r.randint(1, 9)))
+    w = d.input((images, groups * inner, *positions))
+    scores = _product(d, x, w, groups, inner)
+    if r.random() < 0.4:
+        return (scores,)
+    values = d.input((images, groups * block, *positions))
+    turned = d.apply(ChannelTranspose(groups=groups), values)
+    return scores, _product(d, scores, turned, groups, positions[0] * positions[1])
+
+
+def _product(d: Draw, x: str, w: str, groups: int, inner: int) -> str:
+    """With a scale that leaves results which spread over the type."""
+    spread = math.sqrt(inner) * 2.0 ** (d.inp_bits + d.wgt_bits - 4)
+    if d.extended and d.r.random() < 0.7:
+        shift = d.r.randint(12, 24)
+        factor = min(max(1, round(2.0 ** (d.inp_bits - 1 + shift) / spread * d.r.uniform(0.2, 1.5))), (1 << 24) - 1)
+        return d.apply(RescaledMatMul(groups=groups, scale=scale_word(factor, shift), bits=d.inp_bits), x, w)
+    mul, pre_shift = d.r.choice([1, 3, 100, -5]), d.r.choice([0, 0, 4])
+    shift = max(0, round(math.log2(spread * abs(mul))) - pre_shift - d.inp_bits + d.r.choice([1, 2]))
+    bias = d.r.choice([0, 1 << max(shift - 1, 0), -32767]) if shift < 15 else 77
+    return d.apply(
+        QMatMul(groups=groups, pre_shift=pre_shift, mul=mul, bias=bias, shift=shift, **d.clip()), x, w
+    )
 
 
 def pool(d: Draw, x: str | None = None, shape: Shape | None = None) -> str:

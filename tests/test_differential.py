@@ -9,7 +9,7 @@ import pytest
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
-from tests.differential import Case, Outcome, check, describe, random_layer, random_network
+from tests.differential import Case, Outcome, check, describe, random_attention, random_layer, random_network
 
 GROUP, GROUPS = 10, 20
 MOST_REFUSED = 1
@@ -41,6 +41,13 @@ def test_single_layers(group: int) -> None:
 def test_networks(seed: int) -> None:
     (outcome,) = agree([random_network(seed)])
     assert outcome.refusal is None
+
+
+@pytest.mark.parametrize("group", range(4), ids=lambda group: f"seeds{group * GROUP}-{(group + 1) * GROUP - 1}")
+def test_products_of_activations(group: int) -> None:
+    outcomes = agree([random_attention(seed) for seed in range(group * GROUP, (group + 1) * GROUP)])
+    assert not [outcome.refusal for outcome in outcomes if outcome.refusal]
+    assert sum(outcome.values >= 8 for outcome in outcomes) >= GROUP // 2, "answers must not be all the same number"
 
 
 def test_a_seed_means_one_case() -> None:

@@ -10,7 +10,7 @@ from compiler.errors import GraphError
 from compiler.graph.ir import Graph, Node, TensorType, Value
 from compiler.graph.ops.elementwise import Add
 from compiler.graph.ops.fused import FusedAdd
-from compiler.graph.ops.move import Expand, Slice
+from compiler.graph.ops.move import Expand, Rearrange, Slice, Transpose
 from compiler.graph.ops.qelementwise import QAdd
 from compiler.graph.ops.shape import Reshape
 
@@ -49,10 +49,17 @@ def _constant_images(graph: Graph, batch: int) -> set[str]:
 
 
 def _node(node: Node, old: int, new: int) -> Node:
-    """The node with the batch in the shape that is its attribute, if it has one that begins with the batch."""
+    """The node with the batch in the shape that is its attribute, if it has one that begins with images, or parts."""
     op = node.op
     if isinstance(op, Slice) and op.shape[:1] == (old,) and op.starts[0] == 0 and op.steps[0] == 1:
         return replace(node, op=replace(op, shape=(new, *op.shape[1:])))
-    if isinstance(op, Reshape | Expand) and op.shape[:1] == (old,):
+    if isinstance(op, Rearrange) and op.split[0] == old and op.shape[0] % old == 0:
+        shape = op.shape[0] // old * new, *op.shape[1:]
+        return replace(node, op=replace(op, split=(new, *op.split[1:]), shape=shape))
+    if isinstance(op, Expand) and op.shape[:1] == (old,):
         return replace(node, op=replace(op, shape=(new, *op.shape[1:])))
+    if isinstance(op, Reshape) and op.shape and op.shape[0] % old == 0:
+        return replace(node, op=replace(op, shape=(op.shape[0] // old * new, *op.shape[1:])))
+    if isinstance(op, Transpose) and op.order[:1] != (0,) and new != old:
+        raise GraphError(f"Node {node.name!r} must leave images in the first dimension, not order them {op.order}")
     return node

@@ -229,6 +229,75 @@ def _residual(residual: Weighted, multiplier: int, a: Buffer, y: Tiled) -> tuple
     return (r, d), [product, *scale]
 
 
+def _columns(x: Tiled, y: Tiled, a: Buffer) -> tuple[tuple[Buffer, Buffer], For]:
+    """X and W, tensors of the same tiles, and ``a += the sum of their products`` over the channels.
+
+    c_y positions of W by c_x channels, as they follow each other in memory, are a tile of weights.
+    """
+    buffer_x = x.buffer("X")
+    w = Buffer.of("W", x.dtype, (x.batches, x.blocks, y.blocks, y.c, x.c))
+
+    def multiply(i: Index) -> Stmt:
+        read = buffer_x[i["no"], i["ci"], i["oh"], i["ow"], i["s"], i["n"], i["i"]]
+        weights = w[i["no"], i["ci"], i["co"], i["c"], i["i"]]
+        return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
+
+    return (buffer_x, w), _over("dot", y, multiply, [("ci", x.blocks), ("i", x.c)])
+
+
+def matmul(name: str, x: Tiled, y: Tiled, requantize: Requantize, multiplier: int, bias: int) -> Proc:
+    """``Y = clip((((sum over channels of X * W) >> pre_shift) * multiplier + bias) >> shift)``, both activations.
+
+    Parameters: X; W [batches, blocks_x, blocks_y, c_y, c_x], each position of which makes a channel of Y; Y.
+    """
+    a, buffer_y = _local("A", y), y.buffer("Y")
+    factors, product = _columns(x, y, a)
+    body = [_fill("init", a, y, 0), product]
+    if requantize.pre_shift:
+        body.append(_update("preshift", a, y, lambda v, _: v >> requantize.pre_shift))
+    if multiplier != 1:
+        body.append(_update("scale", a, y, lambda v, _: v * multiplier))
+    if bias:
+        body.append(_update("bias", a, y, lambda v, _: v + bias))
+    body += [*_clip(a, y, requantize.shift, requantize.low, requantize.high), _copy("store", buffer_y, a, y)]
+    return Proc(name, (*factors, buffer_y), _allocate([a], body))
+
+
+def rescaled_matmul(name: str, x: Tiled, y: Tiled, rescale: Rescale) -> Proc:
+    """`matmul` with the requantisation of an extended machine.
+
+    Parameters: X and W as there; P int32 [1, 1, 2, n, c_y], bias and scale of every channel; Y.
+    """
+    a, buffer_y = _local("A", y), y.buffer("Y")
+    factors, product = _columns(x, y, a)
+    p = Buffer.of("P", DType.INT32, (1, 1, 2, y.n, y.c))
+
+    def value(v: Expr, i: Index) -> Expr:
+        return rescale.value(v, p[0, 0, 0, i["n"], i["c"]], p[0, 0, 1, i["n"], i["c"]])
+
+    body = [_fill("init", a, y, 0), product, _update("requant", a, y, value), _copy("store", buffer_y, a, y)]
+    return Proc(name, (*factors, p, buffer_y), _allocate([a], body))
+
+
+def transpose(name: str, y: Tiled) -> Proc:
+    """Y is W with channels and positions exchanged: tiles of W times unit vectors, which gives its columns.
+
+    Parameters: X [c, c], the unit vectors; W [batches, height of Y, blocks of Y, c, c], tiles of positions by channels;
+    Y, as high as W has blocks of channels and one block wide.
+    """
+    a, buffer_y = _local("A", y), y.buffer("Y")
+    x = Buffer.of("X", y.dtype, (y.width, y.n, y.c))
+    w = Buffer.of("W", y.dtype, (y.batches, y.height, y.blocks, y.c, y.c))
+
+    def multiply(i: Index) -> Stmt:
+        weights = w[i["no"], i["oh"], i["co"], i["c"], i["i"]]
+        read = x[i["ow"], i["n"], i["i"]]
+        return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
+
+    body = [_fill("init", a, y, 0), _over("dot", y, multiply, [("i", y.c)]), _copy("store", buffer_y, a, y)]
+    return Proc(name, (x, w, buffer_y), _allocate([a], body))
+
+
 def _per_channel(buffer: Buffer, i: Index) -> Expr:
     return buffer[i["co"], i["s"], i["n"], i["c"]]
 

@@ -165,6 +165,27 @@ def matmul(name: str, a: Shape, b: Shape, batch: Shape) -> Proc:
     return Proc(name, (buffer_a, buffer_b, y), (over("i", (*batch, rows, columns), statements),))
 
 
+def matmul_columns(name: str, x: tuple[int, int, int], rows: int, scale: float) -> Proc:
+    """W [B, K, rows], transposed, times X [B, K, M], times a number, to Y [B, rows, M]."""
+    batch, inner, columns = x
+    buffer_x, w = Buffer.of("X", DType.FLOAT32, x), Buffer.of("W", DType.FLOAT32, (batch, inner, rows))
+    y = Buffer.of("Y", DType.FLOAT32, (batch, rows, columns))
+    b, o, k = (Var(axis) for axis in ("b", "o", "k"))
+
+    def along(name: str, value: Callable[[Expr, Expr], Expr], *outer: tuple[str, int]) -> Stmt:
+        """Each element of a row becomes ``value(column, element)``."""
+        m = Var(name)
+        return nest([*outer, (name, columns)], Store(y, (b, o, m), value(m, y[b, o, m])))
+
+    body = [
+        along("m0", lambda m, total: f32(0.0)),
+        along("m1", lambda m, total: total + w[b, k, o] * buffer_x[b, k, m], ("k", inner)),
+    ]
+    if scale != 1:
+        body.append(along("m2", lambda m, total: total * f32(scale)))
+    return Proc(name, (buffer_x, w, y), (nest([("b", batch), ("o", rows)], *body),))
+
+
 def dense(name: str, x: Pair, outs: int, *, bias: bool) -> Proc:
     """X [N,I] times W [O,I], transposed, and B [O] if there is a bias, to Y [N,O]."""
     images, ins = x

@@ -50,12 +50,17 @@ class MicroOps:
 
     def place_all(self, kernels: Sequence[NDArray[np.uint32]]) -> list[Residence] | None:
         """Make room for different kernels at once, or None if they do not fit together."""
+        if sum(map(len, kernels)) > self.depth:
+            return None
         missing = [kernel for kernel in kernels if kernel.tobytes() not in self._resident]
         if self._next + sum(map(len, missing)) > self.depth:
-            if sum(map(len, kernels)) > self.depth:
-                return None
             self.forget()
-        return [self.place(kernel) for kernel in kernels]
+        placed = [self.place(kernel) for kernel in kernels]
+        if any(kernel.tobytes() not in self._resident for kernel in kernels):
+            # One that was there already had to make room for another.
+            self.forget()
+            placed = [self.place(kernel) for kernel in kernels]
+        return placed
 
     def place(self, kernel: NDArray[np.uint32]) -> Residence:
         """Make room for `kernel` (at most `depth` micro-ops), evicting the oldest where it goes."""

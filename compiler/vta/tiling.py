@@ -253,7 +253,7 @@ class TilingProblem:
             whole = operand.elements({axis: np.full(1, extent, np.int64) for axis, extent in self.extents.items()})
             if whole[0] <= self.depths[operand.scope] // _SHARE_OF_PARAMETERS:
                 return levels
-            return [*chosen_by[-1:]]
+            return [*chosen_by[-1:]] or levels
         for kind in (order, REDUCED, (PIECE,)):
             inner = [axis for axis in chosen_by if axis in kind]
             levels += inner[-1:]

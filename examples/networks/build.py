@@ -22,7 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from examples.networks.efficientnet import efficientnet_lite0
 from examples.networks.mobilenet import mobilenet_v1, mobilenet_v2
 from examples.networks.resnet import resnet
+from examples.networks.transformer import encoder_block
 from vta.demo.data import model_bytes
+
+KEYWORDS: Final = Path(__file__).resolve().parents[1] / "keywords" / "keywords.onnx"
 
 NETWORKS: Final[Mapping[str, Callable[[], onnx.ModelProto]]] = MappingProxyType(
     {
@@ -32,7 +35,9 @@ NETWORKS: Final[Mapping[str, Callable[[], onnx.ModelProto]]] = MappingProxyType(
         "mobilenet_v1": mobilenet_v1,
         "mobilenet_v2": mobilenet_v2,
         "efficientnet_lite0": efficientnet_lite0,
+        "encoder_block": encoder_block,
         "digits": lambda: onnx.load_from_string(model_bytes()),
+        "keywords": lambda: onnx.load(KEYWORDS),
     }
 )
 """Each network as a function that builds it."""

@@ -11,26 +11,27 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 Array = NDArray[np.float32]
-OPSET = 17
+OPSET = 20
 
 
 class Writer:
-    """A model in the making: one input ``x`` [N, C, H, W] of any N.
+    """A model in the making: one input ``x`` of any number of images [C, H, W], or rows of channels [T, C].
 
     weights: arrays by name, as a checkpoint has them; those that are missing are drawn from `seed`, so that activations
     keep their size from layer to layer.
     """
 
     def __init__(
-        self, name: str, shape: tuple[int, int, int], *, seed: int = 0, weights: Mapping[str, Array] | None = None
+        self, name: str, shape: tuple[int, ...], *, seed: int = 0, weights: Mapping[str, Array] | None = None
     ) -> None:
         self.name, self.shape = name, shape
-        self.channels = {"x": shape[0]}
-        self.size = {"x": shape[1]}
+        rows = len(shape) == 2
+        self.channels = {"x": shape[1] if rows else shape[0]}
+        self.size = {"x": shape[0] if rows else shape[1]}
         self._random = np.random.default_rng(seed)
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, Array] = {}
+        self._constants: dict[str, NDArray[Any]] = {}
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Any node of one result, which has as many channels as its first input."""
@@ -41,6 +42,15 @@ class Writer:
 
     def constant(self, array: NDArray[Any], name: str) -> str:
         self._constants[name] = array.astype(np.float32)
+        return name
+
+    def number(self, value: float, name: str) -> str:
+        return self.constant(np.array(value), name)
+
+    def extents(self, extents: tuple[int, ...]) -> str:
+        """A constant for Reshape."""
+        name = "x".join(map(str, extents))
+        self._constants[name] = np.array(extents, np.int64)
         return name
 
     def weight(self, name: str, drawn: NDArray[np.float64]) -> str:
@@ -88,8 +98,23 @@ class Writer:
         return self.node("Relu", x)
 
     def relu6(self, x: str) -> str:
-        limits = [self.constant(np.array(value), name) for name, value in (("zero", 0.0), ("six", 6.0))]
+        limits = [self.number(value, name) for name, value in (("zero", 0.0), ("six", 6.0))]
         return self.node("Clip", x, *limits)
+
+    def layer_norm(self, x: str, name: str) -> str:
+        """Normalisation of each row, with a scale and a bias for each channel."""
+        channels, draw = self.channels[x], self._random
+        drawn = {"weight": draw.uniform(0.7, 1.3, channels), "bias": draw.normal(0, 0.1, channels)}
+        parameters = [self.weight(f"{name}.{key}", value) for key, value in drawn.items()]
+        return self.node("LayerNormalization", x, *parameters, axis=-1)
+
+    def linear(self, x: str, outs: int, name: str) -> str:
+        """Each row of channels times weights, plus a bias."""
+        ins = self.channels[x]
+        y = self.node("MatMul", x, self.weight(f"{name}.weight", self._random.normal(0, ins**-0.5, (ins, outs))))
+        y = self.node("Add", y, self.weight(f"{name}.bias", self._random.normal(0, 0.1, outs)))
+        self.channels[y] = outs
+        return y
 
     def classifier(self, x: str, classes: int, name: str) -> str:
         """Global average, a dense layer with a bias, softmax."""

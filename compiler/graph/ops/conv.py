@@ -1,4 +1,4 @@
-"""Float convolution, dense layer and product of matrices, as imported.
+"""Float convolution, dense layer and products of matrices.
 
 The references sum in float64 and round once, so that calibration does not depend on the order of a BLAS; what is
 compiled sums in float32, and agrees within rounding.
@@ -136,3 +136,51 @@ class MatMul(Op):
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         a, b = (operand.shape for operand in operands)
         return Lowered(define_float.matmul(name, a, b, result.shape[:-2]), (0, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelMatMul(Op):
+    """x float32 [N,G*K,H,W], w float32 [N,G*K,P,Q] -> y float32 [N,G*P*Q,H,W]: within each of G groups of channels
+
+        y[o,h,w] = scale * sum over k of w[k,o] * x[k,h,w]
+
+    where o counts the positions of w. scale is a float32 value. It is a 1x1 convolution whose weights are computed, and
+    differ between images and groups: what products of two activations are where channels come before positions.
+    """
+
+    kind: ClassVar[str] = "channel_matmul"
+    groups: int = 1
+    scale: float = 1.0
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        return channel_product(types, self.groups, DType.FLOAT32)
+
+    def reference(self, *arrays: Array) -> Array:
+        x, w = (array.astype(np.float64) for array in arrays)
+        return (multiply_channels(x, w, self.groups) * self.scale).astype(np.float32)
+
+    def macs(self, types: Sequence[TensorType]) -> int:
+        return math.prod(self.infer(types).shape) * types[0].shape[1] // self.groups
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        batch, channels = operands[0].shape[:2]
+        columns, positions = (math.prod(operand.shape[2:]) for operand in operands)
+        products, inner = batch * self.groups, channels // self.groups
+        return Lowered(define_float.matmul_columns(name, (products, inner, columns), positions, self.scale), (0, 1))
+
+
+def channel_product(types: Sequence[TensorType], groups: int, *dtypes: DType) -> TensorType:
+    """Type of the product of two images of the same channels. Raises GraphError."""
+    checks.count(types, 2)
+    batch, channels, *size = checks.activation(types, *dtypes)
+    checks.rank("second operand", types[1], 4)
+    checks.groups(groups, channels, channels)
+    checks.same("second operand", types[1], TensorType((batch, channels, *types[1].shape[2:]), types[0].dtype))
+    return TensorType((batch, groups * math.prod(types[1].shape[2:]), *size), types[0].dtype)
+
+
+def multiply_channels(x: Array, w: Array, groups: int) -> Array:
+    """The product in the dtype of the operands."""
+    batch, channels, *size = x.shape
+    columns, positions = (each.reshape(batch, groups, channels // groups, -1) for each in (x, w))
+    return np.asarray(positions.swapaxes(2, 3) @ columns).reshape(batch, -1, *size)

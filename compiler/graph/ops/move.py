@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +13,7 @@ from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.ops import checks
-from compiler.tensor import define_move
+from compiler.tensor import define, define_move
 
 Shape = tuple[int, ...]
 
@@ -39,6 +40,63 @@ class Transpose(Movement):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         return Lowered(define_move.transpose(name, result.dtype, operands[0].shape, self.order), (0,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelTranspose(Movement):
+    """[N,G*C,H,W] -> [N,G*H*W,1,C]: within each of `groups` groups channels and positions are exchanged."""
+
+    kind: ClassVar[str] = "channel_transpose"
+    groups: int = 1
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        checks.rank("input", types[0], 4)
+        batch, channels, height, width = types[0].shape
+        checks.groups(self.groups, channels, channels)
+        return TensorType((batch, self.groups * height * width, 1, channels // self.groups), types[0].dtype)
+
+    def reference(self, *arrays: Array) -> Array:
+        batch, channels = arrays[0].shape[:2]
+        groups = arrays[0].reshape(batch, self.groups, channels // self.groups, -1)
+        return np.ascontiguousarray(groups.swapaxes(2, 3)).reshape(batch, -1, 1, channels // self.groups)
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        batch, channels, *size = operands[0].shape
+        products, inner, positions = batch * self.groups, channels // self.groups, math.prod(size)
+        if operands[0].tile in (None, (1, 1)):
+            shape = (products, inner, positions)
+            return Lowered(define_move.transpose(name, result.dtype, shape, (0, 2, 1)), (0,))
+        block = blocks.block_in
+        y = define.Tiled(
+            batches=products, blocks=positions // block, height=inner // block, width=block, n=1, c=block,
+            dtype=result.dtype,
+        )
+        unit = np.eye(block, dtype=result.dtype.numpy).reshape(block, 1, block)
+        return Lowered(define.transpose(name, y), (unit, 0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rearrange(Movement):
+    """The input taken as `split`, its dimensions in another order, taken as `shape`."""
+
+    kind: ClassVar[str] = "rearrange"
+    split: Shape
+    order: Shape
+    shape: Shape
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        if not math.prod(self.split) == math.prod(self.shape) == math.prod(types[0].shape):
+            raise GraphError(f"shapes must hold as many elements as {types[0]}, not be {self.split} and {self.shape}")
+        Transpose(order=self.order).infer([TensorType(self.split, types[0].dtype)])
+        return TensorType(self.shape, types[0].dtype)
+
+    def reference(self, *arrays: Array) -> Array:
+        return np.ascontiguousarray(arrays[0].reshape(self.split).transpose(self.order)).reshape(self.shape)
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return Lowered(define_move.transpose(name, result.dtype, self.split, self.order), (0,))
 
 
 @dataclass(frozen=True, kw_only=True)

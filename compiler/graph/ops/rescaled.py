@@ -67,13 +67,7 @@ class RescaledConv2d(IntegerConv):
         acc = self.products(x, w) + b.astype(np.int64).reshape(1, -1, 1, 1)
         if len(arrays) == 6:
             acc = acc + arrays[4].astype(np.int64) * arrays[5].astype(np.int64).reshape(1, -1, 1, 1) * self.r_mul
-        word = scale.astype(np.int64).reshape(1, -1, 1, 1)
-        product = wrap32(acc).astype(np.int64) * (word & ((1 << FACTOR_BITS) - 1))
-        shift = word >> FACTOR_BITS & MAX_SHIFT
-        # Half the divisor added to a magnitude rounds halves away from zero; beyond 2**55 nothing is left to round.
-        half = np.where(shift > 0, np.int64(1) << np.clip(shift - 1, 0, 61), 0)
-        magnitude = np.where(shift > 62, 0, (np.abs(product) + half) >> np.minimum(shift, 62))
-        rounded = np.where(product < 0, -magnitude, magnitude)
+        rounded = rescale(wrap32(acc), scale.astype(np.int64).reshape(1, -1, 1, 1))
         return np.clip(rounded, self.lo, self.hi).astype(x.dtype)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
@@ -102,3 +96,13 @@ def scale_word(factor: int, shift: int) -> int:
     checks.within("factor", factor, 0, (1 << FACTOR_BITS) - 1)
     checks.within("shift", shift, 0, MAX_SHIFT)
     return factor | shift << FACTOR_BITS
+
+
+def rescale(acc: Array, word: Array) -> Array:
+    """int32 accumulators times what scales (int64, which broadcast to them) mean, rounded: int64, not clipped."""
+    product = acc.astype(np.int64) * (word & ((1 << FACTOR_BITS) - 1))
+    shift = word >> FACTOR_BITS & MAX_SHIFT
+    # Half the divisor added to a magnitude rounds halves away from zero; beyond 2**55 nothing is left to round.
+    half = np.where(shift > 0, np.int64(1) << np.clip(shift - 1, 0, 61), 0)
+    magnitude = np.where(shift > 62, 0, (np.abs(product) + half) >> np.minimum(shift, 62))
+    return np.asarray(np.where(product < 0, -magnitude, magnitude))

@@ -1,9 +1,10 @@
-"""Everything linear becomes a convolution with a bias: the one linear op of the accelerator."""
+"""Everything linear becomes a convolution with a bias, and products of activations what is nearest to one."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar, Final
 
@@ -11,11 +12,81 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Graph, Node
-from compiler.graph.ops.conv import Conv, Dense
+from compiler.graph.ops.along import Normalize
+from compiler.graph.ops.conv import ChannelMatMul, Conv, Dense, MatMul
 from compiler.graph.ops.elementwise import Add, BatchNorm, Pointwise
+from compiler.graph.ops.move import Transpose
 from compiler.graph.ops.shape import Flatten, Reshape
 from compiler.graph.passes.base import Pass
 from compiler.graph.rewrite import Rewriter, rewrite
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatMulToImages(Pass):
+    """Products of matrices become products of images, [N,C,1,W], between reshapes and transposes.
+
+    What a matrix sums over are the channels, its rows the positions. A product with constant weights becomes a 1x1
+    convolution, a product of two activations a `ChannelMatMul` with a group for each of the matrices of an image.
+    Dense layers that work on more rows than there are images are such products too. Left as they are: products of
+    matrices that are broadcast, or cannot be divided among the images.
+    """
+
+    name: ClassVar[str] = "matmul-to-images"
+
+    def apply(self, graph: Graph) -> Graph:
+        return rewrite(graph, _matmul)
+
+
+def _matmul(rewriter: Rewriter, node: Node) -> str | None:
+    images = next((value.type.shape[0] for value in rewriter.source.inputs if value.type.shape), 1)
+    if isinstance(node.op, Dense):
+        weight, rows = rewriter.array(node.inputs[1]), rewriter.type(node.inputs[0]).shape[0]
+        if weight is None or rows == images or rows % images:
+            return None
+        scale = rewriter.weight_scale(node.inputs[1])
+        return _rows_times_weights(rewriter, node, images, weight, node.inputs[2:], scale)
+    if not isinstance(node.op, MatMul):
+        return None
+    a, b = (rewriter.type(name).shape for name in node.inputs)
+    weight = rewriter.array(node.inputs[1])
+    if weight is not None and weight.ndim == 2 and math.prod(a[:-1]) % images == 0:
+        scale = rewriter.weight_scale(node.inputs[1])  # of rows, of use if it is one for all
+        one = None if scale is None or (scale != scale[0]).any() else np.full(b[1], scale[0])
+        return _rows_times_weights(rewriter, node, images, weight.T, (), one)
+    if a[:-2] != b[:-2] or weight is not None or math.prod(a[:-2]) % images:
+        return None
+    groups = math.prod(a[:-2]) // images
+    (rows, inner), columns = a[-2:], b[-1]
+    x = _moved(rewriter, node, node.inputs[0], (images, groups, rows, inner), (images, groups * inner, 1, rows))
+    as_weights = replace(node, name=f"{node.name}.w")
+    w = rewriter.emit(Reshape(shape=(images, groups * inner, 1, columns)), (node.inputs[1],), like=as_weights)
+    value = rewriter.emit(ChannelMatMul(groups=groups), (x, w), like=node)
+    return _moved(rewriter, node, value, (images, groups, columns, rows), (*a[:-1], columns), output=node.output)
+
+
+def _rows_times_weights(
+    rewriter: Rewriter, node: Node, images: int, weight: Array, bias: tuple[str, ...], scale: Array | None
+) -> str:
+    """Rows [...,I] times weights [O,I], of that scale if they are given as integers."""
+    *front, ins = rewriter.type(node.inputs[0]).shape
+    rows = math.prod(front) // images
+    x = _moved(rewriter, node, node.inputs[0], (images, rows, ins), (images, ins, 1, rows))
+    image = np.ascontiguousarray(weight).reshape(*weight.shape, 1, 1)
+    w = rewriter.constant(image, f"{node.inputs[1]}.kernel", scale=scale)
+    value = rewriter.emit(Conv(), (x, w, *bias), like=node)
+    return _moved(rewriter, node, value, (images, len(weight), rows), (*front, len(weight)), output=node.output)
+
+
+def _moved(
+    rewriter: Rewriter, node: Node, value: str, split: tuple[int, ...], shape: tuple[int, ...],
+    output: str | None = None,
+) -> str:
+    """The value, taken as `split`, with the last two dimensions exchanged, in another shape."""
+    node = replace(node, name=f"{node.name}.{'x' if output is None else 'y'}")
+    order = (*range(len(split) - 2), len(split) - 1, len(split) - 2)
+    value = rewriter.emit(Reshape(shape=split), (value,), like=node)
+    value = rewriter.emit(Transpose(order=order), (value,), like=node)
+    return rewriter.emit(Reshape(shape=shape), (value,), like=node, output=output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +122,10 @@ def _dense(rewriter: Rewriter, node: Node) -> str | None:
 class FoldAffine(Pass):
     """Batch normalisation and the addition of a constant per channel go into the convolution before them.
 
-    So do products with such a constant, quotients and differences. Where there is no convolution, or it has other
-    readers, they become a 1x1 convolution with one group per channel. Afterwards no `BatchNorm` of rank 4 with constant
-    parameters is left, and no `Add` of a constant per channel.
+    So do products with such a constant, quotients and differences; a positive number goes into a `ChannelMatMul`. Where
+    there is no convolution, or it has other readers, they become a 1x1 convolution with one group per channel, but not
+    behind a `Normalize`, which the host computes. Afterwards no `BatchNorm` of rank 4 with constant parameters is left,
+    and no `Add` of a constant per channel but there.
     """
 
     name: ClassVar[str] = "fold-affine"
@@ -112,7 +184,7 @@ def _channel_vector(rewriter: Rewriter, value: str, other: str) -> Array | None:
     return np.array(np.broadcast_to(array.reshape(padded[1]), shape[1]), np.float64)
 
 
-def _scale_and_add(rewriter: Rewriter, node: Node, value: str, factor: Array, offset: Array) -> str:
+def _scale_and_add(rewriter: Rewriter, node: Node, value: str, factor: Array, offset: Array) -> str | None:
     """value * factor + offset per channel, as a convolution that computes `value` where that is possible."""
     producer = rewriter.producer(value)
     if producer is not None and isinstance(producer.op, Conv) and rewriter.only_used_here(value):
@@ -124,8 +196,25 @@ def _scale_and_add(rewriter: Rewriter, node: Node, value: str, factor: Array, of
             if scale is not None:
                 scale = np.where(factor == 0, scale, scale * np.abs(factor)).astype(np.float32)
             return _conv(rewriter, node, producer.op, producer.inputs[0], weight, bias, scale)
+    if producer is not None and _normalizes(rewriter, producer):
+        return None
+    if producer is not None and isinstance(producer.op, ChannelMatMul) and rewriter.only_used_here(value):
+        number = float(np.float32(producer.op.scale * factor[0]))
+        if (factor == factor[0]).all() and not offset.any() and number > 0:
+            return rewriter.emit(replace(producer.op, scale=number), producer.inputs, like=producer, output=node.output)
     channels = len(factor)
     return _conv(rewriter, node, Conv(groups=channels), value, factor.reshape(channels, 1, 1, 1), offset)
+
+
+def _normalizes(rewriter: Rewriter, node: Node) -> bool:
+    """Whether the node is a normalisation, or scales or shifts the result of one by constants."""
+    while isinstance(node.op, Add | Pointwise):
+        computed = [name for name in node.inputs if rewriter.array(name) is None]
+        before = rewriter.producer(computed[0]) if len(computed) == 1 else None
+        if before is None:
+            return False
+        node = before
+    return isinstance(node.op, Normalize)
 
 
 def _conv(

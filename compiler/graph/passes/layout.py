@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -9,9 +10,10 @@ from compiler.graph.ir import Graph, Node
 from compiler.graph.layout import Layout
 from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
-from compiler.graph.ops.move import Movement
+from compiler.graph.ops.move import ChannelTranspose, Movement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
+from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.unfold import Unfold
@@ -20,6 +22,15 @@ from compiler.graph.rewrite import first_free
 from vta_hw.spec.config import VTAConfig
 
 ROW_MAJOR = Layout(1, 1)
+
+
+def why_not_weights(config: VTAConfig) -> str:
+    """Why tiles of activations, positions by channels, are no tiles of weights on this machine; empty if they are."""
+    if config.inp_bits != 8 or config.wgt_bits != 8:  # 4-bit ones share bytes
+        return f"{config.inp_bits}-bit activations are no {config.wgt_bits}-bit weights"
+    if config.block_in != config.block_out:
+        return f"{config.block_in} channels are no {config.block_out} rows of weights"
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +67,14 @@ class AssignLayouts(Pass):
             sweep.add(node)
         return replace(graph, nodes=tuple(sweep.nodes), layouts=sweep.layouts)
 
-    def wanted(self, node: Node, position: int) -> Layout | None:
-        """Layout in which `node` reads its input at `position`; None if any will do."""
+    def exchanges_tiles(self, op: ChannelTranspose, shape: tuple[int, ...]) -> bool:
+        """Whether channels and positions of an activation of that shape are whole tiles of weights."""
+        block = self.read.c
+        whole = shape[1] // op.groups % block == 0 and math.prod(shape[2:]) % block == 0
+        return whole and self.config.batch == 1 and not why_not_weights(self.config)
+
+    def wanted(self, node: Node, position: int, shape: tuple[int, ...]) -> Layout | None:
+        """Layout in which `node` reads its input of a shape at `position`; None if any will do."""
         match node.op:
             case QConv2d():
                 return {0: self.read, 4: self.made}.get(position)
@@ -65,6 +82,10 @@ class AssignLayouts(Pass):
                 return {0: self.read, 4: self.read}.get(position)
             case QAdd() | QMaxPool2d():
                 return self.made
+            case QMatMul() | RescaledMatMul():
+                return self.read
+            case ChannelTranspose() if self.exchanges_tiles(node.op, shape):
+                return self.read
             case Unfold() | Movement() | Pointwise():
                 return ROW_MAJOR
             case QAvgPool2d():
@@ -91,15 +112,19 @@ class _Sweep:
             self.layouts[node.output] = self._made(node)
 
     def _made(self, node: Node) -> Layout:
+        if isinstance(node.op, ChannelTranspose):
+            shape = self.graph.types[node.inputs[0]].shape
+            return self.step.made if self.step.exchanges_tiles(node.op, shape) else ROW_MAJOR
         if isinstance(node.op, Movement | Pointwise):
             return ROW_MAJOR
         if not isinstance(node.op, Quantize):
             return self.step.made
+        shape = self.graph.types[node.output].shape
         wanted = [
             layout
             for reader in self.graph.nodes
             for position, name in enumerate(reader.inputs)
-            if name == node.output and (layout := self.step.wanted(reader, position)) is not None
+            if name == node.output and (layout := self.step.wanted(reader, position, shape)) is not None
         ]
         return wanted[0] if wanted else self.step.made
 
@@ -108,7 +133,7 @@ class _Sweep:
         t = self.graph.types[name]
         if len(t.shape) != 4 or t.dtype not in checks.QUANTISED:
             return name
-        wanted = self.step.wanted(node, position)
+        wanted = self.step.wanted(node, position, t.shape)
         if wanted is not None and name in self.graph.constants:
             self.layouts.setdefault(name, wanted)
         if wanted is None or self.layouts.get(name) == wanted:

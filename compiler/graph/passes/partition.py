@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from compiler.graph.ir import Graph, Node, Op, Place, Placement
-from compiler.graph.ops.move import Movement
+from compiler.graph.ir import Graph, Node, Op, Place, Placement, TensorType
+from compiler.graph.ops.conv import ChannelMatMul
+from compiler.graph.ops.move import ChannelTranspose, Movement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize, Relayout
+from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul, unfit
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.ops.unfold import Unfold
 from compiler.graph.passes.base import Pass
+from compiler.graph.passes.layout import ROW_MAJOR, why_not_weights
 from vta_hw.spec.config import VTAConfig
 
-ON_ACCELERATOR: Final = (QConv2d, RescaledConv2d, QAdd, QMaxPool2d, QAvgPool2d)
+ON_ACCELERATOR: Final = (QConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QAdd, QMaxPool2d, QAvgPool2d)
 WITH_RESIDUAL: Final = 5
 """Inputs of a convolution that adds a residual."""
 
@@ -47,21 +50,35 @@ class Partition(Pass):
     config: VTAConfig
 
     def apply(self, graph: Graph) -> Graph:
-        nodes = tuple(replace(node, placement=placement_of(node, self.config)) for node in graph.nodes)
+        nodes = tuple(replace(node, placement=placement_of(graph, node, self.config)) for node in graph.nodes)
         return replace(graph, nodes=nodes)
 
 
-def placement_of(node: Node, config: VTAConfig) -> Placement:
+def placement_of(graph: Graph, node: Node, config: VTAConfig) -> Placement:
+    if isinstance(node.op, ChannelTranspose) and graph.layouts.get(node.output, ROW_MAJOR) != ROW_MAJOR:
+        return Placement(place=Place.ACCELERATOR)
     if not isinstance(node.op, ON_ACCELERATOR):
-        return Placement(place=Place.HOST, reason=_host_reason(node.op))
-    if isinstance(node.op, RescaledConv2d) and not config.is_extended:
+        return Placement(place=Place.HOST, reason=_host_reason(graph, node, config))
+    rescales = isinstance(node.op, RescaledConv2d | RescaledMatMul)
+    if rescales and not config.is_extended:
         return Placement(place=Place.HOST, reason="needs REQUANT, which TVM's instruction set has not")
-    if isinstance(node.op, RescaledConv2d) or (isinstance(node.op, QConv2d) and len(node.inputs) < WITH_RESIDUAL):
-        return Placement(place=Place.ACCELERATOR)
-    if adds_activations(config):
-        return Placement(place=Place.ACCELERATOR)
-    return Placement(place=Place.HOST, reason=f"{config.inp_bits}-bit activations, of which the accumulator loads none")
+    adds = not (rescales or isinstance(node.op, QMatMul))
+    if isinstance(node.op, QConv2d) and len(node.inputs) < WITH_RESIDUAL:
+        adds = False
+    if adds and not adds_activations(config):
+        reason = f"{config.inp_bits}-bit activations, of which the accumulator loads none"
+        return Placement(place=Place.HOST, reason=reason)
+    return Placement(place=Place.ACCELERATOR)
 
 
-def _host_reason(op: Op) -> str:
-    return _MOVES if isinstance(op, Movement) else HOST_REASONS.get(type(op), "float32 arithmetic")
+def _host_reason(graph: Graph, node: Node, config: VTAConfig) -> str:
+    if isinstance(node.op, ChannelMatMul):
+        why = why_not_multiplied(node.op, [graph.types[name] for name in node.inputs], config)
+        return f"float32 arithmetic: {why}" if why else "float32 arithmetic"
+    return _MOVES if isinstance(node.op, Movement) else HOST_REASONS.get(type(node.op), "float32 arithmetic")
+
+
+def why_not_multiplied(op: ChannelMatMul, types: Sequence[TensorType], config: VTAConfig) -> str:
+    """Why the accelerator cannot compute the product of two activations; empty if it can."""
+    x, w = (t.shape for t in types)
+    return why_not_weights(config) or unfit(x, w, op.groups, (config.batch, config.block_in))

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 from compiler.graph.ir import Array, Graph
 from compiler.graph.passes.base import run_passes
-from compiler.graph.passes.convolution import DenseToConv, FoldAffine
+from compiler.graph.passes.convolution import DenseToConv, FoldAffine, MatMulToImages
 from compiler.graph.passes.fuse import Fuse
 from compiler.graph.passes.layout import AssignLayouts
+from compiler.graph.passes.movement import SinkMovements
 from compiler.graph.passes.partition import Partition, adds_activations
-from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity, SinkReshapes
+from compiler.graph.passes.positions import FillTiles
+from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity
 from compiler.graph.passes.unfold import UnfoldInput
 from compiler.graph.quantize.convert import quantize
 from compiler.graph.quantize.report import Quantized
@@ -21,9 +23,10 @@ from vta_hw.spec.config import VTAConfig
 SIMPLIFY = (
     RemoveIdentity(),
     FoldConstants(),
-    SinkReshapes(),
+    MatMulToImages(),
+    SinkMovements(),
     DenseToConv(),
-    SinkReshapes(),  # those that dense layers brought
+    SinkMovements(),  # those that dense layers brought
     FoldAffine(),
 )
 """From a graph as imported to convolutions, additions, activations and pools."""
@@ -31,7 +34,8 @@ SIMPLIFY = (
 
 def prepare(graph: Graph, config: VTAConfig) -> Graph:
     """The float graph that the quantiser reads: the same function, up to float rounding of folded weights."""
-    return run_passes(graph, (*SIMPLIFY, Fuse(residual=adds_activations(config))))
+    passes = (*SIMPLIFY, Fuse(residual=adds_activations(config)), FillTiles(config=config), SinkMovements())
+    return run_passes(graph, passes)
 
 
 def place(graph: Graph, config: VTAConfig) -> Graph:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph, Node
-from compiler.graph.ops.move import Pad, Slice, Take
+from compiler.graph.ops.move import ChannelTranspose, Pad, Slice, Take
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, Quantize, Relayout
+from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
 
@@ -60,6 +61,13 @@ def conv_accumulator(w: NDArray[Any], x: Interval) -> tuple[Ints, Ints]:
     return low, high
 
 
+def matmul_accumulator(terms: int, x: Interval, w: Interval) -> Interval:
+    """Bounds of every partial sum of so many products of two activations."""
+    x, w = x.with_zero(), w.with_zero()
+    products = [a * b for a in (x.lo, x.hi) for b in (w.lo, w.hi)]
+    return Interval(lo=terms * min(products), hi=terms * max(products))
+
+
 def prove(graph: Graph) -> dict[str, Interval]:
     """Largest interval of intermediates of each quantised node, by its output.
 
@@ -78,11 +86,11 @@ def prove(graph: Graph) -> dict[str, Interval]:
         match node.op:
             case Quantize():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
-            case QMaxPool2d() | Relayout() | Slice() | Take():
+            case QMaxPool2d() | Relayout() | ChannelTranspose() | Slice() | Take():
                 values[node.output] = interval(node.inputs[0])
             case Pad():
                 values[node.output] = interval(node.inputs[0]).with_zero()
-            case QConv2d() | RescaledConv2d() | QAdd() | QAvgPool2d():
+            case QConv2d() | RescaledConv2d() | QMatMul() | RescaledMatMul() | QAdd() | QAvgPool2d():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
                 peaks[node.output] = _checked(node, _peak(graph, node, interval))
     return peaks
@@ -94,6 +102,14 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
             return _conv_peak(graph, node, node.op, interval)
         case RescaledConv2d():
             return _rescaled_peak(graph, node, node.op, interval)
+        case QMatMul() | RescaledMatMul():
+            inner = graph.types[node.inputs[0]].shape[1] // node.op.groups
+            acc = matmul_accumulator(inner, *map(interval, node.inputs))
+            if isinstance(node.op, RescaledMatMul):
+                return acc
+            scaled = Interval(lo=acc.lo >> node.op.pre_shift, hi=acc.hi >> node.op.pre_shift).times(node.op.mul)
+            bias = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))
+            return Interval(lo=min(acc.lo, scaled.lo + bias.lo), hi=max(acc.hi, scaled.hi + bias.hi))
         case QAdd():
             factors = (node.op.m0, node.op.m1)
             terms = [interval(name).times(m).with_zero() for name, m in zip(node.inputs, factors, strict=False)]

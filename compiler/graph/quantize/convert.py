@@ -7,10 +7,12 @@ from dataclasses import replace
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Array, Graph, Node
+from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.elementwise import FakeQuantize
 from compiler.graph.ops.fused import FusedAdd, FusedConv
-from compiler.graph.ops.move import Pad, Slice, Take
+from compiler.graph.ops.move import ChannelTranspose, Pad, Slice, Take
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
+from compiler.graph.passes.partition import why_not_multiplied
 from compiler.graph.quantize import rules
 from compiler.graph.quantize.bounds import prove
 from compiler.graph.quantize.calibrate import measure
@@ -74,8 +76,12 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
             return rules.average_pool(values, node, node.op)
         case GlobalAveragePool():
             return rules.average_pool(values, node, AveragePool(kernel=(shape[2], shape[3])))
-        case Slice() | Take() | Pad(value=0.0) if len(shape) == 4 and values.has_integers(node.inputs[0]):
-            return rules.move(values, node)
-        case _:
-            values.define_float(node)
-            return None
+        case ChannelMatMul():
+            types = [values.source.types[name] for name in node.inputs]
+            if not why_not_multiplied(node.op, types, values.config):
+                return rules.matmul(values, node, node.op)
+        case ChannelTranspose() | Slice() | Take() | Pad(value=0.0):
+            if len(shape) == 4 and values.has_integers(node.inputs[0]):
+                return rules.move(values, node)
+    values.define_float(node)
+    return None

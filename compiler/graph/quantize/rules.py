@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Array, Node
+from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.pool import AveragePool, MaxPool
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd
+from compiler.graph.ops.qmatmul import IntegerMatMul, QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
-from compiler.graph.quantize.bounds import Interval, conv_accumulator
+from compiler.graph.quantize.bounds import Interval, conv_accumulator, matmul_accumulator
 from compiler.graph.quantize.given import given_weights
 from compiler.graph.quantize.report import LayerReport, Method
 from compiler.graph.quantize.scaling import (
@@ -24,7 +26,9 @@ from compiler.graph.quantize.scaling import (
     ConvScaling,
     Term,
     residual_factors,
+    rounding,
     scale_conv,
+    scale_product,
     scale_rescale,
     scale_sum,
 )
@@ -213,6 +217,31 @@ def _rescaled(
         input_scales=(x.scale, *([residual.scale] if residual else [])), output_scale=scale,
         weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=values.method(node.output),
         shift=int(shift.max()), error=float(error.max()),
+    )
+
+
+def matmul(values: Values, node: Node, op: ChannelMatMul) -> LayerReport:
+    """The product of two activations. Its scale is the nearest above the calibrated one that integers express."""
+    x, w = (values.as_integers(name, node) for name in node.inputs)
+    inner = values.source.types[node.inputs[0]].shape[1] // op.groups
+    grid = values.grid(node.output)
+    unit, scale = x.scale * w.scale * op.scale, grid.scale
+    q: IntegerMatMul
+    if values.config.is_extended and values.options.multiply and grid.range == values.limits:
+        factor, shift = scale_rescale(np.array([unit / scale]))
+        word = scale_word(int(factor[0]), int(shift[0]))
+        q = RescaledMatMul(groups=op.groups, scale=word, bits=values.config.out_bits)
+    else:
+        reach = matmul_accumulator(inner, x.range, w.range)
+        chosen = scale_product(unit / scale, reach, multiply=values.options.multiply)
+        scale = float(np.float32(unit / chosen.ratio))
+        q = QMatMul(groups=op.groups, pre_shift=chosen.pre_shift, mul=chosen.mul, bias=rounding(chosen.shift),
+                    shift=chosen.shift, lo=values.limits.lo, hi=values.limits.hi)
+    value = values.define_integers(node, q, (x.name, w.name), scale, values.limits)
+    return LayerReport(
+        value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
+        weight_bits=values.config.wgt_bits, weight_scales=(w.scale, w.scale), input_scales=(x.scale, w.scale),
+        output_scale=scale, scale_method=values.method(node.output),
     )
 
 

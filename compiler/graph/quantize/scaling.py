@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from compiler.errors import QuantizeError
 from compiler.graph.ops.qconv import MAX_FACTOR
 from compiler.graph.ops.rescaled import FACTOR_BITS, MAX_SHIFT
+from compiler.graph.quantize.bounds import Interval
 
 INT32_MAX = (1 << 31) - 1
 MAX_PRE_SHIFT = 15
@@ -24,6 +25,8 @@ MAX_RESIDUAL_SHIFT = 14
 """The largest power of two in 16 signed bits: an immediate."""
 LEAST_RESIDUAL_FACTOR = 4
 """A smaller one would make weights coarser by more than a fifth."""
+LEAST_MULTIPLIER = 64
+"""A smaller one would make steps of the result coarser by more than this part of one."""
 GOOD_COST = 1 / 8
 """A cost below this is not worth the extra pass over the accumulators that a pre-shift takes."""
 
@@ -189,6 +192,36 @@ def residual_factors(ratio: Floats, *, levels: int) -> tuple[Floats, int] | None
         return None
     shift = min(max(0, math.ceil(math.log2(ratio.max() / levels))), room, MAX_RESIDUAL_SHIFT)
     return np.minimum(np.floor(ratio / (1 << shift)), levels), 1 << shift
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductScaling:
+    """ratio: what the integers multiply by, exactly; at most the one asked for."""
+
+    pre_shift: int
+    mul: int
+    shift: int
+    ratio: float
+
+
+def scale_product(ratio: float, acc: Interval, *, multiply: bool) -> ProductScaling:
+    """Integers for ``((acc >> pre_shift) * mul + rounding) >> shift``, in steps that are not finer than asked for.
+
+    multiply: whether mul may be other than 1. Raises QuantizeError when nothing fits.
+    """
+    best: ProductScaling | None = None
+    for pre_shift in range(MAX_PRE_SHIFT + 1):
+        for shift in range(MAX_IMMEDIATE_SHIFT, -1, -1):
+            unit = 1 << (pre_shift + shift)
+            mul = min(math.floor(ratio * unit), MAX_FACTOR if multiply else 1)
+            reach = max(-acc.lo >> pre_shift, acc.hi >> pre_shift) + 1
+            if mul >= 1 and reach * mul + rounding(shift) <= INT32_MAX and (best is None or mul / unit > best.ratio):
+                best = ProductScaling(pre_shift=pre_shift, mul=mul, shift=shift, ratio=mul / unit)
+        if best is not None and (best.mul >= LEAST_MULTIPLIER or not multiply):
+            break
+    if best is None:
+        raise QuantizeError(f"sums of products up to {max(-acc.lo, acc.hi)}, scaled by {ratio:.6g}, must fit in int32")
+    return best
 
 
 @dataclass(frozen=True, kw_only=True)

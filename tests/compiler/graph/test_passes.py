@@ -21,8 +21,9 @@ from compiler.graph.ops.softmax import Softmax
 from compiler.graph.passes.base import Pass, run_passes
 from compiler.graph.passes.convolution import DenseToConv, FoldAffine
 from compiler.graph.passes.fuse import Fuse
+from compiler.graph.passes.movement import SinkMovements
 from compiler.graph.passes.pipeline import prepare
-from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity, SinkReshapes
+from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity
 from compiler.graph.text import to_text
 from tests.compiler.graph.build import Builder, floats
 from vta_hw.spec.config import VTAConfig
@@ -95,8 +96,8 @@ def test_sink_reshapes() -> None:
     biased = b(Add(), b.constant(floats(3)), flat)
     normal = b(BatchNorm(), biased, *(b.constant(np.abs(floats(3, seed=k))) for k in range(4)))
     y = b(Reshape(shape=(3, 2)), b(Relu(), b(Add(), normal, flat)))
-    assert applied(b.graph(y), SinkReshapes()) == [
-        "v1.add: float32[2,3,1,1] = add(x, c0.bias)",
+    assert applied(b.graph(y), SinkMovements()) == [
+        "v1.add: float32[2,3,1,1] = add(c0.moved, x)",
         "v2.batch_norm: float32[2,3,1,1] = batch_norm(v1.add, c1, c2, c3, c4)",
         "v3.add: float32[2,3,1,1] = add(v2.batch_norm, x)",
         "v4.relu: float32[2,3,1,1] = relu(v3.add)",
@@ -108,9 +109,9 @@ def test_reshape_stays_before_a_softmax_and_goes_when_it_changes_nothing() -> No
     b = Builder()
     x = b.input(2, 3, 1, 1)
     y = b(Softmax(), b(Flatten(), b(Reshape(shape=(2, 3, 1, 1)), b(Flatten(), x))))
-    assert applied(b.graph(y), SinkReshapes()) == [
-        "v2: float32[2,3] = reshape(x) {shape=(2, 3)}",
-        "v3: float32[2,3] = softmax(v2)",
+    assert applied(b.graph(y), SinkMovements()) == [
+        "v0: float32[2,3] = reshape(x) {shape=(2, 3)}",
+        "v3: float32[2,3] = softmax(v0)",
     ]
 
 
@@ -128,7 +129,7 @@ def test_dense_layers_become_a_chain_of_convolutions() -> None:
     b = Builder()
     hidden = b(Relu(), b(Dense(), b.input(2, 6), b.constant(floats(5, 6)), b.constant(floats(5))))
     y = b(Dense(), hidden, b.constant(floats(3, 5)))
-    assert applied(b.graph(y), SinkReshapes(), DenseToConv(), SinkReshapes()) == [
+    assert applied(b.graph(y), SinkMovements(), DenseToConv(), SinkMovements()) == [
         "v0.reshape: float32[2,6,1,1] = reshape(x) {shape=(2, 6, 1, 1)}",
         "v0.conv: float32[2,5,1,1] = conv(v0.reshape, c0.kernel, c1)",
         "v1.relu: float32[2,5,1,1] = relu(v0.conv)",

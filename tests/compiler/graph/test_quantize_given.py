@@ -16,7 +16,7 @@ from compiler.frontend.onnx import load_onnx
 from compiler.graph.batch import rebatched
 from compiler.graph.evaluate import evaluate, evaluate_all
 from compiler.graph.ir import Array, Graph
-from compiler.graph.ops.conv import Conv
+from compiler.graph.ops.conv import Conv, MatMul
 from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, FakeQuantize, Relu
 from compiler.graph.ops.move import Slice
 from compiler.graph.ops.pool import AveragePool, MaxPool
@@ -194,6 +194,19 @@ def test_an_activation_between_equal_steps_is_part_of_the_convolution() -> None:
     image = {"x": floats(1, 8, 6, 6) * 3}
     name = graph.outputs[0]
     np.testing.assert_array_equal(evaluate(prepared, image)[name], evaluate(graph, image)[name])
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_product_of_two_activations_has_the_scale_it_is_given(config: str) -> None:
+    b = Builder()
+    rows, columns = (b(step(0.02), b.input(1, 2, 16, 16, name=name)) for name in "ab")
+    graph = b.graph(b(step(0.1), b(MatMul(), rows, columns)))
+    result = quantize(prepare(graph, CONFIGS[config]), None, config=CONFIGS[config])
+    inputs = {"a": floats(1, 2, 16, 16), "b": floats(1, 2, 16, 16, seed=1)}
+    name = graph.outputs[0]
+    exact, actual = evaluate(graph, inputs)[name], evaluate(result.graph, inputs)[name]
+    assert np.abs(exact - actual).max() < 0.101
+    assert any(node.op.kind in ("qmatmul", "rescaled_matmul") for node in result.graph.nodes)
 
 
 @pytest.mark.parametrize("config", CONFIGS)

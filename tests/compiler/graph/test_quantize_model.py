@@ -97,7 +97,7 @@ def test_layouts_change_no_answer_and_are_what_readers_want(name: str) -> None:
     step = AssignLayouts(config=config)
     for node in placed.nodes:
         for position, value in enumerate(node.inputs):
-            wanted = step.wanted(node, position)
+            wanted = step.wanted(node, position, placed.types[value].shape)
             assert wanted is None or placed.layouts[value] == wanted
         result = placed.types[node.output]
         assert (result.layout is not None) == (result.dtype in (DType.INT8, DType.INT16))

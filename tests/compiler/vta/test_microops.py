@@ -108,3 +108,22 @@ def test_random_kernels_are_always_where_they_are_said_to_be() -> None:
             assert valid[place].all()
             assert loaded[place].tolist() == wanted.tolist()
         assert len(uops.area) == sum(len(one) for one in {k.tobytes(): k for k in kernels}.values()), seed
+
+
+def test_kernels_placed_together_are_all_there() -> None:
+    """Whatever was in the buffer before: one of them that was must not make room for another."""
+    r = random.Random(5)
+    uops, held = MicroOps(8), [0] * 8
+    for _ in range(500):
+        together = [kernel(*[value] * (1 + value % 3)) for value in r.sample(range(1, 12), r.randint(1, 4))]
+        residences = uops.place_all(together)
+        assert (residences is None) == (sum(map(len, together)) > 8)
+        for one, residence in zip(together, residences or (), strict=False):
+            if residence.load_from is not None:
+                held[residence.begin : residence.begin + len(one)] = uops.area[residence.load_from :][: len(one)]
+        for one, residence in zip(together, residences or (), strict=False):
+            assert held[residence.begin : residence.begin + len(one)] == one.tolist()
+        if r.random() < 0.3:
+            lone = kernel(*[r.randint(20, 30)] * 2)
+            residence = uops.place(lone)
+            held[residence.begin : residence.begin + 2] = lone
