@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import ClassVar, Final
 
@@ -126,15 +127,18 @@ class FoldAffine(Pass):
     there is no convolution, or it has other readers, they become a 1x1 convolution with one group per channel, but not
     behind a `Normalize`, which the host computes. Afterwards no `BatchNorm` of rank 4 with constant parameters is left,
     and no `Add` of a constant per channel but there.
+
+    alone: False leaves what goes into no convolution as it is.
     """
 
     name: ClassVar[str] = "fold-affine"
+    alone: bool = True
 
     def apply(self, graph: Graph) -> Graph:
-        return rewrite(graph, _affine)
+        return rewrite(graph, partial(_affine, alone=self.alone))
 
 
-def _affine(rewriter: Rewriter, node: Node) -> str | None:
+def _affine(rewriter: Rewriter, node: Node, *, alone: bool) -> str | None:
     if len(rewriter.type(node.inputs[0]).shape) != 4 and len(rewriter.type(node.inputs[-1]).shape) != 4:
         return None
     match node.op:
@@ -143,18 +147,18 @@ def _affine(rewriter: Rewriter, node: Node) -> str | None:
             if len(arrays) < 4 or len(rewriter.type(node.inputs[0]).shape) != 4:
                 return None
             factor, offset = node.op.affine(*arrays)
-            return _scale_and_add(rewriter, node, node.inputs[0], factor, offset)
+            return _scale_and_add(rewriter, node, node.inputs[0], factor, offset, alone=alone)
         case Add():
             for value, other in (node.inputs, node.inputs[::-1]):
                 if rewriter.array(value) is None and (bias := _channel_vector(rewriter, value, other)) is not None:
-                    return _scale_and_add(rewriter, node, value, np.ones_like(bias), bias)
+                    return _scale_and_add(rewriter, node, value, np.ones_like(bias), bias, alone=alone)
         case Pointwise() if node.op.function in _AFFINE and len(node.inputs) == 2:
             value, other = node.inputs
             if rewriter.array(value) is not None and node.op.function in ("multiply", "add"):
                 value, other = other, value
             vector = _channel_vector(rewriter, value, other)
             if rewriter.array(value) is None and vector is not None:
-                return _scale_and_add(rewriter, node, value, *_AFFINE[node.op.function](vector))
+                return _scale_and_add(rewriter, node, value, *_AFFINE[node.op.function](vector), alone=alone)
     return None
 
 
@@ -184,7 +188,9 @@ def _channel_vector(rewriter: Rewriter, value: str, other: str) -> Array | None:
     return np.array(np.broadcast_to(array.reshape(padded[1]), shape[1]), np.float64)
 
 
-def _scale_and_add(rewriter: Rewriter, node: Node, value: str, factor: Array, offset: Array) -> str | None:
+def _scale_and_add(
+    rewriter: Rewriter, node: Node, value: str, factor: Array, offset: Array, *, alone: bool
+) -> str | None:
     """value * factor + offset per channel, as a convolution that computes `value` where that is possible."""
     producer = rewriter.producer(value)
     if producer is not None and isinstance(producer.op, Conv) and rewriter.only_used_here(value):
@@ -196,12 +202,12 @@ def _scale_and_add(rewriter: Rewriter, node: Node, value: str, factor: Array, of
             if scale is not None:
                 scale = np.where(factor == 0, scale, scale * np.abs(factor)).astype(np.float32)
             return _conv(rewriter, node, producer.op, producer.inputs[0], weight, bias, scale)
-    if producer is not None and _normalizes(rewriter, producer):
-        return None
     if producer is not None and isinstance(producer.op, ChannelMatMul) and rewriter.only_used_here(value):
         number = float(np.float32(producer.op.scale * factor[0]))
         if (factor == factor[0]).all() and not offset.any() and number > 0:
             return rewriter.emit(replace(producer.op, scale=number), producer.inputs, like=producer, output=node.output)
+    if not alone or (producer is not None and _normalizes(rewriter, producer)):
+        return None
     channels = len(factor)
     return _conv(rewriter, node, Conv(groups=channels), value, factor.reshape(channels, 1, 1, 1), offset)
 

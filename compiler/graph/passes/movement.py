@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from compiler.graph.ir import Array, Graph, Node
 from compiler.graph.ops.along import Normalize, Reduce
+from compiler.graph.ops.conv import Conv
 from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, FakeQuantize, Pointwise, Relu
-from compiler.graph.ops.move import ChannelTranspose, Rearrange, Transpose
+from compiler.graph.ops.move import ChannelTranspose, Rearrange, Slice, Take, Transpose
 from compiler.graph.ops.pool import GlobalAveragePool
 from compiler.graph.ops.shape import Flatten, Reshape
 from compiler.graph.ops.softmax import Softmax
@@ -90,6 +91,8 @@ def _sink(known: _Known, rewriter: Rewriter, node: Node) -> str | None:
         case Flatten() | Reshape() | Transpose() | ChannelTranspose() | Rearrange():
             path = _path(rewriter, node.inputs[0])
             return _rearranged(known, rewriter, node, path.source, node.op.reference(path.index), output=node.output)
+        case Take() | Slice():
+            return _part_of_convolution(known, rewriter, node)
         case Softmax() | Normalize() | Reduce():
             return _sink_along(known, rewriter, node, node.op)
         case Relu() | Clip() | FakeQuantize() | Add() | Pointwise():
@@ -174,6 +177,47 @@ def _axes(places: Ints) -> list[_Axis] | None:
         axes.append(_Axis(extent, int(steps[0])))
         places = rows[:, 0]
     return axes[::-1]
+
+
+def _part_of_convolution(known: _Known, rewriter: Rewriter, node: Node) -> str | None:
+    """Some of the channels of a convolution, all of whose readers take some, are a convolution with fewer."""
+    path = _path(rewriter, node.inputs[0])
+    conv = rewriter.producer(path.source)
+    if conv is None or not isinstance(conv.op, Conv) or conv.op.groups > 1:
+        return None
+    parameters = [rewriter.array(name) for name in conv.inputs[1:]]
+    if any(array is None for array in parameters) or not _is_taken_apart(rewriter.source, path.source):
+        return None
+    index = node.op.reference(path.index)
+    batch, channels, *size = rewriter.type(path.source).shape
+    area = math.prod(size)
+    image, channel, position = np.unravel_index(index, (batch, channels, area))
+    chosen = np.unique(channel)
+    if not len(np.unique(index)) == index.size == batch * len(chosen) * area:
+        return None
+    key = path.source, (len(chosen),), chosen.tobytes()
+    if key not in known.values:
+        fewer = []
+        for name, array in zip(conv.inputs[1:], parameters, strict=True):
+            scale = rewriter.weight_scale(name)
+            if array is not None:
+                part = None if scale is None else scale[chosen]
+                fewer.append(rewriter.constant(array[chosen], f"{name}.part", scale=part))
+        known.values[key] = rewriter.emit(conv.op, (conv.inputs[0], *fewer), like=replace(conv, name=node.name))
+    place = image, np.searchsorted(chosen, channel), position
+    moved = np.ravel_multi_index(place, (batch, len(chosen), area)).reshape(index.shape)
+    return _rearranged(known, rewriter, node, known.values[key], moved, output=node.output)
+
+
+def _is_taken_apart(graph: Graph, value: str) -> bool:
+    """Whether nothing reads the value, however it is moved, but ops that take a part of it."""
+    if value in graph.outputs:
+        return False
+    readers = [node for node in graph.nodes if value in node.inputs]
+    return bool(readers) and all(
+        isinstance(node.op, Take | Slice) or (isinstance(node.op, Moving) and _is_taken_apart(graph, node.output))
+        for node in readers
+    )
 
 
 def _sink_elementwise(known: _Known, rewriter: Rewriter, node: Node) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from compiler.graph.ir import Array, Graph
+from compiler.graph.passes.activations import FindGelu
 from compiler.graph.passes.base import run_passes
 from compiler.graph.passes.convolution import DenseToConv, FoldAffine, MatMulToImages
 from compiler.graph.passes.fuse import Fuse
@@ -23,10 +24,12 @@ from vta_hw.spec.config import VTAConfig
 SIMPLIFY = (
     RemoveIdentity(),
     FoldConstants(),
+    FindGelu(),
     MatMulToImages(),
     SinkMovements(),
     DenseToConv(),
-    SinkMovements(),  # those that dense layers brought
+    FoldAffine(alone=False),
+    SinkMovements(),  # what dense layers brought, and what is behind parts of convolutions, which have their bias now
     FoldAffine(),
 )
 """From a graph as imported to convolutions, additions, activations and pools."""

@@ -14,10 +14,12 @@ from compiler.graph.batch import rebatched
 from compiler.graph.evaluate import evaluate
 from compiler.graph.ir import Graph
 from compiler.graph.ops.conv import Conv, Dense
-from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, Identity, Relu
+from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, Identity, Pointwise, Relu
+from compiler.graph.ops.move import Concat, Take, Transpose
 from compiler.graph.ops.pool import GlobalAveragePool, MaxPool
 from compiler.graph.ops.shape import Flatten, Reshape
 from compiler.graph.ops.softmax import Softmax
+from compiler.graph.passes.activations import FindGelu
 from compiler.graph.passes.base import Pass, run_passes
 from compiler.graph.passes.convolution import DenseToConv, FoldAffine
 from compiler.graph.passes.fuse import Fuse
@@ -286,3 +288,56 @@ def test_rebatched_refusals() -> None:
     x, z = b.input(1, 2), b.input(2, 1, 2, name="z")
     with pytest.raises(GraphError, match=r"^Inputs must agree on one batch, not have \[1, 2\]$"):
         rebatched(b.graph(b(Relu(), x), b(Relu(), z)), 3)
+
+
+def gelu(b: Builder, x: str, order: int, *, half: float = 0.5, root: float = math.sqrt(2), one: float = 1.0) -> str:
+    """As exporters write it, in three orders."""
+
+    def number(value: float) -> str:
+        return b.constant(np.array(value, np.float32))
+
+    if order == 2:
+        inner = b(Pointwise(function="multiply"), number(1 / root), x)
+    else:
+        inner = b(Pointwise(function="divide"), x, number(root))
+    erf = b(Add(), number(one), b(Pointwise(function="erf"), inner))
+    if order == 0:
+        return b(Pointwise(function="multiply"), b(Pointwise(function="multiply"), x, erf), number(half))
+    return b(Pointwise(function="multiply"), erf, b(Pointwise(function="multiply"), x, number(half)))
+
+
+@pytest.mark.parametrize("order", range(3))
+def test_gelu_is_found(order: int) -> None:
+    b = Builder()
+    graph = b.graph(gelu(b, b(Relu(), b.input(2, 3)), order))
+    result = run_passes(graph, [FindGelu()])
+    assert [node.op.kind for node in result.nodes] == ["relu", "pointwise"]
+    x = {"x": floats(2, 3)}
+    np.testing.assert_allclose(*(evaluate(g, x)[graph.outputs[0]] for g in (result, graph)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"half": 1.0}, {"root": 2.0}, {"one": 2.0}])
+def test_what_is_nearly_gelu_stays(change: dict[str, float]) -> None:
+    b = Builder()
+    graph = b.graph(gelu(b, b.input(2, 3), 0, **change))
+    assert len(run_passes(graph, [FindGelu()]).nodes) == len(graph.nodes)
+
+
+def test_parts_of_a_convolution_are_convolutions() -> None:
+    b = Builder()
+    conv = b(Conv(), b.input(1, 2, 1, 5), b.constant(floats(6, 2, 1, 1)), b.constant(floats(6)))
+    rows = b(Reshape(shape=(1, 5, 3, 2)), b(Transpose(order=(0, 3, 2, 1)), conv))
+    parts = [b(Reshape(shape=(1, 5, 2)), b(Take(axis=2, indices=(k,)), rows)) for k in range(3)]
+    graph = b.graph(b(Concat(axis=2), *parts))
+    result = run_passes(graph, [SinkMovements()])
+    assert [result.types[node.output].shape for node in result.nodes if isinstance(node.op, Conv)] == [(1, 2, 1, 5)] * 3
+    x = {"x": floats(1, 2, 1, 5)}
+    np.testing.assert_allclose(*(evaluate(g, x)[graph.outputs[0]] for g in (result, graph)), rtol=1e-6, atol=1e-6)
+
+
+def test_a_convolution_that_is_also_read_whole_stays_whole() -> None:
+    b = Builder()
+    conv = b(Conv(), b.input(1, 2, 1, 5), b.constant(floats(6, 2, 1, 1)))
+    graph = b.graph(b(Take(axis=1, indices=(0, 1)), conv), b(Relu(), conv))
+    result = run_passes(graph, [SinkMovements()])
+    assert [node.op.kind for node in result.nodes] == ["conv", "take", "relu"]
