@@ -205,9 +205,10 @@ def compile_model(
 
     model: path or contents of an ONNX file, an ONNX model, or a graph, float or quantised. config: a configuration, the
     name of a preset or the path of a vta_config.json; the CPU computes with its number of bits. calibration: inputs of
-    a few dozen images, from which the quantiser learns the ranges of a float model: an array, or a dict by input name,
-    float32 [N, ...]. options: how it chooses the integers (`compiler.graph.quantize.values.QuantizeOptions`). batch:
-    images in one run, by default the configuration's BATCH. progress: called with (steps done, steps).
+    a few dozen images, from which the quantiser learns the ranges that the model does not give: an array, or a dict by
+    input name, float32 [N, ...]; a model that is quantised throughout, in QDQ or QOperator form, needs none. options:
+    how it chooses the integers (`compiler.graph.quantize.values.QuantizeOptions`). batch: images in one run, by default
+    the configuration's BATCH. progress: called with (steps done, steps).
 
     Raises ApiError, ConfigError or CompileError.
     """
@@ -279,15 +280,18 @@ def _quantized(
     calibration: Array | Mapping[str, Array] | None,
     options: QuantizeOptions | None,
 ) -> tuple[Graph, Quantized, dict[str, Array]]:
-    """(the float graph that was quantised, the quantised one, the calibration by input)."""
+    """(the float graph that was quantised, the quantised one, the calibration by input, empty if there is none)."""
+    from compiler.graph.ops.elementwise import FakeQuantize
     from compiler.graph.passes.pipeline import prepare
     from compiler.graph.quantize.convert import quantize
 
-    if calibration is None:
+    if calibration is None and not any(isinstance(node.op, FakeQuantize) for node in graph.nodes):
         raise ApiError("Calibration must be given for a float model: a few dozen of its inputs")
+    prepared = prepare(graph, config)
+    if calibration is None:
+        return prepared, quantize(prepared, None, config=config, options=options), {}
     ports = tuple(Port(name=v.name, shape=v.type.shape, dtype=v.type.dtype.value) for v in graph.inputs)
     samples = named_inputs(ports, calibration, subject="Calibration")
-    prepared = prepare(graph, config)
     return prepared, quantize(prepared, _parts(samples), config=config, options=options), samples
 
 

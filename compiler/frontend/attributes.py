@@ -61,6 +61,11 @@ class Attributes:
             raise FrontendError(f"attribute {name!r} must be finite, not {value}")
         return value
 
+    def peek_number(self, name: str, default: float) -> float:
+        """A number, an integer or not, that is still to be read."""
+        attribute = self._left.get(name)
+        return default if attribute is None else attribute.i or attribute.f
+
     def string(self, name: str, default: str) -> str:
         attribute = self._take(name, onnx.AttributeProto.STRING)
         return default if attribute is None else attribute.s.decode("ascii", "backslashreplace")

@@ -19,7 +19,7 @@ from compiler.frontend.tensors import MAX_ELEMENTS
 
 ELEMENTWISE: Final = frozenset(
     {
-        *("Abs", "Add", "And", "Cast", "Ceil", "Clip", "DequantizeLinear", "Div", "Equal", "Exp", "Floor", "Greater"),
+        *("Abs", "Add", "And", "Cast", "Ceil", "Clip", "Div", "Equal", "Exp", "Floor", "Greater"),
         *("GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow"),
         *("QuantizeLinear", "Reciprocal", "Relu", "Round", "Sigmoid", "Sqrt", "Sub", "Tanh", "Where"),
     }
@@ -42,8 +42,7 @@ def can_fold(proto: onnx.NodeProto, inputs: Sequence[NDArray[Any]]) -> bool:
         try:
             return math.prod(np.broadcast_shapes(*(array.shape for array in inputs))) <= MAX_ELEMENTS
         except ValueError:
-            # The parameters of a quantisation lie along an axis.
-            return proto.op_type in ("DequantizeLinear", "QuantizeLinear")
+            return proto.op_type == "QuantizeLinear"  # whose parameters lie along an axis
     if proto.op_type == "Gather":
         return inputs[0].size * inputs[1].size <= MAX_ELEMENTS
     return False

@@ -16,6 +16,18 @@ from compiler.graph.ir import Graph, Node, Op, TensorType, Value
 from compiler.graph.rewrite import first_free, pruned
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """The integers that stand for a value: reals per step, the integer that is 0.0, and the type of the integers."""
+
+    scale: float
+    zero_point: int
+    dtype: np.dtype[Any]
+
+    def __str__(self) -> str:
+        return f"{self.scale:.6g} times {self.dtype.name} less {self.zero_point}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnnxNode:
     """One ONNX node. inputs: "" where an optional one is absent; the list may also end early."""
@@ -39,10 +51,17 @@ class OnnxNode:
 
 
 class Importer:
-    """Values are either static, known while importing (weights, shapes), or computed by graph nodes."""
+    """Values are either static, known while importing (weights, shapes), or computed by graph nodes.
+
+    A computed value that the model has as integers is in the graph as the reals that these stand for, and has an
+    encoding. A static one that it has so may have steps: reals per step, float32 of a shape that broadcasts to it.
+    """
 
     def __init__(self, taken: frozenset[str]) -> None:
         self._statics: dict[str, NDArray[Any]] = {}
+        self._steps: dict[str, NDArray[np.float32]] = {}
+        self._encodings: dict[str, Encoding] = {}
+        self._weight_scales: dict[str, NDArray[np.float32]] = {}
         self._constants: dict[str, NDArray[Any]] = {}
         self._types: dict[str, TensorType] = {}
         self._inputs: list[Value] = []
@@ -54,9 +73,20 @@ class Importer:
         self._types[name] = type
         self._inputs.append(Value(name=name, type=type))
 
-    def add_static(self, name: str, array: NDArray[Any]) -> None:
+    def add_static(self, name: str, array: NDArray[Any], steps: NDArray[np.float32] | None = None) -> None:
         self._check_new(name)
         self._statics[name] = array
+        if steps is not None:
+            self._steps[name] = steps
+
+    def set_encoding(self, name: str, encoding: Encoding) -> None:
+        """Say that the model has a value as integers; a static one, such as a shape, it has not."""
+        if name in self._types:
+            self._encodings[name] = encoding
+
+    def encoding(self, name: str) -> Encoding | None:
+        """Of a computed value that the model has as integers, None for all else."""
+        return self._encodings.get(name)
 
     def is_known(self, name: str) -> bool:
         return name in self._statics or name in self._types
@@ -89,6 +119,18 @@ class Importer:
         """A constant input in float32. Raises FrontendError when it is of another kind or not finite."""
         return as_float32(self.static(node, position), f"input {position}")
 
+    def weight_scale(self, node: OnnxNode, position: int, axis: int) -> NDArray[np.float32] | None:
+        """Reals per step of each slice along the axis, float32 [extent], of a static input given as integers.
+
+        None for all other inputs, and where the step differs along another axis.
+        """
+        name = node.inputs[position]
+        if name not in self._steps:
+            return None
+        steps, shape = self._steps[name], self._statics[name].shape
+        extent = steps.shape[axis] if steps.ndim else 1
+        return np.array(np.broadcast_to(steps.reshape(-1), shape[axis])) if steps.size == extent else None
+
     def shape(self, node: OnnxNode, position: int) -> tuple[int, ...]:
         return self.shape_of(node.inputs[position])
 
@@ -100,16 +142,20 @@ class Importer:
         name = node.inputs[position]
         if name not in self._types:
             array = self.weights(node, position)
-            self._constants[name] = array
-            self._types[name] = TensorType.of(array)
+            self._add_constant(name, array, self.weight_scale(node, position, 0) if array.ndim else None)
         return name
 
-    def constant(self, array: NDArray[Any], hint: str) -> str:
-        """Add a constant of the graph that the model does not have in this form."""
-        name = self._fresh(hint)
+    def constant(self, array: NDArray[Any], hint: str, *, scale: NDArray[np.float32] | None = None) -> str:
+        """Add a constant of the graph that the model does not have in this form. scale: see `Graph.weight_scales`."""
+        name = self.fresh(hint)
+        self._add_constant(name, array, scale)
+        return name
+
+    def _add_constant(self, name: str, array: NDArray[Any], scale: NDArray[np.float32] | None) -> None:
         self._constants[name] = array
         self._types[name] = TensorType.of(array)
-        return name
+        if scale is not None:
+            self._weight_scales[name] = scale
 
     def emit(self, node: OnnxNode, op: Op, inputs: tuple[str, ...], *, last: bool = True, position: int = 0) -> str:
         """Add a graph node; `last`: it computes the ONNX node's result at `position`.
@@ -118,7 +164,7 @@ class Importer:
         """
         if last:
             self._check_new(node.outputs[position])
-        output = node.outputs[position] if last else self._fresh(f"{node.outputs[position]}.{op.kind}")
+        output = node.outputs[position] if last else self.fresh(f"{node.outputs[position]}.{op.kind}")
         try:
             result = op.infer([self._types[name] for name in inputs])
         except GraphError as error:
@@ -129,12 +175,20 @@ class Importer:
         return output
 
     def graph(self, name: str, outputs: tuple[str, ...]) -> Graph:
-        """The whole graph, verified. Raises FrontendError when an output is not computed."""
+        """The whole graph, verified. Raises FrontendError when an output is not computed, or not float32."""
         for output in outputs:
+            if output in self._encodings:
+                kind = self._encodings[output].dtype.name
+                raise FrontendError(f"Output {output!r} must come from a DequantizeLinear, not be {kind}")
             if output not in self._types:
                 raise FrontendError(f"Output {output!r} must be computed by a node or be an input")
         graph = Graph(
-            name=name, inputs=tuple(self._inputs), outputs=outputs, nodes=tuple(self._nodes), constants=self._constants
+            name=name,
+            inputs=tuple(self._inputs),
+            outputs=outputs,
+            nodes=tuple(self._nodes),
+            constants=self._constants,
+            weight_scales=self._weight_scales,
         )
         graph = pruned(graph)
         try:
@@ -149,7 +203,8 @@ class Importer:
         if self.is_known(name):
             raise FrontendError(f"value {name!r} must be defined once, not twice")
 
-    def _fresh(self, hint: str) -> str:
+    def fresh(self, hint: str) -> str:
+        """A name that no value has: `hint`, or `hint` with a number."""
         name = first_free(hint, self._taken)
         self._taken.add(name)
         return name

@@ -39,9 +39,13 @@ def _conv(importer: Importer, node: OnnxNode) -> None:
     groups = node.attributes.integer("group", 1, low=1)
     window = read_window(node, image.shape[3 if image.is_line else 2 :], shape[2:])
     op = Conv(stride=window.stride, padding=window.padding, dilation=window.dilation, groups=groups)
-    weight = importer.value(node, 1)
-    if image.is_line:
-        weight = importer.emit(node, Reshape(shape=shape), (weight,), last=False)
+    if image.is_line and importer.is_static(node, 1):
+        w, scale = importer.weights(node, 1).reshape(shape), importer.weight_scale(node, 1, 0)
+        weight = importer.constant(w, f"{node.inputs[1]}.image", scale=scale)
+    else:
+        weight = importer.value(node, 1)
+        if image.is_line:
+            weight = importer.emit(node, Reshape(shape=shape), (weight,), last=False)
     bias = (importer.value(node, 2),) if node.has(2) else ()
     image.emit(importer, node, op, (image.value, weight, *bias))
 
@@ -132,7 +136,9 @@ def _conv_transpose(importer: Importer, node: OnnxNode) -> None:
     phases = geometry.stride[0] * geometry.stride[1]
     outs = outs_of_group * groups
     check_shape((outs * phases, ins // groups, *geometry.taps))
-    w = importer.constant(_phases(weight, groups, geometry, dilation), f"{node.inputs[1]}.phases")
+    scale = importer.weight_scale(node, 1, 1)
+    scale = None if scale is None else np.repeat(np.tile(scale, groups), phases)
+    w = importer.constant(_phases(weight, groups, geometry, dilation), f"{node.inputs[1]}.phases", scale=scale)
     parameters = [w]
     if node.has(2):
         bias = np.repeat(importer.weights(node, 2), phases)
@@ -189,7 +195,10 @@ def _gemm(importer: Importer, node: OnnxNode) -> None:
         _general_gemm(importer, node, alpha, beta, (first, second))
         return
     scaled = importer.weights(node, 1).astype(np.float64) * alpha
-    w = importer.constant(as_float32(scaled if second else scaled.T, "scaled weight"), f"{node.inputs[1]}.rows")
+    scale = importer.weight_scale(node, 1, 0 if second else 1)
+    scale = None if scale is None or not alpha else scale * np.float32(abs(alpha))
+    rows = as_float32(scaled if second else scaled.T, "scaled weight")
+    w = importer.constant(rows, f"{node.inputs[1]}.rows", scale=scale)
     parameters = [w]
     if node.has(2):
         full = np.broadcast_to(importer.weights(node, 2).reshape(-1), (outs,)).astype(np.float64) * beta
@@ -227,7 +236,8 @@ def _matmul(importer: Importer, node: OnnxNode) -> None:
     if not a or not b:
         raise FrontendError(f"operands must have rank 1 or more, not shapes {list(a)} and {list(b)}")
     if len(a) == 2 and len(b) == 2 and importer.is_static(node, 1):
-        w = importer.constant(np.ascontiguousarray(importer.weights(node, 1).T), f"{node.inputs[1]}.rows")
+        transposed, scale = np.ascontiguousarray(importer.weights(node, 1).T), importer.weight_scale(node, 1, 1)
+        w = importer.constant(transposed, f"{node.inputs[1]}.rows", scale=scale)
         importer.emit(node, Dense(), (importer.value(node, 0), w))
         return
     left, right = importer.value(node, 0), importer.value(node, 1)

@@ -11,8 +11,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from compiler.errors import FrontendError
 from compiler.frontend.attributes import Attributes
 from compiler.frontend.folding import ELEMENTWISE, REARRANGING, can_fold, fold
-from compiler.frontend.importer import Importer, OnnxNode
-from compiler.frontend.operators import CONVERTERS
+from compiler.frontend.importer import Encoding, Importer, OnnxNode
+from compiler.frontend.operators import BY_DOMAIN, CONVERTERS
+from compiler.frontend.quantized import KEEPING, READING
 from compiler.frontend.tensors import check_shape, decode, type_name
 from compiler.graph.ir import Graph, TensorType
 from compiler.tensor.ir import DType
@@ -27,7 +28,10 @@ KNOWN: Final = frozenset(CONVERTERS) | ELEMENTWISE | REARRANGING
 
 
 def load_onnx(source: str | Path | bytes | onnx.ModelProto, *, batch: int | None = None) -> Graph:
-    """Import a float model: one main graph, opset 13 or later, float32 inputs, weights known.
+    """Import a model, float or quantised: one main graph, opset 13 or later, float32 inputs and outputs, weights known.
+
+    A model that is quantised, in QDQ or in QOperator form, becomes a graph of float32 values with a `FakeQuantize`
+    wherever it makes integers, and its weights keep their scales (`Graph.weight_scales`).
 
     source: path of a file, its bytes, or a parsed model; tensors in files of their own are read for a path only, and
     only from the model's folder. batch: extent of the first dimension of the inputs where the model leaves it open, 1
@@ -123,13 +127,27 @@ def _operator(proto: onnx.NodeProto) -> str:
     return name if name.replace(".", "_").isidentifier() else repr(name)
 
 
+def _kept_encoding(importer: Importer, proto: onnx.NodeProto) -> Encoding | None:
+    """That of the results, if the node moves integers of one encoding. Raises FrontendError if it cannot read them."""
+    encodings = {value: encoding for value in proto.input if (encoding := importer.encoding(value)) is not None}
+    if not encodings or proto.op_type in READING:
+        return None
+    if proto.op_type not in KEEPING:
+        raise FrontendError(f"must read {next(iter(encodings))!r} through a DequantizeLinear, since that is quantised")
+    first, *others = dict.fromkeys(encodings.values())
+    if others:
+        raise FrontendError(f"must read integers of one scale and zero point, not {first} and {others[0]}")
+    return first
+
+
 def _convert(
     importer: Importer, proto: onnx.NodeProto, opset: int, folder: Path | None, hidden: dict[str, str]
 ) -> None:
     """Add one node. hidden: values that the model has and the graph will not, with the reason."""
     name = proto.name or next(iter(proto.output), "")
     try:
-        if proto.domain not in STANDARD_DOMAINS or proto.op_type not in KNOWN:
+        converters = BY_DOMAIN.get(proto.domain, {})
+        if proto.op_type not in converters and (proto.domain not in STANDARD_DOMAINS or proto.op_type not in KNOWN):
             raise FrontendError(f"operator must be one of {', '.join(sorted(CONVERTERS))}")
         if not proto.output:
             raise FrontendError("must have a result")
@@ -138,13 +156,14 @@ def _convert(
                 raise FrontendError(hidden[value])
             if value and not importer.is_known(value):
                 raise FrontendError(f"must read values defined before it, not {value!r}")
-        constants = importer.known_inputs(proto.input)
+        encoding = _kept_encoding(importer, proto)
+        constants = importer.known_inputs(proto.input) if proto.domain in STANDARD_DOMAINS else None
         if constants is not None and can_fold(proto, list(constants.values())):
             names = [value for value in proto.output if value]
             for value, array in zip(names, fold(proto, opset, constants), strict=True):
                 importer.add_static(value, array)
             return
-        if proto.op_type not in CONVERTERS:
+        if proto.op_type not in converters:
             raise FrontendError("operator must have constant inputs")
         attributes = Attributes(proto, folder)
         node = OnnxNode(
@@ -155,7 +174,10 @@ def _convert(
             outputs=tuple(proto.output),
             attributes=attributes,
         )
-        CONVERTERS[proto.op_type](importer, node)
+        converters[proto.op_type](importer, node)
+        if encoding is not None:
+            for value in proto.output:
+                importer.set_encoding(value, encoding)
         attributes.finish()
     except FrontendError as error:
         raise FrontendError(error.reason, node=name, op=_operator(proto)) from None

@@ -125,7 +125,8 @@ class Value:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Graph:
     """nodes: in topological order. outputs: names of values. constants: by value name, read-only arrays.
-    layouts: of the values that do not lie row-major.
+    layouts: of the values that do not lie row-major. weight_scales: of constants that are weights which the model gives
+    as integers, and are whole multiples of it: reals per step of each output channel, float32 [O].
 
     Construction checks nothing, it only guards the constants against writing; `verify` checks everything.
     """
@@ -136,9 +137,11 @@ class Graph:
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
     layouts: Mapping[str, Layout] = field(default_factory=dict)
+    weight_scales: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "constants", {name: read_only(array) for name, array in self.constants.items()})
+        for arrays in ("constants", "weight_scales"):
+            object.__setattr__(self, arrays, {name: read_only(array) for name, array in getattr(self, arrays).items()})
 
     @cached_property
     def types(self) -> Mapping[str, TensorType]:
@@ -168,7 +171,7 @@ class Graph:
 
     def verify(self) -> None:
         """Raises GraphError unless every value is defined once and before use, every op accepts its operands, every
-        output exists, and layouts belong to integer values of rank 4."""
+        output exists, layouts belong to integer values of rank 4, and scales of weights to constants."""
         defined: set[str] = set()
         for name in (*(value.name for value in self.inputs), *self.constants):
             _define(name, defined)
@@ -186,6 +189,9 @@ class Graph:
             t = self.types[name].logical
             if len(t.shape) != 4 or not t.dtype.is_integer:
                 raise GraphError(f"Value {name!r} with layout {layout} must be integer of rank 4, not {t}")
+        for name, scale in self.weight_scales.items():
+            if name not in self.constants or scale.shape != self.constants[name].shape[:1]:
+                raise GraphError(f"Scales must be those of each channel of a constant, not {scale.size} of {name!r}")
         for name, t in self.types.items():
             if any(extent < 1 for extent in t.shape):
                 raise GraphError(f"Value {name!r} must have extents of at least 1, not {t}")

@@ -20,6 +20,7 @@ class Rewriter:
         self.source = source
         self._nodes: dict[str, Node] = {}
         self._constants: dict[str, Array] = dict(source.constants)
+        self._weight_scales: dict[str, Array] = dict(source.weight_scales)
         self._types = {value.name: value.type.logical for value in source.inputs}
         self._types |= {name: TensorType.of(array) for name, array in source.constants.items()}
         self._taken = {*self._types, *source.producers}
@@ -33,10 +34,12 @@ class Rewriter:
         self._nodes[result] = node
         return result
 
-    def constant(self, array: Array, hint: str) -> str:
-        """Add a constant under a new name made from `hint`."""
+    def constant(self, array: Array, hint: str, *, scale: Array | None = None) -> str:
+        """Add a constant under a new name made from `hint`. scale: see `Graph.weight_scales`."""
         name = self.fresh(hint)
         self._constants[name] = array
+        if scale is not None:
+            self._weight_scales[name] = scale
         self._types[name] = TensorType.of(array)
         return name
 
@@ -57,6 +60,10 @@ class Rewriter:
     def array(self, name: str) -> Array | None:
         """The value of a constant, None for all else."""
         return self._constants.get(name)
+
+    def weight_scale(self, name: str) -> Array | None:
+        """Of weights that the model gives as integers (`Graph.weight_scales`), None for all else."""
+        return self._weight_scales.get(name)
 
     def position(self, name: str) -> int:
         """Place of the value's node in the source graph; -1 for inputs, constants and new values."""
@@ -81,7 +88,8 @@ class Rewriter:
 
     def finish(self) -> Graph:
         """The new graph as it stands, without what no output needs."""
-        return pruned(replace(self.source, nodes=tuple(self._nodes.values()), constants=self._constants))
+        nodes, constants = tuple(self._nodes.values()), self._constants
+        return pruned(replace(self.source, nodes=nodes, constants=constants, weight_scales=self._weight_scales))
 
     def _keep_output_names(self, alias: dict[str, str]) -> None:
         """Outputs are the interface: where one became another value, that value takes its name, or is copied to it."""
@@ -107,7 +115,7 @@ def renamed_node(node: Node, names: dict[str, str]) -> Node:
 
 
 def pruned(graph: Graph) -> Graph:
-    """Without nodes, constants and layouts that no output depends on. Inputs stay: they are the interface."""
+    """Without nodes, constants, layouts and scales that no output depends on. Inputs stay: they are the interface."""
     needed = set(graph.outputs)
     nodes: list[Node] = []
     for node in reversed(graph.nodes):
@@ -117,7 +125,8 @@ def pruned(graph: Graph) -> Graph:
     kept = {name: array for name, array in graph.constants.items() if name in needed}
     values = {*kept, *(node.output for node in nodes), *(value.name for value in graph.inputs)}
     layouts = {name: layout for name, layout in graph.layouts.items() if name in values}
-    return replace(graph, nodes=tuple(reversed(nodes)), constants=kept, layouts=layouts)
+    scales = {name: scale for name, scale in graph.weight_scales.items() if name in kept}
+    return replace(graph, nodes=tuple(reversed(nodes)), constants=kept, layouts=layouts, weight_scales=scales)
 
 
 def rewrite(graph: Graph, rule: Rule) -> Graph:

@@ -113,6 +113,11 @@ def log(x: Expr) -> Expr:
     return Select(less(f32(0.0), x), finite, Select(Compare(CompareOp.EQ, x, f32(0.0)), f32(-math.inf), f32(math.nan)))
 
 
+def fake_quantize(x: Expr, scale: float, low: float, high: float) -> Expr:
+    """The nearest whole multiple of the scale, ties to even, of those by the integers low..high."""
+    return minimum(maximum(Unary(UnaryOp.RINT, div(x, f32(scale))), f32(low)), f32(high)) * f32(scale)
+
+
 def softplus(x: Expr) -> Expr:
     """log(1 + e**x) without overflow."""
     return maximum(x, f32(0.0)) + log(exp(negative(absolute(x))) + f32(1.0))
@@ -256,6 +261,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = MappingProxyType(
         "elu": Function(lambda x, alpha: _elu(x, alpha, 1.0), parameters=1),
         "erf": Function(erf),
         "exp": Function(exp),
+        "fake_quantize": Function(fake_quantize, parameters=3),
         "floor": Function(floor),
         "gelu": Function(gelu),
         "gelu_tanh": Function(gelu_tanh),

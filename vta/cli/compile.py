@@ -36,6 +36,7 @@ EXAMPLES = (
     ),
     ("For a board", "vta compile model.onnx --calibrate images.npy --config pynq -o model.vta"),
     ("The same arithmetic for the CPU", "vta compile model.onnx --calibrate images.npy --target cpu -o cpu.vta"),
+    ("A model that is quantised already, in QDQ or QOperator form", "vta compile quantized.onnx -o model.vta"),
     (
         "What each layer loses by quantisation",
         "vta compile model.onnx --calibrate images.npy -o model.vta --noise",
@@ -90,8 +91,9 @@ def compile_command(
     """Compile a neural network, MODEL.onnx, to a program file.
 
     Weights and activations become 8-bit integers; --calibrate gives the images from which their ranges are learned.
-    Prints what each layer costs: the bound on MAC utilisation is MACs / (cycles * MACs a cycle), where the cycles are
-    at least the GEMM (reset included) and ALU micro-ops, and at least DRAM bytes / bus bytes.
+    A model that is quantised already brings its ranges along. Prints what each layer costs: the bound on MAC
+    utilisation is MACs / (cycles * MACs a cycle), where the cycles are at least the GEMM (reset included) and ALU
+    micro-ops, and at least DRAM bytes / bus bytes.
     """
     if not model.is_file():
         raise CommandError(f"{model}: must be an ONNX file, and there is none")

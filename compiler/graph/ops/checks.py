@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,3 +71,9 @@ def clip_range(lo: int, hi: int, type: DType) -> None:
     low, high = -(1 << (type.bits - 1)), (1 << (type.bits - 1)) - 1
     if not low <= lo <= hi <= high:
         raise GraphError(f"clip range must lie within {low}..{high}, not {lo}..{hi}")
+
+
+def scale(what: str, value: float) -> None:
+    """A positive, finite number that is exactly a float32."""
+    if not (0 < value < math.inf and float(np.float32(value)) == value):
+        raise GraphError(f"{what} must be a positive finite float32, not {value!r}")

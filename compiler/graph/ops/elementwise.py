@@ -80,6 +80,36 @@ class Clip(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FakeQuantize(Op):
+    """clip(rint(x / scale), lo, hi) * scale: what is left of x by a quantisation that the model itself asks for.
+
+    scale is a float32 value; ties go to even. An ONNX QuantizeLinear with the DequantizeLinear behind it is this, where
+    lo..hi is the range of the integers less their zero point.
+    """
+
+    kind: ClassVar[str] = "fake_quantize"
+    scale: float
+    lo: int
+    hi: int
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.scale("scale", self.scale)
+        if not self.lo <= 0 <= self.hi:
+            raise GraphError(f"integers must be a range with 0, not {self.lo}..{self.hi}")
+        return _unary(types)
+
+    @property
+    def function(self) -> Pointwise:
+        return Pointwise(function="fake_quantize", parameters=(self.scale, self.lo, self.hi))
+
+    def reference(self, *arrays: Array) -> Array:
+        return self.function.reference(*arrays)
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return self.function.lower(name, operands, result, blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Identity(Op):
     """x. Dropout at inference is imported as this."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -109,7 +108,7 @@ class Quantize(Op):
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 1)
         checks.dtype("input", types[0], DType.FLOAT32)
-        check_scale("inv_scale", self.inv_scale)
+        checks.scale("inv_scale", self.inv_scale)
         checks.clip_range(self.lo, self.hi, self.dtype)
         return TensorType(types[0].shape, self.dtype)
 
@@ -140,7 +139,7 @@ class Dequantize(Op):
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 1)
         checks.dtype("input", types[0], *checks.QUANTISED)
-        check_scale("scale", self.scale)
+        checks.scale("scale", self.scale)
         return TensorType(types[0].shape, DType.FLOAT32)
 
     def reference(self, *arrays: Array) -> Array:
@@ -168,9 +167,3 @@ class Relayout(Op):
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x = operands[0]
         return Lowered(define_host.relayout(name, x.image, packed_tile(x), packed_tile(result), dtype=x.dtype), (0,))
-
-
-def check_scale(what: str, value: float) -> None:
-    """Raises GraphError unless the value is positive, finite and exactly a float32."""
-    if not (0 < value < math.inf and float(np.float32(value)) == value):
-        raise GraphError(f"{what} must be a positive finite float32, not {value!r}")

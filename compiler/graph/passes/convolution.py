@@ -44,13 +44,16 @@ def _matmul(rewriter: Rewriter, node: Node) -> str | None:
         weight, rows = rewriter.array(node.inputs[1]), rewriter.type(node.inputs[0]).shape[0]
         if weight is None or rows == images or rows % images:
             return None
-        return _rows_times_weights(rewriter, node, images, weight, node.inputs[2:])
+        scale = rewriter.weight_scale(node.inputs[1])
+        return _rows_times_weights(rewriter, node, images, weight, node.inputs[2:], scale)
     if not isinstance(node.op, MatMul):
         return None
     a, b = (rewriter.type(name).shape for name in node.inputs)
     weight = rewriter.array(node.inputs[1])
     if weight is not None and weight.ndim == 2 and math.prod(a[:-1]) % images == 0:
-        return _rows_times_weights(rewriter, node, images, weight.T, ())
+        scale = rewriter.weight_scale(node.inputs[1])  # of rows, of use if it is one for all
+        one = None if scale is None or (scale != scale[0]).any() else np.full(b[1], scale[0])
+        return _rows_times_weights(rewriter, node, images, weight.T, (), one)
     if a[:-2] != b[:-2] or weight is not None or math.prod(a[:-2]) % images:
         return None
     groups = math.prod(a[:-2]) // images
@@ -63,13 +66,14 @@ def _matmul(rewriter: Rewriter, node: Node) -> str | None:
 
 
 def _rows_times_weights(
-    rewriter: Rewriter, node: Node, images: int, weight: Array, bias: tuple[str, ...]
+    rewriter: Rewriter, node: Node, images: int, weight: Array, bias: tuple[str, ...], scale: Array | None
 ) -> str:
-    """Rows [...,I] times weights [O,I]."""
+    """Rows [...,I] times weights [O,I], of that scale if they are given as integers."""
     *front, ins = rewriter.type(node.inputs[0]).shape
     rows = math.prod(front) // images
     x = _moved(rewriter, node, node.inputs[0], (images, rows, ins), (images, ins, 1, rows))
-    w = rewriter.constant(np.ascontiguousarray(weight).reshape(*weight.shape, 1, 1), f"{node.inputs[1]}.kernel")
+    image = np.ascontiguousarray(weight).reshape(*weight.shape, 1, 1)
+    w = rewriter.constant(image, f"{node.inputs[1]}.kernel", scale=scale)
     value = rewriter.emit(Conv(), (x, w, *bias), like=node)
     return _moved(rewriter, node, value, (images, len(weight), rows), (*front, len(weight)), output=node.output)
 
@@ -109,7 +113,8 @@ def _dense(rewriter: Rewriter, node: Node) -> str | None:
         source = producer.inputs[0]
     if len(shape := rewriter.type(source).shape) != 4 or shape[0] != batch:
         source = rewriter.emit(Reshape(shape=(batch, ins, 1, 1)), (node.inputs[0],), like=node)
-    kernel = rewriter.constant(weight.reshape(-1, *rewriter.type(source).shape[1:]), f"{node.inputs[1]}.kernel")
+    shaped, scale = weight.reshape(-1, *rewriter.type(source).shape[1:]), rewriter.weight_scale(node.inputs[1])
+    kernel = rewriter.constant(shaped, f"{node.inputs[1]}.kernel", scale=scale)
     result = rewriter.emit(Conv(), (source, kernel, *node.inputs[2:]), like=node)
     return rewriter.emit(Reshape(shape=(batch, len(weight))), (result,), like=node, output=node.output)
 
@@ -193,7 +198,10 @@ def _scale_and_add(
         if len(parameters) == len(producer.inputs) - 1:
             bias = parameters[1] * factor + offset if len(parameters) == 2 else offset
             weight: Array = parameters[0] * factor.reshape(-1, 1, 1, 1)
-            return _conv(rewriter, node, producer.op, producer.inputs[0], weight, bias)
+            scale = rewriter.weight_scale(producer.inputs[1])
+            if scale is not None:
+                scale = np.where(factor == 0, scale, scale * np.abs(factor)).astype(np.float32)
+            return _conv(rewriter, node, producer.op, producer.inputs[0], weight, bias, scale)
     if producer is not None and isinstance(producer.op, ChannelMatMul) and rewriter.only_used_here(value):
         number = float(np.float32(producer.op.scale * factor[0]))
         if (factor == factor[0]).all() and not offset.any() and number > 0:
@@ -215,8 +223,10 @@ def _normalizes(rewriter: Rewriter, node: Node) -> bool:
     return isinstance(node.op, Normalize)
 
 
-def _conv(rewriter: Rewriter, node: Node, op: Conv, x: str, weight: Array, bias: Array) -> str:
-    w = rewriter.constant(_float32(node, weight), f"{node.output}.weight")
+def _conv(
+    rewriter: Rewriter, node: Node, op: Conv, x: str, weight: Array, bias: Array, scale: Array | None = None
+) -> str:
+    w = rewriter.constant(_float32(node, weight), f"{node.output}.weight", scale=scale)
     b = rewriter.constant(_float32(node, bias), f"{node.output}.bias")
     return rewriter.emit(op, (x, w, b), like=node, output=node.output)
 

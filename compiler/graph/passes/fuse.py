@@ -11,7 +11,7 @@ import numpy as np
 
 from compiler.graph.ir import Graph, Node
 from compiler.graph.ops.conv import Conv
-from compiler.graph.ops.elementwise import Add, Clip, Relu
+from compiler.graph.ops.elementwise import Add, Clip, FakeQuantize, Relu
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.passes.base import Pass
 from compiler.graph.rewrite import Rewriter, rewrite
@@ -23,7 +23,8 @@ class Fuse(Pass):
 
     Afterwards no `Conv` with constant parameters, no `Relu`, no `Clip` and no `Add` of two values of one
     type is left: they are `FusedConv` and `FusedAdd`. A value with several readers is not absorbed; the residual itself
-    may have any number of readers. Where both operands of an addition are convolutions the later one absorbs it.
+    may have any number of readers. Where both operands of an addition are convolutions the later one absorbs it. Of two
+    `FakeQuantize` alike with an activation between them the first goes: both keep the order of numbers.
 
     residual: whether convolutions absorb additions.
     """
@@ -45,6 +46,8 @@ def _fuse(rewriter: Rewriter, node: Node, *, residual: bool) -> str | None:
             return _activation(rewriter, node, node.op.lo, node.op.hi)
         case Add() if rewriter.type(node.inputs[0]) == rewriter.type(node.inputs[1]):
             return _addition(rewriter, node, residual=residual)
+        case FakeQuantize():
+            return _quantized_once(rewriter, node, node.op)
         case _:
             return None
 
@@ -64,9 +67,30 @@ def _activation(rewriter: Rewriter, node: Node, lo: float, hi: float) -> str:
     before = _absorbable(rewriter, node.inputs[0])
     if before is None:
         return rewriter.emit(FusedAdd(lo=lo, hi=hi), node.inputs, like=node, output=node.output)
+    return _clipped(rewriter, before, lo, hi, output=node.output)
+
+
+def _clipped(rewriter: Rewriter, before: Node, lo: float, hi: float, *, output: str) -> str:
+    """The fused node again, with a clip at its end."""
     assert isinstance(before.op, FusedConv | FusedAdd)
     both = replace(before.op, lo=min(max(before.op.lo, lo), hi), hi=min(max(before.op.hi, lo), hi))
-    return rewriter.emit(both, before.inputs, like=before, output=node.output)
+    return rewriter.emit(both, before.inputs, like=before, output=output)
+
+
+def _quantized_once(rewriter: Rewriter, node: Node, op: FakeQuantize) -> str | None:
+    """q(clip(q(x))) -> q(clip(x)), where what computes x absorbs the clip."""
+    clip = rewriter.producer(node.inputs[0])
+    if clip is None or not isinstance(clip.op, FusedAdd) or len(clip.inputs) > 1:
+        return None
+    first = rewriter.producer(clip.inputs[0])
+    if first is None or first.op != op or not all(map(rewriter.only_used_here, (clip.output, first.output))):
+        return None
+    before = _absorbable(rewriter, first.inputs[0])
+    if before is None:
+        return None
+    value = rewriter.fresh(f"{before.output}.clipped")
+    _clipped(rewriter, before, clip.op.lo, clip.op.hi, output=value)
+    return rewriter.emit(op, (value,), like=node, output=node.output)
 
 
 def _addition(rewriter: Rewriter, node: Node, *, residual: bool) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from compiler.graph.ir import Array, Graph, Node
 from compiler.graph.ops.along import Normalize, Reduce
 from compiler.graph.ops.conv import Conv
-from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, Pointwise, Relu
+from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, FakeQuantize, Pointwise, Relu
 from compiler.graph.ops.move import ChannelTranspose, Rearrange, Slice, Take, Transpose
 from compiler.graph.ops.pool import GlobalAveragePool
 from compiler.graph.ops.shape import Flatten, Reshape
@@ -95,7 +95,7 @@ def _sink(known: _Known, rewriter: Rewriter, node: Node) -> str | None:
             return _part_of_convolution(known, rewriter, node)
         case Softmax() | Normalize() | Reduce():
             return _sink_along(known, rewriter, node, node.op)
-        case Relu() | Clip() | Add() | Pointwise():
+        case Relu() | Clip() | FakeQuantize() | Add() | Pointwise():
             return _sink_elementwise(known, rewriter, node)
         case BatchNorm():
             return _sink_batch_norm(known, rewriter, node)
@@ -197,8 +197,12 @@ def _part_of_convolution(known: _Known, rewriter: Rewriter, node: Node) -> str |
         return None
     key = path.source, (len(chosen),), chosen.tobytes()
     if key not in known.values:
-        names = zip(conv.inputs[1:], parameters, strict=True)
-        fewer = [rewriter.constant(array[chosen], f"{name}.part") for name, array in names if array is not None]
+        fewer = []
+        for name, array in zip(conv.inputs[1:], parameters, strict=True):
+            scale = rewriter.weight_scale(name)
+            if array is not None:
+                part = None if scale is None else scale[chosen]
+                fewer.append(rewriter.constant(array[chosen], f"{name}.part", scale=part))
         known.values[key] = rewriter.emit(conv.op, (conv.inputs[0], *fewer), like=replace(conv, name=node.name))
     place = image, np.searchsorted(chosen, channel), position
     moved = np.ravel_multi_index(place, (batch, len(chosen), area)).reshape(index.shape)

@@ -48,7 +48,7 @@ def place(graph: Graph, config: VTAConfig) -> Graph:
 
 def quantize_model(
     graph: Graph,
-    batches: Iterable[Mapping[str, Array]],
+    batches: Iterable[Mapping[str, Array]] | None,
     *,
     config: VTAConfig,
     options: QuantizeOptions | None = None,

@@ -43,6 +43,9 @@ class Interval:
     def plus(self, other: Interval) -> Interval:
         return Interval(lo=self.lo + other.lo, hi=self.hi + other.hi)
 
+    def is_within(self, other: Interval) -> bool:
+        return other.lo <= self.lo and self.hi <= other.hi
+
     @property
     def bits(self) -> int:
         """Signed bits that hold every element."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Array, Graph, Node
 from compiler.graph.ops.conv import ChannelMatMul
-from compiler.graph.ops.elementwise import Pointwise
+from compiler.graph.ops.elementwise import FakeQuantize, Pointwise
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.move import ChannelTranspose, Pad, Slice, Take
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
@@ -23,18 +23,21 @@ from vta_hw.spec.config import VTAConfig
 
 def quantize(
     graph: Graph,
-    batches: Iterable[Mapping[str, Array]],
+    batches: Iterable[Mapping[str, Array]] | None,
     *,
     config: VTAConfig,
     options: QuantizeOptions | None = None,
 ) -> Quantized:
     """Quantise a graph that `pipeline.prepare` made: symmetric, weights per output channel, activations per tensor.
 
-    batches: calibration inputs, each a mapping from input name to a float32 array of any number of images. Bits come
-    from `config`. What has no quantised form stays float, between a `Dequantize` and a `Quantize`. The result is proven
-    free of overflow. Raises QuantizeError when a layer cannot be kept within int32, or calibration is unusable.
+    batches: calibration inputs, each a mapping from input name to a float32 array of any number of images. A scale that
+    the model gives, by a `FakeQuantize`, goes before what they say, and weights that it gives as integers are taken as
+    they are; None will do where it gives all scales. Bits come from `config`. What has no quantised form stays float,
+    between a `Dequantize` and a `Quantize`. The result is proven free of overflow. Raises QuantizeError when a layer
+    cannot be kept within int32, or calibration is missing or unusable.
     """
-    values = Values(graph, measure(graph, batches), config, options or QuantizeOptions())
+    magnitudes = None if batches is None else measure(graph, batches)
+    values = Values(graph, magnitudes, config, options or QuantizeOptions())
     reports: list[LayerReport] = []
     for node in graph.nodes:
         try:
@@ -65,6 +68,8 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
             return rules.conv(values, node, node.op)
         case FusedAdd() if len(shape) == 4:
             return rules.add(values, node, node.op)
+        case FakeQuantize() if len(shape) == 4:
+            return rules.fake_quantize(values, node)
         case MaxPool():
             return rules.max_pool(values, node, node.op)
         case AveragePool() if node.op.dilation == (1, 1):

@@ -10,9 +10,10 @@ from compiler.graph.ir import Graph
 
 
 class Method(enum.Enum):
-    """Where the scale of a result comes from: its own calibration, or the operand whose scale it keeps."""
+    """Where the scale of a result comes from: its own calibration, the model, or the operand whose scale it keeps."""
 
     CALIBRATED = "calibrated"
+    GIVEN = "given"
     INHERITED = "inherited"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from compiler.graph.ops.qmatmul import IntegerMatMul, QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.quantize.bounds import Interval, conv_accumulator, matmul_accumulator
+from compiler.graph.quantize.given import given_weights
 from compiler.graph.quantize.report import LayerReport, Method
 from compiler.graph.quantize.scaling import (
     INT32_MAX,
@@ -63,17 +64,41 @@ def round_weights(w: Array, scale: NDArray[np.float64], bits: int) -> Array:
     return np.clip(steps, -qmax, qmax).astype(storage(bits).numpy)
 
 
+@dataclass(frozen=True)
+class _Weights:
+    """Of a convolution: float32 [O,C,KH,KW], its integers, and their float64 [O] reals per step.
+
+    given: whether the integers are the model's, not to be made for another scale. So are those of a channel with one
+    weight, which is the largest integer, where the model gives the steps of what it multiplies.
+    """
+
+    real: Array
+    integers: Array
+    scale: NDArray[np.float64]
+    given: bool
+
+
+def _weights(values: Values, node: Node, x: Integers) -> _Weights:
+    w, bits = values.source.constants[node.inputs[1]], values.config.wgt_bits
+    given = given_weights(w, values.source.weight_scales, node.inputs[1], symmetric(bits))
+    if given is not None and values.options.multiply:
+        integers, scale = given
+        return _Weights(w, integers.astype(storage(bits).numpy), scale, given=True)
+    single = w.size == len(w) and values.options.multiply and values.method(node.inputs[0]) is Method.GIVEN
+    return _Weights(w, *quantize_weights(w, bits=bits, reach=max(-x.range.lo, x.range.hi)), given=single)
+
+
 def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     x = values.as_integers(node.inputs[0], node)
-    w, bias = (values.source.constants[name] for name in node.inputs[1:3])
-    reach = max(-x.range.lo, x.range.hi)
-    w_q, w_scale = quantize_weights(w, bits=values.config.wgt_bits, reach=reach)
+    weights = _weights(values, node, x)
+    w, w_q, w_scale = weights.real, weights.integers, weights.scale
+    bias = values.source.constants[node.inputs[2]]
     scale, span = values.clipped(node.output, op.lo, op.hi)
     residual = values.as_integers(node.inputs[3], node) if len(node.inputs) == 4 else None
     low, high = conv_accumulator(w_q, x.range)
     uses_requant = values.config.is_extended and values.options.multiply
     if uses_requant and span.hi == values.limits.hi and span.lo in (0, values.limits.lo):
-        report = _rescaled(values, node, op, x, w_scale, residual, scale, span)
+        report = _rescaled(values, node, op, x, weights, residual, scale, span)
         if report is not None:
             return report
     problem = ConvProblem(
@@ -84,16 +109,18 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
         lo=span.lo,
         hi=span.hi,
         levels=symmetric(values.config.wgt_bits).hi,
+        given=weights.given,
         multiply=values.options.multiply,
         residual=_term(residual, scale) if residual else None,
     )
-    chosen = scale_conv(problem, max_shift=values.options.max_shift)
-    w_scale, w_q = _final_weights(values, w, chosen, w_scale, scale / x.scale)
-    if values.options.correct_bias:
-        added = _added_mean(values.means(node.inputs[0]), w, w_q, w_scale, op.groups)
-        problem = replace(problem, offset=(bias - added) / scale)
-        chosen = scale_conv(problem, max_shift=values.options.max_shift)
+    max_shift = values.options.largest_shift(given=weights.given)
+    chosen = scale_conv(problem, max_shift=max_shift)
+    if not weights.given:
         w_scale, w_q = _final_weights(values, w, chosen, w_scale, scale / x.scale)
+        if (added := _added_mean(values, node, w, w_q, w_scale, op.groups)).any():
+            problem = replace(problem, offset=(bias - added) / scale)
+            chosen = scale_conv(problem, max_shift=max_shift)
+            w_scale, w_q = _final_weights(values, w, chosen, w_scale, scale / x.scale)
     constants = {"w": w_q, "m": chosen.m.astype(np.int32), "b": chosen.b.astype(np.int32)}
     parameters = [values.rewriter.constant(array, f"{node.name}.{key}") for key, array in constants.items()]
     q = QConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
@@ -104,7 +131,7 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
         value=value, source=node.output, node=node.name, kind=q.kind,
         bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,
         input_scales=(x.scale, *([residual.scale] if residual else [])), output_scale=scale,
-        weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=Method.CALIBRATED,
+        weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=values.method(node.output),
         pre_shift=chosen.pre_shift, shift=chosen.shift, error=chosen.error,
     )
 
@@ -121,9 +148,15 @@ def _final_weights(
 
 
 def _added_mean(
-    means: NDArray[np.float64], w: Array, w_q: Array, w_scale: NDArray[np.float64], groups: int
+    values: Values, node: Node, w: Array, w_q: Array, w_scale: NDArray[np.float64], groups: int
 ) -> NDArray[np.float64]:
-    """What the rounding of weights adds to the mean of each result, float64 [O], away from the border."""
+    """What the rounding of weights adds to the mean of each result, float64 [O], away from the border.
+
+    Zeros where biases are not to take it back, or the mean of what the weights multiply is not known.
+    """
+    means = values.means(node.inputs[0]) if values.options.correct_bias else None
+    if means is None:
+        return np.zeros(len(w))
     rounding = (w_q * w_scale.reshape(-1, 1, 1, 1) - w).sum(axis=(2, 3))
     ins = rounding.shape[1]
     group = np.arange(len(w)) // (len(w) // groups)
@@ -132,18 +165,23 @@ def _added_mean(
 
 
 def _rescaled(
-    values: Values, node: Node, op: FusedConv, x: Integers, w_scale: NDArray[np.float64],
+    values: Values, node: Node, op: FusedConv, x: Integers, weights: _Weights,
     residual: Integers | None, scale: float, span: Interval,
 ) -> LayerReport | None:
     """A convolution for a machine whose REQUANT takes a factor of 24 bits for each channel.
 
-    None where a residual is finer than what weights of so many bits can multiply it by.
+    None where a residual is finer than what weights of so many bits can multiply it by, and where weights are given
+    with a residual, of whose step theirs would have to be a fraction, or are too fine for the bias.
     """
-    w, bias = (values.source.constants[name] for name in node.inputs[1:3])
+    w, bias = weights.real, values.source.constants[node.inputs[2]]
+    w_scale = weights.scale
     zero = ~np.any(w != 0, axis=(1, 2, 3))
     # A bias is in units of the products' sum. Where these are too fine for 32 bits, weights get coarser.
-    w_scale = np.where(zero, scale / x.scale / _UNITS_WITHOUT_WEIGHTS, w_scale)
-    w_scale = np.maximum(w_scale, np.abs(bias.astype(np.float64)) / x.scale / _MOST_UNITS)
+    least = np.abs(bias.astype(np.float64)) / x.scale / _MOST_UNITS
+    if weights.given and (residual is not None or (w_scale < least).any()):
+        return None
+    if not weights.given:
+        w_scale = np.maximum(np.where(zero, scale / x.scale / _UNITS_WITHOUT_WEIGHTS, w_scale), least)
     m, r_mul = np.zeros(0), 1
     if residual is not None:
         factors = residual_factors(residual.scale / (x.scale * w_scale), levels=symmetric(values.config.wgt_bits).hi)
@@ -154,10 +192,11 @@ def _rescaled(
     unit = x.scale * w_scale
     ratio = unit / scale
     factor, shift = scale_rescale(ratio)
-    w_q = round_weights(w, w_scale, values.config.wgt_bits)
-    exact = bias / unit
-    if values.options.correct_bias:
-        exact = (bias - _added_mean(values.means(node.inputs[0]), w, w_q, w_scale, op.groups)) / unit
+    if weights.given:
+        w_q, exact = weights.integers, bias / unit
+    else:
+        w_q = round_weights(w, w_scale, values.config.wgt_bits)
+        exact = (bias - _added_mean(values, node, w, w_q, w_scale, op.groups)) / unit
     b = np.rint(exact)
     error = np.abs(b - exact) * ratio + np.abs(factor * 0.5**shift / ratio - 1) * span.hi
     constants = {
@@ -176,7 +215,7 @@ def _rescaled(
         value=value, source=node.output, node=node.name, kind=q.kind,
         bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,
         input_scales=(x.scale, *([residual.scale] if residual else [])), output_scale=scale,
-        weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=Method.CALIBRATED,
+        weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=values.method(node.output),
         shift=int(shift.max()), error=float(error.max()),
     )
 
@@ -185,9 +224,10 @@ def matmul(values: Values, node: Node, op: ChannelMatMul) -> LayerReport:
     """The product of two activations. Its scale is the nearest above the calibrated one that integers express."""
     x, w = (values.as_integers(name, node) for name in node.inputs)
     inner = values.source.types[node.inputs[0]].shape[1] // op.groups
-    unit, scale = x.scale * w.scale * op.scale, values.scale(node.output)
+    grid = values.grid(node.output)
+    unit, scale = x.scale * w.scale * op.scale, grid.scale
     q: IntegerMatMul
-    if values.config.is_extended and values.options.multiply:
+    if values.config.is_extended and values.options.multiply and grid.range == values.limits:
         factor, shift = scale_rescale(np.array([unit / scale]))
         word = scale_word(int(factor[0]), int(shift[0]))
         q = RescaledMatMul(groups=op.groups, scale=word, bits=values.config.out_bits)
@@ -201,7 +241,7 @@ def matmul(values: Values, node: Node, op: ChannelMatMul) -> LayerReport:
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
         weight_bits=values.config.wgt_bits, weight_scales=(w.scale, w.scale), input_scales=(x.scale, w.scale),
-        output_scale=scale, scale_method=Method.CALIBRATED,
+        output_scale=scale, scale_method=values.method(node.output),
     )
 
 
@@ -223,7 +263,7 @@ def _weighted_sum(values: Values, node: Node, op: FusedAdd, signs: tuple[int, in
     value = values.define_integers(node, q, tuple(operand.name for operand in operands), scale, span)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits, output_scale=scale,
-        input_scales=tuple(operand.scale for operand in operands), scale_method=Method.CALIBRATED,
+        input_scales=tuple(operand.scale for operand in operands), scale_method=values.method(node.output),
         shift=chosen.shift, error=chosen.error,
     )
 
@@ -236,15 +276,25 @@ def subtract(values: Values, node: Node) -> LayerReport:
 def multiply(values: Values, node: Node) -> LayerReport:
     """The product of two activations, of which the second may have one position."""
     a, c = (values.as_integers(name, node) for name in node.inputs)
-    scale = values.scale(node.output)
+    grid = values.grid(node.output)
     products = matmul_accumulator(1, a.range, c.range)
-    chosen = scale_sum((Term(ratio=a.scale * c.scale / scale, lo=products.lo, hi=products.hi),))
-    q = QMul(mul=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=values.limits.lo, hi=values.limits.hi)
-    value = values.define_integers(node, q, (a.name, c.name), scale, values.limits)
+    chosen = scale_sum((Term(ratio=a.scale * c.scale / grid.scale, lo=products.lo, hi=products.hi),))
+    q = QMul(mul=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
+    value = values.define_integers(node, q, (a.name, c.name), grid.scale, grid.range)
     return LayerReport(
-        value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits, output_scale=scale,
-        input_scales=(a.scale, c.scale), scale_method=Method.CALIBRATED, shift=chosen.shift, error=chosen.error,
+        value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
+        output_scale=grid.scale, input_scales=(a.scale, c.scale), scale_method=values.method(node.output),
+        shift=chosen.shift, error=chosen.error,
     )
+
+
+def fake_quantize(values: Values, node: Node) -> LayerReport | None:
+    """A `FakeQuantize`: nothing where its input is made in its steps already, else integers scaled anew."""
+    x, grid = values.as_integers(node.inputs[0], node), values.grid(node.output)
+    if x.scale == grid.scale and x.range.is_within(grid.range):
+        values.same_integers(node.output, node.inputs[0])
+        return None
+    return add(values, node, FusedAdd())
 
 
 def max_pool(values: Values, node: Node, op: MaxPool) -> LayerReport:
@@ -271,7 +321,8 @@ def move(values: Values, node: Node) -> LayerReport:
 
 def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport:
     x = values.as_integers(node.inputs[0], node)
-    scale = values.scale(node.output)
+    grid = values.grid(node.output)
+    scale = grid.scale
     counts = op.counts(*values.source.types[node.inputs[0]].shape[2:])
     window = op.kernel[0] * op.kernel[1]
     fewest = int(counts.min())
@@ -282,12 +333,12 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport:
         factors = np.rint(x.scale / scale / counts * (1 << chosen.shift)).astype(np.int32)
         mul, inputs = None, (x.name, values.rewriter.constant(factors, f"{node.name}.m"))
     q = QAvgPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, mul=mul, bias=chosen.bias,
-                   shift=chosen.shift, lo=values.limits.lo, hi=values.limits.hi)
-    value = values.define_integers(node, q, inputs, scale, values.limits)
+                   shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
+    value = values.define_integers(node, q, inputs, scale, grid.range)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind,
         bits=values.config.inp_bits, input_scales=(x.scale,),
-        output_scale=scale, scale_method=Method.CALIBRATED, shift=chosen.shift, error=chosen.error,
+        output_scale=scale, scale_method=values.method(node.output), shift=chosen.shift, error=chosen.error,
     )
 
 

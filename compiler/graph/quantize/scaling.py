@@ -48,8 +48,8 @@ class ConvProblem:
     """y = acc * factor + offset + residual, per output channel, in units of y; y is then clipped to lo..hi.
 
     acc_low, acc_high: bounds of the accumulator that also hold for every partial sum. factor: the least that the
-    weights allow; a larger one means coarser weights, of which `levels` is the largest integer. multiply: whether m may
-    be other than 1.
+    weights allow; a larger one means coarser weights, of which `levels` is the largest integer. given: whether weights
+    are what they are, so that the factor is to be met. multiply: whether m may be other than 1.
     """
 
     acc_low: Ints
@@ -59,6 +59,7 @@ class ConvProblem:
     lo: int
     hi: int
     levels: int = 127
+    given: bool = False
     multiply: bool = True
     residual: Term | None = None
 
@@ -77,7 +78,8 @@ class ConvProblem:
 class ConvScaling:
     """m / 2**(pre_shift + shift) is `factor`, exactly, and at least the one asked for: weights are to be made for it.
 
-    cost: what the search minimises, `error` and the noise that coarser weights add, in units of the result.
+    Where weights are given it is the nearest to that instead, and what that adds at most is in `error`. cost: what the
+    search minimises, `error` and the noise that coarser weights add, in units of the result.
     """
 
     pre_shift: int
@@ -94,7 +96,8 @@ def scale_conv(problem: ConvProblem, *, max_shift: int) -> ConvScaling:
     """The integers of `QConv2d`: without a pre-shift when that is good enough, else those with the least cost.
 
     Since the scale of each channel's weights is free, the multiplier need not be rounded: it is the next integer, and
-    the weights' scale follows. Raises QuantizeError when even shift 0 overflows.
+    the weights' scale follows. Where weights are given it is the nearest. Raises QuantizeError when even shift 0
+    overflows.
     """
     best: ConvScaling | None = None
     for pre_shift in range(MAX_PRE_SHIFT + 1 if problem.multiply else 1):
@@ -115,7 +118,7 @@ def scale_conv(problem: ConvProblem, *, max_shift: int) -> ConvScaling:
 def _conv_candidate(problem: ConvProblem, pre_shift: int, shift: int) -> ConvScaling | None:
     """The integers for these shifts, or None where an intermediate could leave int32."""
     one, unit = float(1 << shift), float(1 << (shift + pre_shift))
-    m = np.ceil(problem.factor * unit)
+    m = np.rint(problem.factor * unit) if problem.given else np.ceil(problem.factor * unit)
     if not problem.multiply:
         if m.max(initial=0) > 1:
             return None
@@ -136,7 +139,11 @@ def _conv_candidate(problem: ConvProblem, pre_shift: int, shift: int) -> ConvSca
         error = error + abs(r_mul / one - r.ratio) * max(abs(r.lo), abs(r.hi))
     factor = m / unit
     coarser = np.divide(factor, problem.factor, out=np.ones_like(factor), where=problem.factor > 0) - 1
-    cost = error + coarser * problem.span / problem.levels  # rounding a weight moves it by about 1 / levels
+    if problem.given:
+        error = error + np.abs(coarser) * problem.span
+        cost = error
+    else:
+        cost = error + coarser * problem.span / problem.levels  # rounding a weight moves it by about 1 / levels
     return ConvScaling(pre_shift=pre_shift, shift=shift, m=m_int, b=b_int, r_mul=r_mul, factor=factor,
                        error=float(error.max()), cost=float(cost.max()))
 

@@ -14,35 +14,48 @@ from compiler.graph.ir import Graph, Node, Op
 from compiler.graph.ops.qelementwise import Dequantize, Quantize
 from compiler.graph.quantize.bounds import Interval
 from compiler.graph.quantize.calibrate import Calibration, Magnitudes
+from compiler.graph.quantize.given import Grid, given_grids
+from compiler.graph.quantize.report import Method
 from compiler.graph.rewrite import Rewriter
 from compiler.tensor.ir import DType
 from vta_hw.spec.config import VTAConfig
 
 MAX_SHIFT = 30
+PORTABLE_SHIFT = 15
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions:
     """calibration, percent: how thresholds are read from the histograms of activations; percent is for PERCENTILE only.
 
-    max_shift: largest shift amount, 0..30. 15 is what every published VTA does (VTA spec 3.5), and costs no accuracy.
+    max_shift: largest shift amount, 0..30. None: 15, which is what every published VTA does (VTA spec 3.5) and costs no
+    accuracy, but 30 where a model gives weights as integers, since these cannot be made for a shift.
     multiply: False makes every m of a convolution 1, which saves the accelerator a pass over the accumulators, at the
-    price of weights that share one scale, a power of two times that of the activations.
+    price of weights that share one scale, a power of two times that of the activations; those that a model gives as
+    integers are then rounded anew.
     correct_bias: whether biases take back what the rounding of weights adds to the mean of each result on the
-    calibration inputs (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019).
+    calibration inputs (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019);
+    without such inputs they do not.
     """
 
     calibration: Calibration = Calibration.MSE
     percent: float = 99.99
-    max_shift: int = 15
+    max_shift: int | None = None
     multiply: bool = True
     correct_bias: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.percent <= 100:
             raise QuantizeError(f"percent must be above 0 and at most 100, not {self.percent}")
-        if not 0 <= self.max_shift <= MAX_SHIFT:
+        if self.max_shift is not None and not 0 <= self.max_shift <= MAX_SHIFT:
             raise QuantizeError(f"max_shift must be 0..{MAX_SHIFT}, not {self.max_shift}")
+
+
+    def largest_shift(self, *, given: bool) -> int:
+        """Of a convolution. given: whether the model gives its weights as integers."""
+        if self.max_shift is not None:
+            return self.max_shift
+        return MAX_SHIFT if given else PORTABLE_SHIFT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +77,23 @@ def symmetric(bits: int) -> Interval:
 
 
 class Values:
-    """Each value of the source graph exists in the new one as float, as integers, or both, made when asked for."""
+    """Each value of the source graph exists in the new one as float, as integers, or both, made when asked for.
+
+    Scales are those that the model gives, and read from the magnitudes, of calibration inputs, where it gives none.
+    """
 
     def __init__(
-        self, graph: Graph, magnitudes: Mapping[str, Magnitudes], config: VTAConfig, options: QuantizeOptions
+        self,
+        graph: Graph,
+        magnitudes: Mapping[str, Magnitudes] | None,
+        config: VTAConfig,
+        options: QuantizeOptions,
     ) -> None:
         self.source, self.options, self.config = graph, options, config
         self.rewriter = Rewriter(graph)
         self.limits = symmetric(config.inp_bits)
         self._magnitudes = magnitudes
+        self._given = given_grids(graph)
         self._floats = {*(value.name for value in graph.inputs), *graph.constants}
         self._integers: dict[str, Integers] = {}
 
@@ -86,13 +107,14 @@ class Values:
 
     def as_integers(self, name: str, reader: Node) -> Integers:
         if name not in self._integers:
-            op = self._quantize_op(self.scale(name))
+            grid = self.grid(name)
+            op = self._quantize_op(grid)
             hint = f"{name}.q"
             if name in self.source.constants:
                 value = self.rewriter.constant(op.reference(self.source.constants[name]), hint)
             else:
                 value = self.rewriter.emit(op, (name,), like=reader, output=self.rewriter.fresh(hint))
-            self._integers[name] = Integers(name=value, scale=self.scale(name), range=self.limits)
+            self._integers[name] = Integers(name=value, scale=grid.scale, range=grid.range)
         return self._integers[name]
 
     def has_integers(self, name: str) -> bool:
@@ -111,41 +133,62 @@ class Values:
         self._integers[node.output] = Integers(name=value, scale=scale, range=span)
         return value
 
-    def scale(self, name: str, bound: float = math.inf) -> float:
-        """Reals per step, a float32; magnitudes above `bound` are clipped anyway. 1.0 for a value that is always 0."""
+    def same_integers(self, output: str, name: str) -> None:
+        """The integers of one value are those of another, too."""
+        self._integers[output] = self._integers[name]
+
+    def method(self, name: str) -> Method:
+        """Where the scale of a value comes from."""
+        return Method.GIVEN if name in self._given else Method.CALIBRATED
+
+    def grid(self, name: str, bound: float = math.inf) -> Grid:
+        """Scale and range of a value's integers; magnitudes above `bound` are clipped anyway.
+
+        The scale is 1.0 for a value that is always 0. Raises QuantizeError for a range of the model's that the machine
+        has not, and for a value without one if there are no calibration inputs.
+        """
+        if name in self._given:
+            self._given[name].check(self.limits)
+            return self._given[name]
+        return Grid(scale=self._measured_scale(name, bound), range=self.limits)
+
+    def _measured_scale(self, name: str, bound: float) -> float:
         if name in self.source.constants:
             threshold = float(np.abs(self.source.constants[name]).max(initial=0.0))
+        elif self._magnitudes is None:
+            raise QuantizeError(f"value {name!r} must have a scale in the model, or calibration inputs be given")
         else:
             threshold = self._magnitudes[name].threshold(
                 self.options.calibration, percent=self.options.percent, levels=self.limits.hi
             )
         return _usable(min(threshold, bound) / self.limits.hi)
 
-    def means(self, name: str) -> NDArray[np.float64]:
-        """Mean of each channel of an activation [N,C,H,W] of the source graph, float64 [C]."""
+    def means(self, name: str) -> NDArray[np.float64] | None:
+        """Mean of each channel of an activation [N,C,H,W] of the source graph, float64 [C]; None if unknown."""
         if name in self.source.constants:
             means: NDArray[np.float64] = self.source.constants[name].mean(axis=(0, 2, 3), dtype=np.float64)
             return means
-        return self._magnitudes[name].means
+        return None if self._magnitudes is None else self._magnitudes[name].means
 
     def clipped(self, output: str, lo: float, hi: float) -> tuple[float, Interval]:
         """Scale and integer range of a result that is clipped to lo..hi in reals."""
-        bound = max(abs(lo), abs(hi))
-        scale = self.scale(output, bound or math.inf)
-        return scale, Interval(lo=self._step(lo, scale), hi=self._step(hi, scale))
+        grid = self.grid(output, max(abs(lo), abs(hi)) or math.inf)
+        return grid.scale, Interval(lo=_step(lo, grid), hi=_step(hi, grid))
 
     def scales(self) -> dict[str, float]:
         """Scale of each integer activation of the new graph."""
         return {integers.name: integers.scale for integers in self._integers.values()}
 
-    def _step(self, real: float, scale: float) -> int:
-        if math.isinf(real):
-            return self.limits.lo if real < 0 else self.limits.hi
-        return min(max(round(real / scale), self.limits.lo), self.limits.hi)
+    def _quantize_op(self, grid: Grid) -> Quantize:
+        inverse = float(np.float32(1 / grid.scale))
+        return Quantize(inv_scale=inverse, lo=grid.range.lo, hi=grid.range.hi, dtype=storage(self.config.inp_bits))
 
-    def _quantize_op(self, scale: float) -> Quantize:
-        inverse = float(np.float32(1 / scale))
-        return Quantize(inv_scale=inverse, lo=self.limits.lo, hi=self.limits.hi, dtype=storage(self.config.inp_bits))
+
+def _step(real: float, grid: Grid) -> int:
+    """The integer nearest to a real number."""
+    if math.isinf(real):
+        return grid.range.lo if real < 0 else grid.range.hi
+    return min(max(round(real / grid.scale), grid.range.lo), grid.range.hi)
 
 
 def _usable(scale: float) -> float:

@@ -26,6 +26,7 @@ from compiler.driver import Target, compile_graph
 from compiler.errors import CompileError
 from compiler.frontend.onnx import OLDEST_OPSET, load_onnx
 from compiler.frontend.operators import CONVERTERS
+from compiler.frontend.quantized import CONTRIBUTED
 from runtime.session import Session
 from vta.engines import Engine, open_session
 from vta_hw.spec.config import preset
@@ -162,6 +163,10 @@ def page(results: Sequence[Result]) -> str:
         "here are those whose tests have several nodes, or results that are constants.",
         "",
         "What runs on the accelerator once a network is quantised is another question: [](compiler.md).",
+        "",
+        "Operators that make or read the integers of a quantised model are imported too. Their tests end in integers,",
+        "or compute constants, and are refused. Those of onnxruntime, domain com.microsoft, are",
+        f"{', '.join(sorted(CONTRIBUTED))}.",
         "",
         "| operator | float32 tests | pass | tests of other types | pass |",
         "| --- | --- | --- | --- | --- |",

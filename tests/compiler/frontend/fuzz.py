@@ -22,8 +22,11 @@ from compiler.graph.ir import Array, Graph
 from compiler.graph.passes.pipeline import quantize_model
 from tests.compiler.frontend.models import residual_network
 from tests.compiler.frontend.mutate import mutation
+from tests.compiler.frontend.quantized_models import dequantized_conv, integer_conv
 from vta_hw.spec.config import VTAConfig
 
+INTACT = tuple(proto().SerializeToString() for proto in (residual_network, dequantized_conv, integer_conv))
+"""The models that are damaged, in turn."""
 LARGEST = 1 << 18
 """Elements of a value: damage can make a network larger than there is time to run it."""
 
@@ -59,10 +62,10 @@ def main() -> None:
     arguments = parser.parse_args()
     seed = secrets.randbelow(1 << 32) if arguments.seed is None else arguments.seed
     print(f"{arguments.count} damaged ONNX files, seeds {seed}..{seed + arguments.count - 1}")
-    data, failures = residual_network().SerializeToString(), 0
+    failures = 0
     warnings.simplefilter("error")
     for number in range(seed, seed + arguments.count):
-        damage = mutation(data, number)
+        damage = mutation(INTACT[number % len(INTACT)], number)
         if found := problem(damage.data):
             failures += 1
             print(f"seed {number} ({damage.kind}): {found}")

@@ -37,6 +37,14 @@ def graph(*nodes: Node, outputs: tuple[str, ...] = ("y",), **fields: object) -> 
         (graph(replace(RELU, op=Add())), "Node 'r' (add): number of inputs must be 2, not 1"),
         (graph(RELU, layouts={"z": Layout(1, 2)}), "Layout must belong to a value of the graph, not 'z'"),
         (
+            replace(graph(RELU), constants={"w": floats(4, 2)}, weight_scales={"w": floats(2)}),
+            "Scales must be those of each channel of a constant, not 2 of 'w'",
+        ),
+        (
+            replace(graph(RELU), weight_scales={"x": floats(1)}),
+            "Scales must be those of each channel of a constant, not 1 of 'x'",
+        ),
+        (
             graph(RELU, layouts={"y": Layout(1, 2)}),
             "Value 'y' with layout n1c2 must be integer of rank 4, not float32[1,2,3,3]",
         ),

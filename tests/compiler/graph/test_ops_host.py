@@ -31,6 +31,7 @@ PARAMETERS = {
     "celu": (1.5,),
     "clip": (-0.5, math.inf),
     "elu": (0.7,),
+    "fake_quantize": (0.3, -8, 7),
     "hard_sigmoid": (0.3, 0.4),
     "leaky_relu": (0.2,),
     "power": (-1.5,),

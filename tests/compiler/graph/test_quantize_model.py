@@ -208,7 +208,7 @@ def test_relu_and_clip_become_clip_ranges() -> None:
 )
 def test_options(options: QuantizeOptions) -> None:
     quantized = quantize_model(network(), BATCHES, config=DEFAULT, options=options)
-    assert max(layer.shift for layer in quantized.layers) <= options.max_shift
+    assert max(layer.shift for layer in quantized.layers) <= options.largest_shift(given=False)
     assert max(layer.pre_shift for layer in quantized.layers) == 0
     for node in quantized.graph.nodes:
         if isinstance(node.op, QConv2d) and not options.multiply:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.compiler.frontend.quantized_models import dequantized_conv
 from tests.vta.cli.conftest import Cli
 from vta.demo.data import load_digits, model_bytes
 from vta_hw.spec.config import VTAConfig, preset
@@ -163,3 +164,10 @@ def test_refusals(cli: Cli, model: Path, arguments: list[str], sentence: str) ->
     assert outcome.err.startswith(f"error: {sentence}"), outcome.err
     assert outcome.err.count("\n") == 1
     assert set(model.iterdir()) == before
+
+
+def test_a_quantised_model_needs_no_calibration(cli: Cli, model: Path) -> None:
+    (model / "quantized.onnx").write_bytes(dequantized_conv().SerializeToString())
+    outcome = cli("compile", "quantized.onnx")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "conv" in outcome.out

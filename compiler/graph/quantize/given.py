@@ -1,0 +1,85 @@
+"""The integers that a model asks for itself: where its values lie on the steps of a `FakeQuantize`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.errors import QuantizeError
+from compiler.graph.ir import Array, Graph, Op
+from compiler.graph.ops.elementwise import FakeQuantize
+from compiler.graph.ops.move import Movement, Pad
+from compiler.graph.ops.pool import MaxPool
+from compiler.graph.ops.shape import Reshape
+from compiler.graph.quantize.bounds import Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Reals per step, a float32, and the range of the steps. node: what gives it, "" where that is not the model."""
+
+    scale: float
+    range: Interval
+    node: str = ""
+
+    def check(self, limits: Interval) -> None:
+        """Raises QuantizeError where the steps are not within those of the machine."""
+        lo, hi = self.range.lo, self.range.hi
+        if not self.range.is_within(limits):
+            raise QuantizeError(
+                f"node {self.node!r} must quantise to {limits.lo}..{limits.hi} once the zero point is taken off, not "
+                f"to {lo}..{hi}: quantise the model with symmetric activations of int{limits.bits}"
+            )
+
+
+def given_grids(graph: Graph) -> dict[str, Grid]:
+    """The grid of each value that a `FakeQuantize` reads or makes, directly or by ops that only move and compare.
+
+    Such ops give the same results before and after it. A value that several of them read has the grid of the first.
+    """
+    grids: dict[str, Grid] = {}
+    for node in graph.nodes:
+        if isinstance(node.op, FakeQuantize):
+            steps = Interval(lo=node.op.lo, hi=node.op.hi)
+            grids[node.output] = Grid(scale=node.op.scale, range=steps, node=node.name)
+        elif _keeps(node.op):
+            kept = [grids.get(name) for name in node.inputs]
+            if kept[0] is not None and all(_alike(kept[0], other) for other in kept):
+                grids[node.output] = kept[0]
+    made = frozenset(grids)
+    for node in reversed(graph.nodes):
+        if (isinstance(node.op, FakeQuantize) or _keeps(node.op)) and node.output in grids:
+            grids |= dict.fromkeys(set(node.inputs) - made, grids[node.output])
+    return grids
+
+
+def _keeps(op: Op) -> bool:
+    """Whether results have no elements but those of the inputs, and zeros."""
+    return isinstance(op, Movement | MaxPool | Reshape) and not (isinstance(op, Pad) and op.value)
+
+
+def _alike(one: Grid, other: Grid | None) -> bool:
+    return other is not None and (one.scale, one.range) == (other.scale, other.range)
+
+
+def given_weights(
+    w: Array, scales: Mapping[str, Array], name: str, limits: Interval
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """(integers, of the shape of w, reals per step of each output channel, [O]) of weights that the model gives so.
+
+    None for all others. Raises QuantizeError where the integers are not within the limits.
+    """
+    if name not in scales:
+        return None
+    scale = scales[name].astype(np.float64)
+    steps: NDArray[np.float64] = np.rint(w / scale.reshape(-1, *[1] * (w.ndim - 1)))
+    lo, hi = int(steps.min(initial=0)), int(steps.max(initial=0))
+    if not Interval(lo=lo, hi=hi).is_within(limits):
+        raise QuantizeError(
+            f"weights must be {limits.lo}..{limits.hi} once their zero point is taken off, not {lo}..{hi}: quantise "
+            f"the model with symmetric weights of int{limits.bits}"
+        )
+    return steps, scale

@@ -1,0 +1,320 @@
+"""Scales and integers that the model gives itself, beside what onnxruntime and the float graph compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compiler.errors import QuantizeError
+from compiler.frontend.onnx import load_onnx
+from compiler.graph.batch import rebatched
+from compiler.graph.evaluate import evaluate, evaluate_all
+from compiler.graph.ir import Array, Graph
+from compiler.graph.ops.conv import Conv, MatMul
+from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, FakeQuantize, Relu
+from compiler.graph.ops.move import Slice
+from compiler.graph.ops.pool import AveragePool, MaxPool
+from compiler.graph.ops.qelementwise import Quantize
+from compiler.graph.ops.shape import Reshape
+from compiler.graph.passes.pipeline import prepare, quantize_model
+from compiler.graph.quantize.convert import quantize
+from compiler.graph.quantize.report import Method, Quantized
+from compiler.graph.quantize.values import QuantizeOptions
+from compiler.graph.text import to_text
+from tests.compiler.frontend.models import floats
+from tests.compiler.frontend.quantized_models import NETWORKS, SHAPE, quantized, run, with_all_outputs
+from tests.compiler.graph.build import Builder
+from vta_hw.spec.config import VTAConfig
+
+CONFIGS = {"base": VTAConfig(), "extended": replace(VTAConfig(), isa="extended")}
+
+
+def step(scale: float) -> FakeQuantize:
+    return FakeQuantize(scale=float(np.float32(scale)), lo=-128, hi=127)
+
+
+def given_weights(graph: Graph, scales: Mapping[str, Array]) -> Graph:
+    """The graph, with weights that are whole multiples of scales."""
+    return replace(graph, weight_scales={name: scale.astype(np.float32) for name, scale in scales.items()})
+
+
+def deviations(result: Quantized, reals: Callable[[str], Array]) -> dict[str, int]:
+    """Of each layer the largest distance, in steps of its result, from the reals, if its inputs are those too.
+
+    reals: a value of the float graph, by name.
+    """
+    graph, layers = result.graph, {layer.value: layer for layer in result.layers}
+
+    def integers(name: str) -> Array:
+        if name in graph.constants:
+            return graph.constants[name]
+        if name not in layers:
+            producer = graph.producers[name]
+            assert isinstance(producer.op, Quantize)
+            return producer.op.reference(reals(producer.inputs[0]))
+        rounded = np.rint(reals(layers[name].source).astype(np.float64) / result.scales[name])
+        return np.clip(rounded, -128, 127).astype(np.int8).reshape(graph.types[name].shape)
+
+    found = {}
+    for value, layer in layers.items():
+        node = graph.producers[value]
+        actual = node.op.reference(*(integers(name) for name in node.inputs)).astype(int)
+        found[layer.node] = int(np.abs(actual - integers(value)).max())
+    return found
+
+
+@pytest.fixture(scope="module", params=[(name, form) for name in NETWORKS for form in ("QDQ", "QOperator")], ids=str)
+def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, object]:
+    """(name, model, quantised by onnxruntime)."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
+    name, form = request.param
+    proto = quantized(NETWORKS[name](), tmp_path_factory.mktemp(name), operators=form == "QOperator")
+    return name, proto
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("config", CONFIGS)
+def test_each_layer_is_within_one_quantum_of_onnxruntime(name: str, config: str, tmp_path: Path) -> None:
+    """From the integers that onnxruntime has."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
+    opened, _ = with_all_outputs(quantized(NETWORKS[name](), tmp_path))
+    x = floats(1, *SHAPE[1:], seed=77)
+    expected = run(opened, x)
+    prepared = prepare(load_onnx(opened), CONFIGS[config])
+
+    def real(value: str) -> Array:
+        """Behind the pair, which the model has as an output."""
+        while value not in expected:
+            value = next(
+                node.output
+                for node in prepared.nodes
+                if value in node.inputs and isinstance(node.op, FakeQuantize | Reshape)
+            )
+        return expected[value].reshape(prepared.types[value].shape)
+
+    result = quantize(prepared, None, config=CONFIGS[config])
+    found = deviations(result, real)
+    assert len(found) >= 10
+    assert max(found.values()) <= 1
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_networks_are_near_onnxruntime_in_every_quantised_value(network: tuple[str, object], config: str) -> None:
+    """From the first layer to the last. A convolution of what is one quantum off can be off by more."""
+    opened, steps = with_all_outputs(network[1])
+    x = floats(4, *SHAPE[1:], seed=77)
+    placed = rebatched(quantize_model(load_onnx(opened), None, config=CONFIGS[config]).graph, len(x))
+    expected, actual = run(opened, x), evaluate(placed, {"x": x})
+    off = [np.abs(actual[name] - expected[name]) / scale for name, scale in steps.items()]
+    assert max(each.max() for each in off) < (1.01 if network[0] == "residual" else 4.01)
+    assert np.concatenate([each.ravel() for each in off]).mean() < 0.1
+
+
+def test_weights_are_the_models_integers(network: tuple[str, object]) -> None:
+    import onnx
+
+    proto = network[1]
+    assert isinstance(proto, onnx.ModelProto)
+    stored = [onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer]
+    given = sorted(array.reshape(-1).tolist() for array in stored if array.dtype == np.int8 and array.ndim == 4)
+    for config in CONFIGS.values():
+        graph = quantize(prepare(load_onnx(proto), config), None, config=config).graph
+        used = [array for array in graph.constants.values() if array.dtype == np.int8 and array.ndim == 4]
+        assert [array for array in given if array not in [each.reshape(-1).tolist() for each in used]] == []
+
+
+def fused() -> Graph:
+    """Only what convolutions read is quantised: the sum of one with a residual and its activation are made at once."""
+    b = Builder()
+    x = b(step(0.02), b.input(1, 8, 6, 6))
+    w, v = (np.random.default_rng(seed).integers(-127, 128, (8, 8, 3, 3)) for seed in (1, 2))
+    first = b(Conv(padding=(1, 1, 1, 1)), x, b.constant((w * 0.001).astype(np.float32), "w"), b.constant(floats(8)))
+    stem = b(step(0.03), b(Relu(), first))
+    body = b(
+        Conv(padding=(1, 1, 1, 1)), stem, b.constant((v * 0.001).astype(np.float32), "v"), b.constant(floats(8, seed=1))
+    )
+    pooled = b(MaxPool(kernel=(2, 2)), b(Clip(lo=0.0, hi=6.0), b(Add(), body, stem)))
+    smooth = b(step(0.05), b(AveragePool(kernel=(2, 2)), b(step(0.045), pooled)))
+    graph = b.graph(smooth)
+    return given_weights(graph, {"w": np.full(8, 0.001), "v": np.full(8, 0.001)})
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_residual_and_activation_are_part_of_a_convolution_with_given_weights(config: str) -> None:
+    prepared = prepare(fused(), CONFIGS[config])
+    result = quantize(prepared, None, config=CONFIGS[config])
+    kinds = [node.op.kind for node in result.graph.nodes]
+    first = "qconv2d" if config == "base" else "rescaled_conv2d"
+    assert kinds == ["quantize", first, "qconv2d", "qmax_pool2d", "qavg_pool2d", "dequantize"]
+    exact = evaluate_all(prepared, {"x": floats(1, 8, 6, 6, seed=5) * 2})
+    found = deviations(result, exact.__getitem__)
+    assert max(found.values()) <= 1
+    methods = [layer.scale_method for layer in result.layers]
+    assert methods == [Method.GIVEN, Method.GIVEN, Method.INHERITED, Method.GIVEN]
+
+
+def test_a_scale_goes_backwards_over_what_only_compares_and_moves() -> None:
+    b = Builder()
+    x = b(step(0.02), b.input(1, 8, 6, 6))
+    conv = b(Conv(), x, b.constant(floats(8, 8, 1, 1)))
+    half = b(Slice(starts=(0, 0, 1, 1), steps=(1, 1, 2, 2), shape=(1, 8, 3, 3)), b(MaxPool(kernel=(1, 1)), conv))
+    graph = b.graph(b(step(0.1), half))
+    result = quantize(prepare(graph, VTAConfig()), None, config=VTAConfig())
+    assert [node.op.kind for node in result.graph.nodes] == [
+        "quantize",
+        "qconv2d",
+        "qmax_pool2d",
+        "slice",
+        "dequantize",
+    ]
+    assert set(result.scales.values()) == {float(np.float32(0.02)), float(np.float32(0.1))}
+
+
+def test_other_steps_are_a_multiplication() -> None:
+    b = Builder()
+    x = b(step(0.02), b.input(1, 8, 6, 6))
+    graph = b.graph(b(step(0.05), x), b(step(0.02), x))
+    result = quantize(prepare(graph, VTAConfig()), None, config=VTAConfig())
+    assert [node.op.kind for node in result.graph.nodes] == ["quantize", "qadd", "dequantize", "dequantize"]
+
+
+def test_an_activation_between_equal_steps_is_part_of_the_convolution() -> None:
+    b = Builder()
+    x = b(step(0.02), b.input(1, 8, 6, 6))
+    conv = b(step(0.1), b(Conv(), x, b.constant(floats(8, 8, 1, 1))))
+    graph = b.graph(b(step(0.1), b(Clip(lo=0.0, hi=6.02), conv)))
+    prepared = prepare(graph, VTAConfig())
+    assert [node.op.kind for node in prepared.nodes] == ["fake_quantize", "fused_conv", "fake_quantize"]
+    image = {"x": floats(1, 8, 6, 6) * 3}
+    name = graph.outputs[0]
+    np.testing.assert_array_equal(evaluate(prepared, image)[name], evaluate(graph, image)[name])
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_product_of_two_activations_has_the_scale_it_is_given(config: str) -> None:
+    b = Builder()
+    rows, columns = (b(step(0.02), b.input(1, 2, 16, 16, name=name)) for name in "ab")
+    graph = b.graph(b(step(0.1), b(MatMul(), rows, columns)))
+    result = quantize(prepare(graph, CONFIGS[config]), None, config=CONFIGS[config])
+    inputs = {"a": floats(1, 2, 16, 16), "b": floats(1, 2, 16, 16, seed=1)}
+    name = graph.outputs[0]
+    exact, actual = evaluate(graph, inputs)[name], evaluate(result.graph, inputs)[name]
+    assert np.abs(exact - actual).max() < 0.101
+    assert any(node.op.kind in ("qmatmul", "rescaled_matmul") for node in result.graph.nodes)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_scale_and_offset_between_pairs_lose_nothing(config: str) -> None:
+    b = Builder()
+    x = b(step(0.02), b.input(1, 8, 6, 6))
+    parameters = [b.constant(np.abs(floats(8, seed=seed)) + 0.1) for seed in range(4)]
+    prepared = prepare(b.graph(b(step(0.06), b(BatchNorm(), x, *parameters))), CONFIGS[config])
+    result = quantize(prepared, None, config=CONFIGS[config])
+    exact = evaluate_all(prepared, {"x": floats(1, 8, 6, 6)})
+    assert max(deviations(result, exact.__getitem__).values()) <= 1
+    assert result.layers[0].error < 0.02
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    channels=st.sampled_from([1, 8, 64]),
+    kernel=st.sampled_from([1, 3]),
+    spread=st.sampled_from([1.0, 30.0]),
+    config=st.sampled_from(list(CONFIGS)),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_convolution_is_within_one_quantum(seed: int, channels: int, kernel: int, spread: float, config: str) -> None:
+    """With any scales that fill its result."""
+    rng = np.random.default_rng(seed)
+    outs = 6
+    q = rng.integers(-127, 128, (outs, channels, kernel, kernel))
+    scale = (0.01 * rng.uniform(1 / spread, 1, outs)).astype(np.float32)
+    b = Builder()
+    x = b(step(0.03), b.input(1, channels, 5, 5))
+    w = b.constant((q * scale.reshape(-1, 1, 1, 1)).astype(np.float32), "w")
+    conv = b(Conv(), x, w, b.constant(floats(outs, seed=seed)))
+    reach = 0.03 * 0.01 * 73 * 60 * np.sqrt(channels * kernel**2) * 3
+    graph = given_weights(b.graph(b(step(reach / 127), conv)), {"w": scale})
+    prepared = prepare(graph, CONFIGS[config])
+    result = quantize(prepared, None, config=CONFIGS[config])
+    np.testing.assert_array_equal(result.graph.constants["conv v1.w"], q)
+    image = {"x": (rng.integers(-128, 128, (1, channels, 5, 5)) * 0.03).astype(np.float32)}
+    assert deviations(result, evaluate_all(prepared, image).__getitem__)["conv v1"] <= 1
+    (layer,) = result.layers
+    assert layer.error < 0.5
+
+
+def refusal(graph: Graph, config: VTAConfig = CONFIGS["base"]) -> str:
+    with pytest.raises(QuantizeError) as caught:
+        quantize(prepare(graph, config), None, config=config)
+    return str(caught.value)
+
+
+def one_conv(pair: FakeQuantize, w: Array, scale: float | None) -> Graph:
+    b = Builder()
+    x = b(pair, b.input(1, 8, 6, 6), name="xq")
+    graph = b.graph(b(step(0.1), b(Conv(), x, b.constant(w.astype(np.float32), "w"), name="c")))
+    return graph if scale is None else given_weights(graph, {"w": np.full(len(w), scale)})
+
+
+def test_refusals() -> None:
+    w = np.full((4, 8, 1, 1), 2.0)
+    unsigned = one_conv(FakeQuantize(scale=0.5, lo=0, hi=255), w, None)
+    assert refusal(unsigned) == (
+        "Layer 'fake_quantize xq': node 'fake_quantize xq' must quantise to -128..127 once the zero point is "
+        "taken off, not to 0..255: quantise the model with symmetric activations of int8"
+    )
+    assert refusal(one_conv(step(0.5), w, 0.01)) == (
+        "Layer 'conv c': weights must be -128..127 once their zero point is taken off, not 0..200: "
+        "quantise the model with symmetric weights of int8"
+    )
+    small = {"log_inp_buff_size": 12, "log_wgt_buff_size": 14, "log_acc_buff_size": 14, "log_uop_buff_size": 12}
+    narrow = replace(VTAConfig(), log_inp_width=2, log_wgt_width=2, **small)
+    assert refusal(one_conv(step(0.5), w, 0.1), narrow).endswith("with symmetric activations of int4")
+    b = Builder()
+    graph = b.graph(b(Conv(), b(step(0.5), b.input(1, 8, 6, 6)), b.constant(floats(4, 8, 1, 1)), name="c"))
+    assert refusal(graph) == "Layer 'conv c': value 'c' must have a scale in the model, or calibration inputs be given"
+
+
+def test_what_the_model_does_not_give_is_calibrated() -> None:
+    b = Builder()
+    x = b(step(0.02), b.input(1, 8, 6, 6))
+    conv = b(Conv(), x, b.constant(floats(8, 8, 1, 1)), name="free")
+    graph = b.graph(b(step(0.2), b(Conv(), conv, b.constant(floats(8, 8, 1, 1, seed=1)), name="fixed")))
+    result = quantize_model(graph, [{"x": floats(4, 8, 6, 6)}], config=VTAConfig())
+    assert [layer.scale_method for layer in result.layers] == [Method.CALIBRATED, Method.GIVEN]
+    assert result.layers[1].output_scale == float(np.float32(0.2))
+
+
+def test_powers_of_two_round_given_weights_anew() -> None:
+    options = QuantizeOptions(multiply=False)
+    graph = quantize(prepare(fused(), VTAConfig()), None, config=VTAConfig(), options=options).graph
+    assert "pre_shift" not in to_text(graph)
+    for node in graph.nodes:
+        if node.op.kind == "qconv2d":
+            assert set(graph.constants[node.inputs[2]].tolist()) == {1}
+
+
+@pytest.mark.parametrize("options", [QuantizeOptions(), QuantizeOptions(max_shift=15)])
+def test_shifts_are_large_where_weights_are_given(options: QuantizeOptions) -> None:
+    result = quantize(prepare(fused(), VTAConfig()), None, config=VTAConfig(), options=options)
+    shifts = [layer.shift for layer in result.layers if layer.kind == "qconv2d"]
+    assert (max(shifts) > 15) == (options.max_shift is None)
+
+
+def test_asymmetric_models_of_onnxruntime_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
+    from onnxruntime.quantization import QuantType
+
+    proto = quantized(NETWORKS["residual"](), tmp_path, activation_type=QuantType.QUInt8, extra_options={})
+    message = refusal(load_onnx(proto))
+    assert message.startswith(
+        "Layer 'x_QuantizeLinear': node 'x_QuantizeLinear' must quantise to -128..127 once the zero "
+    )
+    assert message.endswith(": quantise the model with symmetric activations of int8")
