@@ -128,6 +128,8 @@ def _highest(form: Affine, loops: Sequence[Range], sign: int) -> list[Affine]:
     forms = _expand(form, sign)
     for loop in reversed(loops):
         var = Var(loop.name)
+        if not any(var in one.terms for one in forms):
+            continue
         replaced: list[Affine] = []
         for one in forms:
             coefficient = one.terms.get(var, 0)

@@ -84,18 +84,22 @@ def loops_of(body: Body, outer: tuple[Range, ...] = ()) -> Iterator[Site]:
 def find_loop(proc: Proc, name: str) -> Site | None:
     """The loop of that name, or None."""
 
-    def within(body: Body, outer: tuple[For, ...]) -> Site | None:
+    outer: list[For] = []
+
+    def within(body: Body) -> For | None:
         for stmt in body:
-            inside = outer
             if isinstance(stmt, For):
                 if stmt.var.name == name:
-                    return Site(stmt, tuple(Range(loop.var.name, loop.extent) for loop in outer))
-                inside = (*outer, stmt)
-            if (inner := stmt_body(stmt)) and (found := within(inner, inside)) is not None:
+                    return stmt
+                outer.append(stmt)
+            if (inner := stmt_body(stmt)) and (found := within(inner)) is not None:
                 return found
+            if isinstance(stmt, For):
+                outer.pop()
         return None
 
-    return within(proc.body, ())
+    found = within(proc.body)
+    return None if found is None else Site(found, tuple(Range(loop.var.name, loop.extent) for loop in outer))
 
 
 def separated(touched: Sequence[Access], var: str, outer: Sequence[Range]) -> bool:

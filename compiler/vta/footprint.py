@@ -18,7 +18,7 @@ from compiler.tensor.define import AXES
 from compiler.tensor.ir import Alloc, Const, DType, For, Proc, Scope, Var, constant
 from compiler.tensor.traverse import walk
 from compiler.tensor.unify import Match, unify
-from compiler.vta.instructions import InstructionSet
+from compiler.vta.instructions import instruction_set
 from vta_hw.spec.config import VTAConfig
 
 Ints = NDArray[np.int64]
@@ -72,10 +72,11 @@ class Operand:
 
 
 def _extent(dimension: Dimension, sizes: Sizes) -> Ints:
-    extent, one = np.full(1, dimension.least, np.int64), np.ones(1, np.int64)
+    extent: Ints | int = dimension.least
     for axis, coefficient in dimension.coefficients.items():
-        extent = extent + coefficient * (sizes.get(axis, one) - 1)
-    return np.minimum(extent, dimension.limit)
+        if axis in sizes:
+            extent = extent + coefficient * (sizes[axis] - 1)
+    return np.atleast_1d(np.minimum(extent, dimension.limit))
 
 
 def axes_of(nest: For) -> dict[str, str]:
@@ -121,12 +122,12 @@ def is_transfer(nest: For, temporaries: list[str]) -> bool:
 
 def is_gemm(nest: For, config: VTAConfig) -> bool:
     """Whether the nest is a sum of products of tiles."""
-    return unify(InstructionSet(config).gemm.meaning, nest, unplaced=True) is not None
+    return unify(instruction_set(config).gemm.meaning, nest, unplaced=True) is not None
 
 
 def operands_of(proc: Proc, config: VTAConfig) -> list[Operand]:
     """The scratchpad buffers of an op, each once, in order of first use."""
-    gemm = InstructionSet(config).gemm.meaning
+    gemm = instruction_set(config).gemm.meaning
     temporaries = temporaries_of(proc)
     found: dict[str, Operand] = {}
     for position, nest in enumerate(nests_of(proc)):

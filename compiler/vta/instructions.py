@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from compiler.tensor.define import Rescale
 from compiler.tensor.ir import (
@@ -63,7 +64,7 @@ def operand_type(bits: int) -> DType:
 
 
 class InstructionSet:
-    """The declarations for one configuration."""
+    """The declarations for one configuration, as `instruction_set` gives them."""
 
     def __init__(self, config: VTAConfig) -> None:
         n, bi, bo = config.batch, config.block_in, config.block_out
@@ -143,3 +144,9 @@ class InstructionSet:
                 copy = nest(loops, Store(target, (_N, _O), cast(sram.type, value)))
                 loads.append(Instruction(opcode=Opcode.LOAD, memory=memory, meaning=self._proc(name + suffix, copy)))
         return loads
+
+
+@cache
+def instruction_set(config: VTAConfig) -> InstructionSet:
+    """The declarations for a configuration, made once."""
+    return InstructionSet(config)

@@ -19,7 +19,7 @@ from compiler.tensor.traverse import walk
 from compiler.tensor.unify import Match, unify
 from compiler.vta.box import Box, elements_shape
 from compiler.vta.footprint import element_bytes
-from compiler.vta.instructions import Instruction, InstructionSet
+from compiler.vta.instructions import Instruction, InstructionSet, instruction_set
 from compiler.vta.microops import MicroOps, place_kernels
 from compiler.vta.order import sink
 from compiler.vta.regions import Sweep, Transfer, cut, sweeps, transfers
@@ -72,7 +72,7 @@ class LaunchBuilder:
     instructions: InstructionSet = field(init=False)
 
     def __post_init__(self) -> None:
-        self.instructions = InstructionSet(self.config)
+        self.instructions = instruction_set(self.config)
         self.codec = isa.ISA(self.config)
         self.loaded = np.zeros(self.config.acc_depth, np.bool_)  # accumulators whose OUT is stale
         self.uops.forget()

@@ -17,7 +17,7 @@ from compiler.tensor.schedule import Schedule
 from compiler.tensor.traverse import stmt_body, walk
 from compiler.tensor.unify import unify
 from compiler.vta.footprint import axes_of, is_gemm, is_transfer, nests_of, temporaries_of
-from compiler.vta.instructions import InstructionSet
+from compiler.vta.instructions import InstructionSet, instruction_set
 from compiler.vta.tiling import PIECE, TILED, Tiling
 from vta_hw.spec.config import VTAConfig
 
@@ -44,7 +44,7 @@ def schedule(proc: Proc, config: VTAConfig, tiling: Tiling) -> Schedule:
 
     Raises LoweringError naming op and statement if a nest has no instruction.
     """
-    instructions = InstructionSet(config)
+    instructions = instruction_set(config)
     s = Schedule(proc)
     for nest in nests_of(s.proc):
         found = innermost(nest)

@@ -44,6 +44,8 @@ _SHARE_OF_PARAMETERS = 8
 _PER_BUS_CYCLE = 0.1
 _PER_INSTRUCTION = 4.0
 
+_ONE = np.ones(1, np.int64)
+
 Cycles = NDArray[np.float64]
 
 
@@ -155,6 +157,7 @@ class TilingProblem:
     def __init__(self, proc: Proc, config: VTAConfig) -> None:
         self.proc, self.config = proc, config
         self.extents = extents_of(proc)
+        self.whole = {axis: np.full(1, extent, np.int64) for axis, extent in self.extents.items()}
         self.axes = [axis for axis in TILED if axis in self.extents]
         self.operands = operands_of(proc, config)
         self.loaded = [operand for operand in self.operands if not operand.temporary]
@@ -250,7 +253,7 @@ class TilingProblem:
         chosen_by = [axis for axis in loops if operand.depends_on("co" if axis == PIECE else axis)]
         levels: list[str | None] = [None]
         if operand.scope is Scope.ACC or operand.last < self.product:
-            whole = operand.elements({axis: np.full(1, extent, np.int64) for axis, extent in self.extents.items()})
+            whole = operand.elements(self.whole)
             if whole[0] <= self.depths[operand.scope] // _SHARE_OF_PARAMETERS:
                 return levels
             return [*chosen_by[-1:]] or levels
@@ -277,9 +280,8 @@ class TilingProblem:
         loops = loops_in(order)
         inside: dict[str, Ints] = {}
         for axis in self.extents:
-            extent = np.full(1, self.extents[axis], np.int64)
             whole = axis not in loops[:rank]
-            inside[axis] = extent if whole else sizes[axis] if axis in sizes else np.ones(1, np.int64)
+            inside[axis] = self.whole[axis] if whole else sizes.get(axis, _ONE)
         if "co" in self.axes and rank == len(loops):
             inside["co"] = sizes[PIECE]
         return inside

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
@@ -53,12 +54,12 @@ class FieldPosition:
     width: int
     signed: bool = False
 
-    @property
+    @cached_property
     def low(self) -> int:
         """Smallest value the field can hold."""
         return -(1 << (self.width - 1)) if self.signed else 0
 
-    @property
+    @cached_property
     def high(self) -> int:
         """Largest value the field can hold."""
         return (1 << (self.width - 1)) - 1 if self.signed else (1 << self.width) - 1

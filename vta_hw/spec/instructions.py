@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
+from functools import cache
 from typing import Self, TypeVar
 
 
@@ -34,6 +35,7 @@ class Code(IntEnum):
 C = TypeVar("C", bound=Code)
 
 
+@cache
 def codes_of(codes: type[C], isa: str) -> tuple[C, ...]:
     """Return the codes that a machine of the instruction set `isa` knows, in ascending order from 0 without gaps."""
     return tuple(code for code in codes if isa == InstructionSet.EXTENDED or code.isa == isa)

@@ -235,8 +235,8 @@ class ISA:
             if column.size and not np.issubdtype(column.dtype, np.integer):
                 raise EncodingError(f"UOP {field.name} must be integers, not {column.dtype}")
             column = column.astype(np.int64)
-            wrong = column[(column < field.low) | (column > field.high)]
-            if wrong.size:
+            if column.size and (column.min() < field.low or column.max() > field.high):
+                wrong = column[(column < field.low) | (column > field.high)]
                 raise _out_of_range("UOP", field, int(wrong.flat[0]))
             words |= column << field.lsb
         return words.astype("<u4")

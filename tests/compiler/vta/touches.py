@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.instructions import Alu, Gemm, Insn, Load, MemoryType, Module, Store, module_of
+from vta_hw.spec.instructions import Alu, AluOp, Gemm, GemmOverwrite, Insn, Load, MemoryType, Module, Store, module_of
 from vta_hw.spec.isa import ISA
 from vta_hw.spec.program import Launch, Program
 
@@ -86,7 +86,7 @@ class _Touches:
                     touches = self._load(insn)
                 case Store():
                     touches = self._store(insn)
-                case Gemm() | Alu():
+                case Gemm() | GemmOverwrite() | Alu():
                     touches = self._compute(insn)
                 case _:
                     touches = []
@@ -116,22 +116,25 @@ class _Touches:
         elements = (rows + np.arange(insn.x_size)).ravel()
         return (elements[:, None] * elem + np.arange(elem)).ravel()
 
-    def _compute(self, insn: Gemm | Alu) -> list[Touch]:
+    def _compute(self, insn: Gemm | GemmOverwrite | Alu) -> list[Touch]:
         at = np.arange(insn.uop_bgn, insn.uop_end)
         assert self.loaded[at].all(), f"{insn} must not run micro-ops that were not loaded in its launch"
         uops = self.codec.decode_uops(self.buffer[at])
         dst, src, wgt = (np.asarray(uops[name], np.int64) for name in ("dst", "src", "wgt"))
         touches = [Touch(Space.UOP, at, False)]
-        if isinstance(insn, Gemm):
+        if isinstance(insn, Gemm | GemmOverwrite):
             if not insn.reset:
                 touches.append(Touch(Space.INP, _swept(insn, src, insn.src_factor_out, insn.src_factor_in), False))
                 touches.append(Touch(Space.WGT, _swept(insn, wgt, insn.wgt_factor_out, insn.wgt_factor_in), False))
         elif not insn.use_imm:
-            touches.append(Touch(Space.ACC, _swept(insn, src, insn.src_factor_out, insn.src_factor_in), False))
+            read = _swept(insn, src, insn.src_factor_out, insn.src_factor_in)
+            touches.append(Touch(Space.ACC, read, False))
+            if insn.alu_opcode == AluOp.REQUANT:  # reads pairs
+                touches.append(Touch(Space.ACC, read + 1, False))
         written = _swept(insn, dst, insn.dst_factor_out, insn.dst_factor_in)
         return [*touches, Touch(Space.ACC, written, True), Touch(Space.OUT, written, True)]
 
 
-def _swept(insn: Gemm | Alu, first: Units, outer: int, inner: int) -> Units:
+def _swept(insn: Gemm | GemmOverwrite | Alu, first: Units, outer: int, inner: int) -> Units:
     out, in_ = np.arange(insn.iter_out)[:, None, None], np.arange(insn.iter_in)[None, :, None]
     return np.unique(first + out * outer + in_ * inner)
