@@ -19,6 +19,7 @@ from compiler.graph.ops.qconv import IntegerConv, QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize
 from compiler.graph.ops.qpool import QAvgPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
+from compiler.graph.ops.shape import Reshape
 from compiler.graph.passes.pipeline import place
 from compiler.graph.rewrite import first_free
 from compiler.llvm.schedule import schedule as schedule_cpu
@@ -114,15 +115,23 @@ class _Compilation:
         self.tilings: dict[Hashable, Tiling] = {}
         self.schedules: dict[Proc, tuple[Tiling, Proc]] = {}  # by definition without its name
         self.taken = set(graph.types)
+        self.outputs = frozenset(graph.outputs)
         self.nibbles: set[str] = set()  # buffers of 4-bit scalars, two to a byte
         self.copies: dict[str, str] = {}  # by buffer that holds a value in the other of these two forms, that value
+        self.views: dict[str, str] = {}  # by value that is another under a new shape, the buffer of that one
         if target is Target.VTA and config.inp_bits == 4:
             self.nibbles = set(graph.layouts) - {value.name for value in graph.inputs} - set(graph.outputs)
         self.items = [item for node in graph.nodes for item in self._items(node)]
         self.alignment = max(64, config.inp_elem_bytes, config.wgt_elem_bytes, config.acc_elem_bytes)
 
     def _items(self, node: Node) -> list[_Item]:
-        """The node, between conversions of the 4-bit values that it needs in another form than they are stored in."""
+        """The node, between conversions of the 4-bit values that it needs in another form than they are stored in.
+
+        Nothing for one that only names dimensions anew: its result is a view.
+        """
+        if self._is_view(node):
+            self.views[node.output] = self.views.get(node.inputs[0], node.inputs[0])
+            return []
         item = self._item(node)
         if self.target is not Target.VTA or self.config.inp_bits != 4:
             return [item]
@@ -141,6 +150,12 @@ class _Compilation:
             else:
                 before.append(self._conversion(node, name, copy))
         return [*before, replace(item, buffers=tuple(buffers)), *after]
+
+    def _is_view(self, node: Node) -> bool:
+        """Whether the result can be the input's bytes: in row-major order, and a buffer of the program's own."""
+        (name, *_), output = node.inputs, node.output
+        plain = name not in self.graph.layouts and output not in self.graph.layouts
+        return isinstance(node.op, Reshape) and plain and name in self.graph.producers and not self.outputs & {name, output}
 
     def _conversion(self, node: Node, source: str, target: str) -> _Item:
         """Between a buffer of nibbles and one of bytes."""
@@ -180,7 +195,7 @@ class _Compilation:
         names = []
         for parameter, argument in zip(lowered.proc.params, lowered.arguments, strict=False):
             if isinstance(argument, int):
-                name = node.inputs[argument]
+                name = self.views.get(node.inputs[argument], node.inputs[argument])
                 if name in self.graph.constants:
                     self._keep_constant(name)
             else:

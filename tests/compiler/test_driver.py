@@ -11,9 +11,10 @@ import pytest
 from compiler.driver import Target, compile_graph
 from compiler.errors import CompileError, LoweringError
 from compiler.graph.ir import Array, Graph, Node, TensorType, Value
-from compiler.graph.ops.elementwise import Identity
+from compiler.graph.ops.elementwise import Add, Identity, Relu
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, Quantize
+from compiler.graph.ops.shape import Reshape
 from compiler.tensor.ir import DType
 from tests.compiler.graph.build import Builder, int8s
 from tests.differential import Case, check
@@ -294,3 +295,22 @@ def test_identities_at_outputs_are_copies() -> None:
     assert isinstance(outputs, dict)
     for array in outputs.values():
         np.testing.assert_array_equal(array, x)
+
+
+def test_a_reshape_is_a_view_but_at_the_ends() -> None:
+    b = Builder()
+    x = b.input(1, 8, 1, 4)
+    first = b(Reshape(shape=(1, 4, 8)), x)  # of an input
+    inner = b(Reshape(shape=(1, 2, 16)), b(Relu(), first))
+    again = b(Reshape(shape=(32,)), inner)
+    total = b(Relu(), b(Add(), again, b(Reshape(shape=(32,)), b(Relu(), inner))))
+    graph = b.graph(b(Reshape(shape=(1, 4, 8)), total))  # to an output
+    program = compile_graph(graph, VTAConfig(), target=Target.CPU)
+    assert [step.name for step in program.steps if isinstance(step, Host)] == [
+        *("reshape v0", "relu v1", "relu v4", "add v6", "relu v7", "reshape v8"),
+    ]
+    array = np.random.default_rng(0).standard_normal((1, 8, 1, 4)).astype(np.float32)
+    answer = CompiledProgram(program).run({"x": array})
+    assert isinstance(answer, dict)
+    positive = np.maximum(array.reshape(32), 0)
+    np.testing.assert_array_equal(answer["v8"], (positive + positive).reshape(1, 4, 8))
