@@ -155,7 +155,8 @@ class _Compilation:
         """Whether the result can be the input's bytes: in row-major order, and a buffer of the program's own."""
         (name, *_), output = node.inputs, node.output
         plain = name not in self.graph.layouts and output not in self.graph.layouts
-        return isinstance(node.op, Reshape) and plain and name in self.graph.producers and not self.outputs & {name, output}
+        own = name in self.graph.producers and not self.outputs & {name, output}
+        return isinstance(node.op, Reshape) and plain and own
 
     def _conversion(self, node: Node, source: str, target: str) -> _Item:
         """Between a buffer of nibbles and one of bytes."""
