@@ -4,7 +4,8 @@
 
 EfficientNet-Lite0 is calibrated with the photographs of scikit-image and compared on the twenty of foolbox, which are
 labelled, and the two of scikit-learn; the keyword network is calibrated with training voices and compared on others.
-Each machine runs on the functional simulator. Agreement is of the first class, noise that of the probabilities.
+Each machine runs on the functional simulator. Agreement is of the first class, noise that of the probabilities. Last
+come the same networks as onnxruntime quantises them, with the same inputs: their integers, here and in onnxruntime.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Final
 
@@ -90,31 +92,73 @@ class Accuracy:
 
 
 def measure(task: Task) -> list[Accuracy]:
-    """Each variant on the inputs of the task."""
-    graph, known = load_onnx(task.model), len(task.classes)
+    """Each variant on the inputs of the task, and the network as onnxruntime quantises it, here and there.
+
+    Raises ImportError where onnxruntime is missing.
+    """
+    graph = load_onnx(task.model)
     name, output = graph.inputs[0].name, graph.outputs[0]
     exact = np.concatenate([evaluate(graph, {name: each[None]})[output] for each in task.inputs])
-    real = exact.argmax(axis=1)
     results = []
     for variant, (isa, options) in VARIANTS.items():
         config = replace(preset("sim"), isa=isa)
         program = vta.compile(task.model, config=config, calibration=task.calibration, options=options)
+        results.append(compared(variant, program.run(task.inputs, "functional"), exact, task.classes))
+    model = quantized_by_onnxruntime(task.model, task.calibration)
+    for isa in ("tvm", "extended"):
+        program = vta.compile(model, config=replace(preset("sim"), isa=isa))
         answers = program.run(task.inputs, "functional")
-        assert isinstance(answers, np.ndarray)
-        top = answers.argmax(axis=1)
-        noise = 10 * math.log10(float((exact**2).sum() / ((answers - exact) ** 2).sum()))
-        results.append(
-            Accuracy(
-                variant=variant,
-                inputs=len(task.inputs),
-                agreement=int((top == real).sum()),
-                labelled=known,
-                right=int((top[:known] == task.classes).sum()),
-                float_right=int((real[:known] == task.classes).sum()),
-                noise_db=round(noise, 1),
-            )
+        results.append(compared(f"quantised by onnxruntime, {isa}", answers, exact, task.classes))
+    answers = run_by_onnxruntime(model, name, task.inputs)
+    return [*results, compared("quantised and run by onnxruntime", answers, exact, task.classes)]
+
+
+def compared(variant: str, answers: object, exact: NDArray[np.float32], classes: NDArray[np.int64]) -> Accuracy:
+    assert isinstance(answers, np.ndarray)
+    top, real, known = answers.argmax(axis=1), exact.argmax(axis=1), len(classes)
+    noise = 10 * math.log10(float((exact**2).sum() / ((answers - exact) ** 2).sum()))
+    return Accuracy(
+        variant=variant,
+        inputs=len(answers),
+        agreement=int((top == real).sum()),
+        labelled=known,
+        right=int((top[:known] == classes).sum()),
+        float_right=int((real[:known] == classes).sum()),
+        noise_db=round(noise, 1),
+    )
+
+
+def quantized_by_onnxruntime(model: onnx.ModelProto, inputs: NDArray[np.float32]) -> onnx.ModelProto:
+    """The model in QDQ form, symmetric, with weights per channel, calibrated with the inputs. Raises ImportError."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = [{model.graph.input[0].name: each[None]} for each in inputs]
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            return self.left.pop() if self.left else None
+
+    with TemporaryDirectory() as folder:
+        source, result = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
+        onnx.save(model, source)
+        quantize_static(
+            source,
+            result,
+            Reader(),
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
         )
-    return results
+        return onnx.load(result)
+
+
+def run_by_onnxruntime(model: onnx.ModelProto, name: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {name: each[None]})[0] for each in inputs])
 
 
 def main() -> None:
