@@ -27,5 +27,9 @@ class QuantizeError(CompileError):
     """Raised by the quantiser: no choice of scales keeps a layer within the accumulator, or calibration is unusable."""
 
 
+class MissingScaleError(QuantizeError):
+    """Raised where a value has a scale neither from the model nor from calibration inputs."""
+
+
 class LoweringError(CompileError):
     """Raised when an op or a tensor-IR procedure has no form on the chosen target."""

@@ -7,12 +7,16 @@ from dataclasses import replace
 import numpy as np
 
 from compiler.errors import GraphError
-from compiler.graph.ir import Graph, Node, TensorType, Value
+from compiler.graph.ir import Graph, Node, Op, TensorType, Value
+from compiler.graph.ops.along import Normalize, Reduce, Resample
 from compiler.graph.ops.elementwise import Add
-from compiler.graph.ops.fused import FusedAdd
-from compiler.graph.ops.move import Expand, Rearrange, Slice, Transpose
-from compiler.graph.ops.qelementwise import QAdd
+from compiler.graph.ops.fused import FusedAdd, FusedConv
+from compiler.graph.ops.move import Concat, Expand, Pad, Rearrange, Slice, Take, Transpose
+from compiler.graph.ops.qconv import QConv2d
+from compiler.graph.ops.qelementwise import QAdd, QMul
+from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
+from compiler.graph.ops.softmax import Softmax
 
 
 def rebatched(graph: Graph, batch: int) -> Graph:
@@ -33,19 +37,49 @@ def rebatched(graph: Graph, batch: int) -> Graph:
     return result
 
 
+def _mixes_images(op: Op) -> bool:
+    """Whether the op works along, or changes, the first dimension, in which images, or parts of them, are."""
+    match op:
+        case Transpose():
+            return op.order[:1] != (0,)
+        case Concat() | Take() | Resample():
+            return op.axis == 0
+        case Softmax():
+            return op.axis == 0
+        case Reduce() | Normalize():
+            return op.first == 0
+        case Pad():
+            return (*op.before[:1], *op.after[:1]) != (0, 0)
+        case Slice():
+            return True  # but for those that take all images
+        case _:
+            return False
+
+
 def _constant_images(graph: Graph, batch: int) -> set[str]:
-    """Constants that are added to activations of the same type, one image repeated over the batch."""
-    added = (Add, FusedAdd, QAdd)
+    """Constants that stand beside activations as one of them, one image repeated over the batch."""
     return {
         name
         for node in graph.nodes
-        if isinstance(node.op, added)
-        for name in node.inputs
+        for name in _images(node)
         if name in graph.constants
-        and graph.types[name].logical == graph.types[node.output].logical
+        and (graph.types[name].logical == graph.types[node.output].logical or isinstance(node.op, Concat))
         and graph.types[name].shape[:1] == (batch,)
         and (graph.constants[name] == graph.constants[name][:1]).all()
     }
+
+
+def _images(node: Node) -> tuple[str, ...]:
+    """The inputs that are activations, not parameters of the op."""
+    match node.op:
+        case Add() | FusedAdd() | QAdd() | QMul() | Concat():
+            return node.inputs
+        case FusedConv():
+            return node.inputs[3:]
+        case QConv2d() | RescaledConv2d():
+            return node.inputs[4:5]
+        case _:
+            return ()
 
 
 def _node(node: Node, old: int, new: int) -> Node:
@@ -60,6 +94,6 @@ def _node(node: Node, old: int, new: int) -> Node:
         return replace(node, op=replace(op, shape=(new, *op.shape[1:])))
     if isinstance(op, Reshape) and op.shape and op.shape[0] % old == 0:
         return replace(node, op=replace(op, shape=(op.shape[0] // old * new, *op.shape[1:])))
-    if isinstance(op, Transpose) and op.order[:1] != (0,) and new != old:
-        raise GraphError(f"Node {node.name!r} must leave images in the first dimension, not order them {op.order}")
+    if new != old and _mixes_images(op):
+        raise GraphError(f"Node {node.name!r} ({op.kind}) must work image by image for {new} of them instead of {old}")
     return node

@@ -33,6 +33,9 @@ Shape = tuple[int, ...]
 AlongAxis = Softmax | Normalize | Reduce
 Moving = Reshape | Transpose | ChannelTranspose | Rearrange
 
+_TILE = 16
+"""Channels of a tile of the default machine: parts of a convolution should fill tiles."""
+
 _MOST_DIMENSIONS = 5
 """Of tensors for which all orders of their dimensions are tried."""
 
@@ -137,13 +140,14 @@ def _movement(shape: Shape, index: Ints) -> Moving | None:
         for order in itertools.permutations(range(len(shape))):
             if np.array_equal(places.transpose(order), index):
                 return Transpose(order=order)
-    first = _one_image(shape, index)
+    first = _one_image(shape, index) if shape else None
     axes = None if first is None else _axes(first.ravel())
     if axes is None:
         return None
     split = sorted(range(len(axes)), key=lambda k: -axes[k].stride)
     order = (0, *(1 + split.index(k) for k in range(len(axes))))
-    return Rearrange(split=(shape[0], *(axes[k].extent for k in split)), order=order, shape=index.shape)
+    op = Rearrange(split=(shape[0], *(axes[k].extent for k in split)), order=order, shape=index.shape)
+    return op if np.array_equal(op.reference(places), index) else None  # it might go backwards
 
 
 def _one_image(shape: Shape, index: Ints) -> Ints | None:
@@ -163,13 +167,13 @@ class _Axis:
 
 
 def _axes(places: Ints) -> list[_Axis] | None:
-    """The nested axes, outermost first, that go through the places in this order from the first one on, if any do."""
+    """The nested axes, outermost first, that go forwards through the places from the first one on, if any do."""
     axes: list[_Axis] = []
     while len(places) > 1:
         steps = np.diff(places)
         others = np.flatnonzero(steps != steps[0])
         extent = int(others[0]) + 1 if len(others) else len(places)
-        if len(places) % extent:
+        if steps[0] < 1 or len(places) % extent:
             return None
         rows = places.reshape(-1, extent)
         if (rows != rows[:, :1] + np.arange(extent) * steps[0]).any():
@@ -186,14 +190,14 @@ def _part_of_convolution(known: _Known, rewriter: Rewriter, node: Node) -> str |
     if conv is None or not isinstance(conv.op, Conv) or conv.op.groups > 1:
         return None
     parameters = [rewriter.array(name) for name in conv.inputs[1:]]
-    if any(array is None for array in parameters) or not _is_taken_apart(rewriter.source, path.source):
+    batch, channels, *size = rewriter.type(path.source).shape
+    whole = batch, channels, math.prod(size)
+    if any(array is None for array in parameters) or not _is_taken_apart(rewriter.source, path.source, whole):
         return None
     index = node.op.reference(path.index)
-    batch, channels, *size = rewriter.type(path.source).shape
-    area = math.prod(size)
-    image, channel, position = np.unravel_index(index, (batch, channels, area))
+    image, channel, position = np.unravel_index(index, whole)
     chosen = np.unique(channel)
-    if not len(np.unique(index)) == index.size == batch * len(chosen) * area:
+    if not len(np.unique(index)) == index.size == batch * len(chosen) * whole[2]:
         return None
     key = path.source, (len(chosen),), chosen.tobytes()
     if key not in known.values:
@@ -205,19 +209,37 @@ def _part_of_convolution(known: _Known, rewriter: Rewriter, node: Node) -> str |
                 fewer.append(rewriter.constant(array[chosen], f"{name}.part", scale=part))
         known.values[key] = rewriter.emit(conv.op, (conv.inputs[0], *fewer), like=replace(conv, name=node.name))
     place = image, np.searchsorted(chosen, channel), position
-    moved = np.ravel_multi_index(place, (batch, len(chosen), area)).reshape(index.shape)
+    moved = np.ravel_multi_index(place, (batch, len(chosen), whole[2])).reshape(index.shape)
     return _rearranged(known, rewriter, node, known.values[key], moved, output=node.output)
 
 
-def _is_taken_apart(graph: Graph, value: str) -> bool:
-    """Whether nothing reads the value, however it is moved, but ops that take a part of it."""
-    if value in graph.outputs:
+def _is_taken_apart(graph: Graph, value: str, whole: Shape) -> bool:
+    """Whether all that reads the value takes a part of its channels, and the parts are convolutions worth having.
+
+    They must not overlap, nor together take many more tiles of channels than the whole.
+    """
+    parts = _parts(graph, value, np.arange(math.prod(whole)).reshape(graph.types[value].shape))
+    if not parts:
         return False
+    chosen = [np.unique(np.unravel_index(part, whole)[1]) for part in parts]
+    together = sum(map(len, chosen))
+    tiles = sum(-(-len(part) // _TILE) for part in chosen)
+    return together == len(np.unique(np.concatenate(chosen))) and tiles <= -(-whole[1] // _TILE) + 1
+
+
+def _parts(graph: Graph, value: str, index: Ints) -> list[Ints]:
+    """The places that each reader takes, however the value is moved before; none if something reads all of it."""
     readers = [node for node in graph.nodes if value in node.inputs]
-    return bool(readers) and all(
-        isinstance(node.op, Take | Slice) or (isinstance(node.op, Moving) and _is_taken_apart(graph, node.output))
-        for node in readers
-    )
+    if value in graph.outputs or not all(isinstance(node.op, Take | Slice | Moving) for node in readers):
+        return []
+    found: list[Ints] = []
+    for node in readers:
+        moved = node.op.reference(index)
+        inner = [moved] if isinstance(node.op, Take | Slice) else _parts(graph, node.output, moved)
+        if not inner:
+            return []
+        found += inner
+    return found
 
 
 def _sink_elementwise(known: _Known, rewriter: Rewriter, node: Node) -> str | None:
@@ -326,7 +348,7 @@ def _along(op: AlongAxis, axis: int) -> AlongAxis:
 def _split(source: Shape, index: Ints, first: int, last: int) -> tuple[Shape, int] | None:
     """(shape of the source, axis of it) in which the dimensions from first to last of the index are one axis."""
     outer = math.prod(index.shape[:first])
-    if outer % source[0] or _one_image(source, index) is None:
+    if not source or outer % source[0] or _one_image(source, index) is None:
         return None
     image = index.reshape(source[0], outer // source[0], -1, math.prod(index.shape[last:]))[0]
     lines = image[:, 0, 0], image[0, :, 0], image[0, 0, :]

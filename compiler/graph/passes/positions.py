@@ -49,7 +49,7 @@ class FillTiles(Pass):
         x, w = node.inputs
         if deeper:
             source = rewriter.producer(w)
-            if source is None or not isinstance(source.op, ChannelTranspose) or more:
+            if source is None or not isinstance(source.op, ChannelTranspose) or source.op.groups != groups or more:
                 return None
             w = _more_positions(rewriter, source.inputs[0], deeper, node)
             w = rewriter.emit(source.op, (w,), like=source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from compiler.errors import QuantizeError
+from compiler.errors import MissingScaleError, QuantizeError
 from compiler.graph.ir import Array, Graph, Node
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.elementwise import FakeQuantize, Pointwise
@@ -16,6 +16,7 @@ from compiler.graph.passes.partition import why_not_multiplied
 from compiler.graph.quantize import rules
 from compiler.graph.quantize.bounds import prove
 from compiler.graph.quantize.calibrate import measure
+from compiler.graph.quantize.given import one_grid_each
 from compiler.graph.quantize.report import LayerReport, Quantized
 from compiler.graph.quantize.values import QuantizeOptions, Values
 from vta_hw.spec.config import VTAConfig
@@ -36,12 +37,13 @@ def quantize(
     between a `Dequantize` and a `Quantize`. The result is proven free of overflow. Raises QuantizeError when a layer
     cannot be kept within int32, or calibration is missing or unusable.
     """
+    graph = one_grid_each(graph)
     magnitudes = None if batches is None else measure(graph, batches)
     values = Values(graph, magnitudes, config, options or QuantizeOptions())
     reports: list[LayerReport] = []
     for node in graph.nodes:
         try:
-            report = _quantize_node(values, node)
+            report = _quantize_or_keep(values, node)
         except QuantizeError as error:
             raise QuantizeError(f"Layer {node.name!r}: {error}") from None
         reports += [report] if report is not None else []
@@ -60,22 +62,42 @@ def quantize(
     return Quantized(graph=result, layers=layers, scales=scales)
 
 
+def _quantize_or_keep(values: Values, node: Node) -> LayerReport | None:
+    """As `_quantize_node`; what lacks a scale stays float, if that is no convolution in the middle of the network."""
+    try:
+        return _quantize_node(values, node)
+    except MissingScaleError:
+        readers = [each.op for each in values.source.nodes if node.output in each.inputs]
+        if isinstance(node.op, FusedConv) and any(isinstance(op, _WITH_INTEGERS) for op in readers):
+            weight = values.source.types[node.inputs[1]].shape
+            if weight[1:] != (1, 1, 1):  # a number for each channel, which may have been a product
+                raise
+        values.define_float(node)
+        return None
+
+
+_WITH_INTEGERS = (FusedConv, FusedAdd, ChannelMatMul, AveragePool, GlobalAveragePool)
+
+
 def _quantize_node(values: Values, node: Node) -> LayerReport | None:
     """Add the node in its quantised form, or as it is and return None."""
     shape = values.source.types[node.inputs[0]].shape
     match node.op:
         case FusedConv():
             return rules.conv(values, node, node.op)
-        case FusedAdd() if len(shape) == 4:
+        case FusedAdd() if len(shape) == 4 and not rules.drowns(values, node):
             return rules.add(values, node, node.op)
         case FakeQuantize() if len(shape) == 4:
-            return rules.fake_quantize(values, node)
+            source = node.inputs[0]
+            if values.has_integers(source) or values.has_grid(source):
+                return rules.fake_quantize(values, node)
         case MaxPool():
             return rules.max_pool(values, node, node.op)
         case AveragePool() if node.op.dilation == (1, 1):
-            return rules.average_pool(values, node, node.op)
+            return _or_float(values, node, rules.average_pool(values, node, node.op))
         case GlobalAveragePool():
-            return rules.average_pool(values, node, AveragePool(kernel=(shape[2], shape[3])))
+            window = AveragePool(kernel=(shape[2], shape[3]))
+            return _or_float(values, node, rules.average_pool(values, node, window))
         case ChannelMatMul():
             types = [values.source.types[name] for name in node.inputs]
             if not why_not_multiplied(node.op, types, values.config):
@@ -84,12 +106,19 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
             return rules.subtract(values, node)
         case Pointwise(function="multiply") if len(shape) == 4 and len(node.inputs) == 2:
             if (ordered := _gated(values, node)) is not None:
-                return rules.multiply(values, ordered)
+                return _or_float(values, node, rules.multiply(values, ordered))
         case ChannelTranspose() | Slice() | Take() | Pad(value=0.0):
             if len(shape) == 4 and values.has_integers(node.inputs[0]):
                 return rules.move(values, node)
     values.define_float(node)
     return None
+
+
+def _or_float(values: Values, node: Node, report: LayerReport | None) -> LayerReport | None:
+    """The report; without one the node stays float."""
+    if report is None:
+        values.define_float(node)
+    return report
 
 
 def _same_types(values: Values, node: Node) -> bool:

@@ -37,6 +37,12 @@ from compiler.graph.quantize.values import Integers, Values, storage, symmetric
 _MOST_UNITS = float(1 << 29)
 """Largest bias, or residual, in units of an accumulator."""
 
+_MOST_ERROR = 1.0
+"""Steps of the result; where factors are further off, the host computes in float32."""
+
+_DROWNING = 16.0
+"""How often a constant may reach as far as what it is added to."""
+
 _UNITS_WITHOUT_WEIGHTS = float(1 << 16)
 """Units of an accumulator in a step of the result, where weights do not say how many: a channel's are all zero."""
 
@@ -273,12 +279,24 @@ def subtract(values: Values, node: Node) -> LayerReport:
     return _weighted_sum(values, node, FusedAdd(), (1, -1))
 
 
-def multiply(values: Values, node: Node) -> LayerReport:
-    """The product of two activations, of which the second may have one position."""
+def drowns(values: Values, node: Node) -> bool:
+    """Whether a constant of the sum is so large, as that of a mask, that the other operand has no steps beside it."""
+    constants = [name for name in node.inputs if name in values.source.constants]
+    if not constants or len(constants) == len(node.inputs):
+        return False
+    largest = max(float(np.abs(values.source.constants[name]).max(initial=0.0)) for name in constants)
+    (other,) = (name for name in node.inputs if name not in constants)
+    return largest > _DROWNING * values.scale_of(other) * values.limits.hi
+
+
+def multiply(values: Values, node: Node) -> LayerReport | None:
+    """The product of two activations, of which the second may have one position; None if factors are too coarse."""
     a, c = (values.as_integers(name, node) for name in node.inputs)
     grid = values.grid(node.output)
     products = matmul_accumulator(1, a.range, c.range)
     chosen = scale_sum((Term(ratio=a.scale * c.scale / grid.scale, lo=products.lo, hi=products.hi),))
+    if chosen.error > _MOST_ERROR:
+        return None
     q = QMul(mul=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
     value = values.define_integers(node, q, (a.name, c.name), grid.scale, grid.range)
     return LayerReport(
@@ -319,7 +337,8 @@ def move(values: Values, node: Node) -> LayerReport:
     )
 
 
-def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport:
+def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | None:
+    """None if the window is so large that the factors of its sums are too coarse."""
     x = values.as_integers(node.inputs[0], node)
     grid = values.grid(node.output)
     scale = grid.scale
@@ -327,6 +346,8 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport:
     window = op.kernel[0] * op.kernel[1]
     fewest = int(counts.min())
     chosen = scale_sum((Term(ratio=x.scale / scale / fewest, lo=x.range.lo * window, hi=x.range.hi * window),))
+    if chosen.error > _MOST_ERROR:
+        return None
     mul: int | None = chosen.multipliers[0]
     inputs: tuple[str, ...] = (x.name,)
     if counts.max() != fewest:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.errors import QuantizeError
+from compiler.errors import MissingScaleError, QuantizeError
 from compiler.graph.ir import Graph, Node, Op
+from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.qelementwise import Dequantize, Quantize
 from compiler.graph.quantize.bounds import Interval
 from compiler.graph.quantize.calibrate import Calibration, Magnitudes
@@ -122,10 +123,22 @@ class Values:
         return name in self._integers
 
     def define_float(self, node: Node) -> None:
-        """Keep a node that has no quantised form."""
+        """Keep a node that has no quantised form, or no scale; a fused convolution as ops that the host has."""
         inputs = tuple(self.as_float(name, node) for name in node.inputs)
-        self.rewriter.emit(node.op, inputs, like=node, output=node.output)
+        op = node.op
+        if isinstance(op, FusedConv):
+            inputs = (self.rewriter.emit(op.conv, inputs[:3], like=node), *inputs[3:])
+            op = FusedAdd(lo=op.lo, hi=op.hi)
+        self.rewriter.emit(op, inputs, like=node, output=node.output)
         self._floats.add(node.output)
+
+    def scale_of(self, name: str) -> float:
+        """Reals per step of a value, whether it is integers already or not."""
+        return self._integers[name].scale if name in self._integers else self.grid(name).scale
+
+    def has_grid(self, name: str) -> bool:
+        """Whether the model gives the value's integers."""
+        return name in self._given
 
     def define_integers(self, node: Node, op: Op, inputs: tuple[str, ...], scale: float, span: Interval) -> str:
         """Add the quantised form of a node; returns the name of the new value."""
@@ -156,7 +169,7 @@ class Values:
         if name in self.source.constants:
             threshold = float(np.abs(self.source.constants[name]).max(initial=0.0))
         elif self._magnitudes is None:
-            raise QuantizeError(f"value {name!r} must have a scale in the model, or calibration inputs be given")
+            raise MissingScaleError(f"value {name!r} must have a scale in the model, or calibration inputs be given")
         else:
             threshold = self._magnitudes[name].threshold(
                 self.options.calibration, percent=self.options.percent, levels=self.limits.hi

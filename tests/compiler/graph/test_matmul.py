@@ -14,7 +14,7 @@ from compiler.graph.evaluate import evaluate
 from compiler.graph.ir import Graph, Op, Place, TensorType
 from compiler.graph.lowering import Blocks, Placed
 from compiler.graph.ops.conv import ChannelMatMul
-from compiler.graph.ops.fused import FusedConv
+from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.move import ChannelTranspose, Pad
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.rescaled import scale_word
@@ -263,3 +263,27 @@ def test_heads_of_odd_sizes_cannot_be_summed_over(size: int) -> None:
     products = [node for node in filled.nodes if isinstance(node.op, ChannelMatMul)]
     why = [why_not_multiplied(node.op, [filled.types[name] for name in node.inputs], config) for node in products]
     assert why == [f"{size} channels of a group are no multiple of 16", ""]
+
+
+def test_windows_of_tokens_are_not_filled_up_behind_all() -> None:
+    """Values that are exchanged in other groups than the product has: zeros would go behind the last window."""
+    b = Builder()
+    values = b(ChannelTranspose(), b.input(1, 16, 1, 40, name="v"))  # [1,40,1,16], two windows of 20
+    y = b(ChannelMatMul(groups=2), b.input(1, 40, 1, 20), values)
+    graph = b.graph(y)
+    filled = run_passes(graph, [FillTiles(config=VTAConfig())])
+    arrays = {"x": floats(1, 40, 1, 20), "v": floats(1, 16, 1, 40, seed=1)}
+    np.testing.assert_allclose(evaluate(filled, arrays)[y], evaluate(graph, arrays)[y], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [-1e9, -1e4])
+def test_a_mask_leaves_scores_their_steps(mask: float) -> None:
+    b = Builder()
+    scores = b(ChannelMatMul(), b.input(1, 16, 1, 16), b.input(1, 16, 1, 16, name="w"))
+    masked = b(FusedAdd(), scores, b.constant(np.triu(np.full((16, 16), mask, np.float32), 1)[None, :, None].copy()))
+    y = b(Softmax(axis=1), masked)
+    graph = b.graph(y)
+    inputs = {"x": floats(1, 16, 1, 16), "w": floats(1, 16, 1, 16, seed=1)}
+    quantized = quantize_model(graph, [inputs], config=VTAConfig())
+    exact, found = evaluate(graph, inputs)[y], evaluate(quantized.graph, inputs)[y]
+    assert ((exact - found) ** 2).mean() < 0.01 * (exact**2).mean()

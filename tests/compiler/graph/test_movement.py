@@ -9,17 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compiler.errors import GraphError
 from compiler.graph.batch import rebatched
 from compiler.graph.evaluate import evaluate
-from compiler.graph.ir import Graph
+from compiler.graph.ir import Graph, Op
 from compiler.graph.ops.along import Normalize, Reduce
 from compiler.graph.ops.conv import Conv, Dense, MatMul
 from compiler.graph.ops.elementwise import Add, Pointwise, Relu
-from compiler.graph.ops.move import ChannelTranspose, Movement, Rearrange, Transpose
+from compiler.graph.ops.move import ChannelTranspose, Concat, Movement, Pad, Rearrange, Slice, Take, Transpose
 from compiler.graph.ops.shape import Flatten, Reshape
 from compiler.graph.ops.softmax import Softmax
 from compiler.graph.passes.base import Pass, run_passes
 from compiler.graph.passes.convolution import FoldAffine, MatMulToImages
+from compiler.graph.passes.fuse import Fuse
 from compiler.graph.passes.movement import SinkMovements
 from compiler.graph.text import to_text
 from compiler.tensor.define_float import Reduction
@@ -232,3 +234,64 @@ def test_movements_are_what_they_say() -> None:
         assert swapped[0, group * 4 + position, 0, channel] == x[0, group * 4 + channel, position // 2, position % 2]
     op = Rearrange(split=(1, 12, 4), order=(0, 2, 1), shape=(1, 48))
     np.testing.assert_array_equal(op.reference(x), x.reshape(12, 4).T.reshape(1, 48))
+
+
+def conv_parts(*indices: tuple[int, ...], axis: int = 1) -> Graph:
+    """A convolution of 32 channels, and elements of it that are taken."""
+    b = Builder()
+    conv = b(Conv(), b.input(1, 4, 1, 4), b.constant(floats(32, 4, 1, 1)))
+    return b.graph(*(b(Take(axis=axis, indices=chosen), conv) for chosen in indices))
+
+
+@pytest.mark.parametrize(
+    ("graph", "convolutions"),
+    [
+        (conv_parts(tuple(range(31, -1, -1))), 1),
+        (conv_parts((*range(16, 32), *range(16))), 1),
+        (conv_parts((3, 2, 1, 0), axis=3), 1),
+        (conv_parts(tuple(range(16)), tuple(range(16, 32))), 2),
+        (conv_parts(tuple(range(31)), tuple(range(1, 32))), 1),  # parts that overlap are computed once
+        (conv_parts(*((k,) for k in range(32))), 1),  # and parts of single channels would take 32 tiles instead of 2
+    ],
+    ids=["reversed", "rotated", "reversed columns", "halves", "overlapping", "single"],
+)
+def test_parts_of_a_convolution(graph: Graph, convolutions: int) -> None:
+    result = run_passes(graph, (SinkMovements(), SinkMovements()))
+    x = {"x": floats(1, 4, 1, 4)}
+    expected, found = evaluate(graph, x), evaluate(result, x)
+    for name in graph.outputs:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)
+    assert sum(isinstance(node.op, Conv) for node in result.nodes) == convolutions
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        Concat(axis=0),
+        Softmax(axis=0),
+        Reduce(reduction=Reduction.MAX, first=0, last=1),
+        Normalize(first=0, last=2),
+        Take(axis=0, indices=(0,)),
+        Slice(starts=(1, 0), steps=(1, 1), shape=(1, 4)),
+        Pad(before=(1, 0), after=(0, 0)),
+        Transpose(order=(1, 0)),
+    ],
+    ids=str,
+)
+def test_what_mixes_images_has_no_other_batch(op: Op) -> None:
+    b = Builder()
+    graph = b.graph(b(op, b.input(2, 4)))
+    rebatched(graph, 2)
+    with pytest.raises(GraphError, match=rf"^Node '{op.kind} v0' \({op.kind}\) must work image by image for 3 of them"):
+        rebatched(graph, 3)
+
+
+def test_constant_images_are_repeated() -> None:
+    b = Builder()
+    conv = b(Conv(), b.input(1, 3, 2, 2), b.constant(floats(4, 3, 1, 1)), b.constant(floats(4)))
+    total = b(Add(), conv, b.constant(floats(1, 4, 2, 2)))
+    graph = b.graph(b(Concat(axis=1), total, b.constant(floats(1, 1, 2, 2))))
+    for each in (graph, run_passes(graph, [Fuse()])):
+        x = {"x": floats(3, 3, 2, 2)}
+        alone = [evaluate(each, {"x": x["x"][k : k + 1]})[graph.outputs[0]] for k in range(3)]
+        np.testing.assert_allclose(evaluate(rebatched(each, 3), x)[graph.outputs[0]], np.concatenate(alone), atol=1e-6)

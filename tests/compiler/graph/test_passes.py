@@ -325,12 +325,12 @@ def test_what_is_nearly_gelu_stays(change: dict[str, float]) -> None:
 
 def test_parts_of_a_convolution_are_convolutions() -> None:
     b = Builder()
-    conv = b(Conv(), b.input(1, 2, 1, 5), b.constant(floats(6, 2, 1, 1)), b.constant(floats(6)))
-    rows = b(Reshape(shape=(1, 5, 3, 2)), b(Transpose(order=(0, 3, 2, 1)), conv))
-    parts = [b(Reshape(shape=(1, 5, 2)), b(Take(axis=2, indices=(k,)), rows)) for k in range(3)]
+    conv = b(Conv(), b.input(1, 2, 1, 5), b.constant(floats(48, 2, 1, 1)), b.constant(floats(48)))
+    rows = b(Reshape(shape=(1, 5, 3, 16)), b(Transpose(order=(0, 3, 2, 1)), conv))
+    parts = [b(Reshape(shape=(1, 5, 16)), b(Take(axis=2, indices=(k,)), rows)) for k in range(3)]
     graph = b.graph(b(Concat(axis=2), *parts))
     result = run_passes(graph, [SinkMovements()])
-    assert [result.types[node.output].shape for node in result.nodes if isinstance(node.op, Conv)] == [(1, 2, 1, 5)] * 3
+    assert [result.types[node.output].shape for node in result.nodes if isinstance(node.op, Conv)] == [(1, 16, 1, 5)] * 3
     x = {"x": floats(1, 2, 1, 5)}
     np.testing.assert_allclose(*(evaluate(g, x)[graph.outputs[0]] for g in (result, graph)), rtol=1e-6, atol=1e-6)
 

@@ -17,9 +17,9 @@ from compiler.graph.batch import rebatched
 from compiler.graph.evaluate import evaluate, evaluate_all
 from compiler.graph.ir import Array, Graph
 from compiler.graph.ops.conv import Conv, MatMul
-from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, FakeQuantize, Relu
-from compiler.graph.ops.move import Slice
-from compiler.graph.ops.pool import AveragePool, MaxPool
+from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, FakeQuantize, Pointwise, Relu
+from compiler.graph.ops.move import Concat, Slice
+from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.qelementwise import Quantize
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.passes.pipeline import prepare, quantize_model
@@ -278,7 +278,8 @@ def test_refusals() -> None:
     narrow = replace(VTAConfig(), log_inp_width=2, log_wgt_width=2, **small)
     assert refusal(one_conv(step(0.5), w, 0.1), narrow).endswith("with symmetric activations of int4")
     b = Builder()
-    graph = b.graph(b(Conv(), b(step(0.5), b.input(1, 8, 6, 6)), b.constant(floats(4, 8, 1, 1)), name="c"))
+    free = b(Conv(), b(step(0.5), b.input(1, 8, 6, 6)), b.constant(floats(8, 8, 1, 1)), name="c")
+    graph = b.graph(b(step(0.5), b(Conv(), free, b.constant(floats(8, 8, 1, 1)))))
     assert refusal(graph) == "Layer 'conv c': value 'c' must have a scale in the model, or calibration inputs be given"
 
 
@@ -318,3 +319,50 @@ def test_asymmetric_models_of_onnxruntime_are_refused(tmp_path: Path) -> None:
         "Layer 'x_QuantizeLinear': node 'x_QuantizeLinear' must quantise to -128..127 once the zero "
     )
     assert message.endswith(": quantise the model with symmetric activations of int8")
+
+
+def other_readers(kind: str) -> Graph:
+    """A convolution that is read on two grids, on one and as reals, or on one behind a concatenation."""
+    b = Builder()
+    x = b(step(0.02), b.input(1, 8, 6, 6))
+    conv = b(Conv(), x, b.constant(floats(8, 8, 1, 1) / 4), name="c")
+    if kind == "input":
+        conv = "x"
+    first = b(step(0.02), conv)
+    match kind:
+        case "two" | "input":
+            second = b(step(0.031), conv)
+        case "reals":
+            second = b(Pointwise(function="sigmoid"), conv)
+        case "concat":
+            second = b(step(0.031), b(Concat(axis=1), conv, conv))
+        case _:
+            second = conv
+    return b.graph(first, second)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("kind", ["two", "input", "reals", "concat", "output"])
+def test_each_reader_of_a_value_has_its_own_steps(kind: str, config: str) -> None:
+    graph = other_readers(kind)
+    result = quantize_model(graph, None, config=CONFIGS[config])
+    x = {"x": floats(1, 8, 6, 6, seed=3)}
+    exact, found = evaluate(graph, x), evaluate(result.graph, x)
+    steps = (0.02, 0.031 if kind in ("two", "input", "concat") else 0.0)
+    for name, size in zip(graph.outputs, steps, strict=True):
+        assert np.abs(exact[name] - found[name]).max() <= 1.001 * size + 1e-6
+
+
+def test_what_lacks_a_scale_is_computed_in_float() -> None:
+    """Pixels less a mean before the first pair, a pool between, and a last layer without a pair behind it."""
+    b = Builder()
+    centred = b(Pointwise(function="subtract"), b.input(1, 8, 6, 6), b.constant(floats(1, 8, 1, 1)))
+    conv = b(Conv(), b(step(0.03), centred), b.constant(floats(8, 8, 1, 1) / 4), name="c")
+    pool = b(GlobalAveragePool(), b(Relu(), b(step(0.03), conv)))
+    graph = b.graph(b(Conv(), b(step(0.01), pool), b.constant(floats(4, 8, 1, 1) / 4), name="last"))
+    result = quantize_model(graph, None, config=VTAConfig())
+    x = {"x": floats(1, 8, 6, 6, seed=3)}
+    (name,) = graph.outputs
+    exact, found = evaluate(graph, x)[name], evaluate(result.graph, x)[name]
+    assert np.abs(exact - found).max() < 0.03
+    assert [node.op.kind for node in result.graph.nodes if node.op.kind.startswith("q")].count("qconv2d") == 1

@@ -280,3 +280,24 @@ def test_a_whole_activation_is_not_made_integer_for_a_product() -> None:
     graph = b.graph(b(Pointwise(function="multiply"), conv, b(Pointwise(function="sigmoid"), conv)))
     quantized = quantize_model(graph, [{"x": floats(1, 4, 6, 6)}], config=VTAConfig())
     assert "qmul" not in {node.op.kind for node in quantized.graph.nodes}
+
+
+@pytest.mark.parametrize("isa", ["tvm", "extended"])
+def test_windows_too_large_for_their_factors_are_averaged_in_float(isa: str) -> None:
+    b = Builder()
+    conv = b(Conv(), b.input(1, 4, 112, 112), b.constant(weights(8, 4, 1, 1, seed=1)))
+    graph = b.graph(b(GlobalAveragePool(), b(Relu(), conv)))
+    inputs = {"x": floats(1, 4, 112, 112)}
+    quantized = quantize_model(graph, [inputs], config=VTAConfig(isa=isa))
+    (name,) = graph.outputs
+    exact, found = evaluate(graph, inputs)[name], evaluate(quantized.graph, inputs)[name]
+    assert np.abs(exact - found).max() < 0.01 * exact.max()
+
+
+def test_products_of_16_bits_are_left_in_float() -> None:
+    config = CONFIGS["16 bits"]
+    inputs = {"x": floats(1, 4, 6, 6, seed=3)}
+    quantized = quantize_model(gated(1), [inputs], config=config)
+    (name,) = gated(1).outputs
+    exact, found = evaluate(gated(1), inputs)[name], evaluate(quantized.graph, inputs)[name]
+    assert ((exact - found) ** 2).mean() < 1e-4 * (exact**2).mean()
