@@ -330,7 +330,8 @@ def test_parts_of_a_convolution_are_convolutions() -> None:
     parts = [b(Reshape(shape=(1, 5, 16)), b(Take(axis=2, indices=(k,)), rows)) for k in range(3)]
     graph = b.graph(b(Concat(axis=2), *parts))
     result = run_passes(graph, [SinkMovements()])
-    assert [result.types[node.output].shape for node in result.nodes if isinstance(node.op, Conv)] == [(1, 16, 1, 5)] * 3
+    shapes = [result.types[node.output].shape for node in result.nodes if isinstance(node.op, Conv)]
+    assert shapes == [(1, 16, 1, 5)] * 3
     x = {"x": floats(1, 2, 1, 5)}
     np.testing.assert_allclose(*(evaluate(g, x)[graph.outputs[0]] for g in (result, graph)), rtol=1e-6, atol=1e-6)
 
