@@ -249,9 +249,10 @@ def layer_noise(
     calibration: Array | Mapping[str, Array],
     options: QuantizeOptions | None = None,
 ) -> tuple[LayerNoise, ...]:
-    """What each layer of a float model loses by quantisation, on the calibration inputs (`LayerNoise`, in dB).
+    """What each layer of a model loses by quantisation, on the calibration inputs (`LayerNoise`, in dB).
 
-    Arguments and errors as those of `compile_model`. Raises ApiError for a model that is quantised already.
+    Of an ONNX model that gives its own integers it is what is lost beside these. Arguments and errors as those of
+    `compile_model`. Raises ApiError for a graph that is quantised already.
     """
     from compiler.graph.quantize.noise import signal_to_noise
 
