@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from compiler.graph.ir import Graph, Node
 from compiler.graph.layout import Layout
+from compiler.graph.machine import why_not_weights
 from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.move import ChannelTranspose, Movement
@@ -22,15 +23,6 @@ from compiler.graph.rewrite import first_free
 from vta_hw.spec.config import VTAConfig
 
 ROW_MAJOR = Layout(1, 1)
-
-
-def why_not_weights(config: VTAConfig) -> str:
-    """Why tiles of activations, positions by channels, are no tiles of weights on this machine; empty if they are."""
-    if config.inp_bits != 8 or config.wgt_bits != 8:  # 4-bit ones share bytes
-        return f"{config.inp_bits}-bit activations are no {config.wgt_bits}-bit weights"
-    if config.block_in != config.block_out:
-        return f"{config.block_in} channels are no {config.block_out} rows of weights"
-    return ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from compiler.graph.ir import Graph, Node, Op, Place, Placement, TensorType
+from compiler.graph.ir import Graph, Node, Op, Place, Placement
+from compiler.graph.machine import adds_activations, why_not_multiplied
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.move import ChannelTranspose, Movement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize, Relayout
-from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul, unfit
+from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.ops.unfold import Unfold
 from compiler.graph.passes.base import Pass
-from compiler.graph.passes.layout import ROW_MAJOR, why_not_weights
+from compiler.graph.passes.layout import ROW_MAJOR
 from vta_hw.spec.config import VTAConfig
 
 ON_ACCELERATOR: Final = (QConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QAdd, QMul, QMaxPool2d, QAvgPool2d)
@@ -35,11 +36,6 @@ HOST_REASONS: Final[Mapping[type[Op], str]] = MappingProxyType(
         Reshape: "float32 tensor",
     }
 )
-
-
-def adds_activations(config: VTAConfig) -> bool:
-    """Whether the accumulator can load activations: ACC_8BIT, the one load that widens, reads 8-bit scalars."""
-    return config.inp_bits == 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +72,3 @@ def _host_reason(graph: Graph, node: Node, config: VTAConfig) -> str:
         why = why_not_multiplied(node.op, [graph.types[name] for name in node.inputs], config)
         return f"float32 arithmetic: {why}" if why else "float32 arithmetic"
     return _MOVES if isinstance(node.op, Movement) else HOST_REASONS.get(type(node.op), "float32 arithmetic")
-
-
-def why_not_multiplied(op: ChannelMatMul, types: Sequence[TensorType], config: VTAConfig) -> str:
-    """Why the accelerator cannot compute the product of two activations; empty if it can."""
-    x, w = (t.shape for t in types)
-    return why_not_weights(config) or unfit(x, w, op.groups, (config.batch, config.block_in))

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from compiler.graph.ir import Array, Graph
+from compiler.graph.machine import adds_activations
 from compiler.graph.passes.activations import FindGelu
 from compiler.graph.passes.base import run_passes
 from compiler.graph.passes.convolution import DenseToConv, FoldAffine, MatMulToImages
 from compiler.graph.passes.fuse import Fuse
+from compiler.graph.passes.grids import OneGridEach
 from compiler.graph.passes.layout import AssignLayouts
 from compiler.graph.passes.movement import SinkMovements
-from compiler.graph.passes.partition import Partition, adds_activations
+from compiler.graph.passes.partition import Partition
 from compiler.graph.passes.positions import FillTiles
 from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity
 from compiler.graph.passes.unfold import UnfoldInput
@@ -37,8 +39,8 @@ SIMPLIFY = (
 
 def prepare(graph: Graph, config: VTAConfig) -> Graph:
     """The float graph that the quantiser reads: the same function, up to float rounding of folded weights."""
-    passes = (*SIMPLIFY, Fuse(residual=adds_activations(config)), FillTiles(config=config), SinkMovements())
-    return run_passes(graph, passes)
+    fused = (Fuse(residual=adds_activations(config)), FillTiles(config=config), SinkMovements(), OneGridEach())
+    return run_passes(graph, (*SIMPLIFY, *fused))
 
 
 def place(graph: Graph, config: VTAConfig) -> Graph:

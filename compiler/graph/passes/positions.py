@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from compiler.graph.ir import Graph, Node
+from compiler.graph.machine import why_not_multiplied
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.fused import FusedConv
 from compiler.graph.ops.move import ChannelTranspose, Pad, Slice
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.passes.base import Pass
-from compiler.graph.passes.partition import why_not_multiplied
 from compiler.graph.rewrite import Rewriter, rewrite
 from vta_hw.spec.config import VTAConfig
 

@@ -7,16 +7,15 @@ from dataclasses import replace
 
 from compiler.errors import MissingScaleError, QuantizeError
 from compiler.graph.ir import Array, Graph, Node
+from compiler.graph.machine import why_not_multiplied
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.elementwise import FakeQuantize, Pointwise
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.move import ChannelTranspose, Pad, Slice, Take
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
-from compiler.graph.passes.partition import why_not_multiplied
 from compiler.graph.quantize import rules
 from compiler.graph.quantize.bounds import prove
 from compiler.graph.quantize.calibrate import measure
-from compiler.graph.quantize.given import one_grid_each
 from compiler.graph.quantize.report import LayerReport, Quantized
 from compiler.graph.quantize.values import QuantizeOptions, Values
 from vta_hw.spec.config import VTAConfig
@@ -37,7 +36,6 @@ def quantize(
     between a `Dequantize` and a `Quantize`. The result is proven free of overflow. Raises QuantizeError when a layer
     cannot be kept within int32, or calibration is missing or unusable.
     """
-    graph = one_grid_each(graph)
     magnitudes = None if batches is None else measure(graph, batches)
     values = Values(graph, magnitudes, config, options or QuantizeOptions())
     reports: list[LayerReport] = []

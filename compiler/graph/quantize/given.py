@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError
-from compiler.graph.ir import Array, Graph, Node, Op
-from compiler.graph.ops.conv import ChannelMatMul
+from compiler.graph.ir import Array, Graph, Op
 from compiler.graph.ops.elementwise import FakeQuantize
-from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.move import Movement, Pad
-from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
+from compiler.graph.ops.pool import MaxPool
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.quantize.bounds import Interval
-from compiler.graph.rewrite import first_free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,40 +69,6 @@ def _settle(name: str, wanted: Mapping[str, list[Grid | None]], grids: dict[str,
     first, *others = wanted.get(name, [None])
     if first is not None and name not in grids and all(_alike(first, other) for other in others):
         grids[name] = first
-
-
-def one_grid_each(graph: Graph) -> Graph:
-    """The graph with a copy of each integer op for each grid that its result is read on, beside what else reads it."""
-    readers: dict[str, list[Node]] = {}
-    for node in graph.nodes:
-        for name in set(node.inputs):
-            readers.setdefault(name, []).append(node)
-    taken, moved, nodes = set(graph.types), dict[tuple[str, str], str](), list[Node]()
-    for node in graph.nodes:
-        inputs = tuple(moved.get((node.output, name), name) for name in node.inputs)
-        nodes.append(replace(node, inputs=inputs))
-        if not isinstance(node.op, _COPIED):
-            continue
-        grids: dict[tuple[float, int, int], str] = {}
-        own = node.output in graph.outputs
-        for reader in readers.get(node.output, ()):
-            own = own or not isinstance(reader.op, FakeQuantize)
-        for reader in readers.get(node.output, ()):
-            if not isinstance(reader.op, FakeQuantize):
-                continue
-            key = (reader.op.scale, reader.op.lo, reader.op.hi)
-            if key not in grids:
-                grids[key] = node.output
-                if own or len(grids) > 1:
-                    grids[key] = first_free(f"{node.output}.{reader.output}", taken)
-                    taken.add(grids[key])
-                    nodes.append(replace(node, inputs=inputs, output=grids[key]))
-            moved[reader.output, node.output] = grids[key]
-    return replace(graph, nodes=tuple(nodes))
-
-
-_COPIED = (FusedConv, FusedAdd, ChannelMatMul, AveragePool, GlobalAveragePool)
-"""What makes new integers; ops that keep those they read have no grid of their own."""
 
 
 def _keeps(op: Op) -> bool:

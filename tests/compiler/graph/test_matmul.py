@@ -13,6 +13,7 @@ from compiler.errors import GraphError, LoweringError, QuantizeError
 from compiler.graph.evaluate import evaluate
 from compiler.graph.ir import Graph, Op, Place, TensorType
 from compiler.graph.lowering import Blocks, Placed
+from compiler.graph.machine import why_not_multiplied
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.move import ChannelTranspose, Pad
@@ -22,7 +23,6 @@ from compiler.graph.ops.shape import Reshape
 from compiler.graph.ops.softmax import Softmax
 from compiler.graph.passes.base import run_passes
 from compiler.graph.passes.movement import SinkMovements
-from compiler.graph.passes.partition import why_not_multiplied
 from compiler.graph.passes.pipeline import quantize_model
 from compiler.graph.passes.positions import FillTiles
 from compiler.graph.quantize.bounds import Interval, matmul_accumulator, prove

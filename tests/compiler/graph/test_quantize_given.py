@@ -24,6 +24,7 @@ from compiler.graph.ops.qelementwise import Quantize
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.passes.pipeline import prepare, quantize_model
 from compiler.graph.quantize.convert import quantize
+from compiler.graph.quantize.noise import signal_to_noise
 from compiler.graph.quantize.report import Method, Quantized
 from compiler.graph.quantize.values import QuantizeOptions
 from compiler.graph.text import to_text
@@ -351,6 +352,8 @@ def test_each_reader_of_a_value_has_its_own_steps(kind: str, config: str) -> Non
     steps = (0.02, 0.031 if kind in ("two", "input", "concat") else 0.0)
     for name, size in zip(graph.outputs, steps, strict=True):
         assert np.abs(exact[name] - found[name]).max() <= 1.001 * size + 1e-6
+    losses = signal_to_noise(prepare(graph, CONFIGS[config]), result, [x])
+    assert all(loss.own > 20 for loss in losses)
 
 
 def test_what_lacks_a_scale_is_computed_in_float() -> None:

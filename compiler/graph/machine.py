@@ -1,0 +1,30 @@
+"""What the accelerator of a configuration can do with activations, besides multiplying them by constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compiler.graph.ir import TensorType
+from compiler.graph.ops.conv import ChannelMatMul
+from compiler.graph.ops.qmatmul import unfit
+from vta_hw.spec.config import VTAConfig
+
+
+def adds_activations(config: VTAConfig) -> bool:
+    """Whether the accumulator can load activations: ACC_8BIT, the one load that widens, reads 8-bit scalars."""
+    return config.inp_bits == 8
+
+
+def why_not_weights(config: VTAConfig) -> str:
+    """Why tiles of activations, positions by channels, are no tiles of weights on this machine; empty if they are."""
+    if config.inp_bits != 8 or config.wgt_bits != 8:  # 4-bit ones share bytes
+        return f"{config.inp_bits}-bit activations are no {config.wgt_bits}-bit weights"
+    if config.block_in != config.block_out:
+        return f"{config.block_in} channels are no {config.block_out} rows of weights"
+    return ""
+
+
+def why_not_multiplied(op: ChannelMatMul, types: Sequence[TensorType], config: VTAConfig) -> str:
+    """Why the accelerator cannot compute the product of two activations; empty if it can."""
+    x, w = (t.shape for t in types)
+    return why_not_weights(config) or unfit(x, w, op.groups, (config.batch, config.block_in))
