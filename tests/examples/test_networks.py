@@ -82,6 +82,10 @@ SMALL = {
 }
 
 
+MOST_NOISE = 0.1
+"""Of the float network's power, that the quantised one may be off: what a pass broke would be off by all of it."""
+
+
 @pytest.mark.parametrize(
     ("network", "machine"),
     [
@@ -106,6 +110,9 @@ def test_every_value_is_that_of_the_reference(network: str, machine: str) -> Non
         allowed |= {"slice", "pad"} if "20" in network else set()
     assert host <= allowed
     check_every_value(quantized.graph, config, {"x": images})
+    (name,) = graph.outputs
+    real, found = evaluate(graph, {"x": images})[name], evaluate(quantized.graph, {"x": images})[name]
+    assert ((real - found) ** 2).sum() < MOST_NOISE * (real**2).sum()
 
 
 def test_depthwise_convolutions_run_on_a_cpu_too() -> None:
