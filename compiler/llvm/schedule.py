@@ -24,8 +24,7 @@ def schedule(proc: Proc) -> Schedule:
     for nest in nests:
         _dot_product_inside(s, nest)
     for axis in _ROWS:
-        for nest in nests[1:]:
-            s.merge(_loop(nests[0], axis), _loop(nest, axis))
+        s.merge(*(_loop(nest, axis) for nest in nests))
     row = _loop(nests[0], _ROWS[-1])
     for nest in nests:
         for buffer in sorted(_padded(nest)):

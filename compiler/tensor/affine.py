@@ -7,7 +7,7 @@ tile at the edge of a tensor, ``min(T, N - T*o)``, keeps a form that cancels aga
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -37,13 +37,11 @@ class Affine:
     def coefficient(self, name: str) -> int:
         return self.terms.get(Var(name), 0)
 
-    def without(self, names: Iterable[str]) -> Affine:
-        dropped = {Var(name) for name in names}
-        return Affine(self.const, {a: c for a, c in self.terms.items() if a not in dropped})
+    def without(self, names: Collection[str]) -> Affine:
+        return Affine(self.const, {a: c for a, c in self.terms.items() if not _is_named(a, names)})
 
-    def only(self, names: Iterable[str]) -> Affine:
-        kept = {Var(name) for name in names}
-        return Affine(0, {a: c for a, c in self.terms.items() if a in kept})
+    def only(self, names: Collection[str]) -> Affine:
+        return Affine(0, {a: c for a, c in self.terms.items() if _is_named(a, names)})
 
     @property
     def is_linear(self) -> bool:
@@ -59,12 +57,19 @@ class Affine:
             rest = Affine(0, {a: c for a, c in self.terms.items() if a != extremum})
             return binary(BinaryOp.ADD, rest.expr, binary(extremum.op, *shifted))
         result: Expr | None = None
-        for atom, coefficient in sorted(self.terms.items(), key=lambda item: repr(item[0])):
+        terms = list(self.terms.items())
+        if len(terms) > 1:
+            terms.sort(key=lambda item: repr(item[0]))
+        for atom, coefficient in terms:
             term = binary(BinaryOp.MUL, atom, Const(coefficient)) if coefficient != 1 else atom
             result = term if result is None else binary(BinaryOp.ADD, result, term)
         if result is None:
             return Const(self.const)
         return binary(BinaryOp.ADD, result, Const(self.const))
+
+
+def _is_named(atom: Expr, names: Collection[str]) -> bool:
+    return isinstance(atom, Var) and atom.name in names
 
 
 def _is_extremum(atom: Binary) -> bool:
@@ -126,13 +131,13 @@ def _highest(form: Affine, loops: Sequence[Range], sign: int) -> list[Affine]:
     With ``sign`` -1 they are lower bounds, of which the greatest counts.
     """
     forms = _expand(form, sign)
+    names = _names(forms)
     for loop in reversed(loops):
-        var = Var(loop.name)
-        if not any(var in one.terms for one in forms):
+        if loop.name not in names:
             continue
         replaced: list[Affine] = []
         for one in forms:
-            coefficient = one.terms.get(var, 0)
+            coefficient = one.coefficient(loop.name)
             if not coefficient:
                 replaced.append(one)
                 continue
@@ -143,7 +148,13 @@ def _highest(form: Affine, loops: Sequence[Range], sign: int) -> list[Affine]:
             else:
                 replaced.append(rest)
         forms = replaced
+        names = _names(forms)
     return forms
+
+
+def _names(forms: Iterable[Affine]) -> set[str]:
+    """The variables that are terms of their own."""
+    return {atom.name for form in forms for atom in form.terms if isinstance(atom, Var)}
 
 
 def _expand(form: Affine, sign: int) -> list[Affine]:
@@ -198,19 +209,16 @@ def _tightest(forms: list[Affine], outer: Sequence[Range], sign: int) -> list[Af
     """Drop alternatives that another one implies everywhere in `outer`."""
     kept: list[Affine] = []
     for form in forms:
-        if any(_bounds((form - other).scale(sign), outer)[0] >= 0 for other in kept):
+        if any(bounds((form - other).scale(sign), outer)[0] >= 0 for other in kept):
             continue
-        kept = [other for other in kept if _bounds((other - form).scale(sign), outer)[0] < 0]
+        kept = [other for other in kept if bounds((other - form).scale(sign), outer)[0] < 0]
         kept.append(form)
     return kept
 
 
-def bounds(expr: Expr, loops: Sequence[Range]) -> tuple[int, int]:
-    """Integers between which `expr` lies over `loops` (outermost first, with all of its variables among them)."""
-    return _bounds(affine(expr), loops)
-
-
-def _bounds(form: Affine, loops: Sequence[Range]) -> tuple[int, int]:
+def bounds(index: Expr | Affine, loops: Sequence[Range]) -> tuple[int, int]:
+    """Integers between which `index` lies over `loops` (outermost first, with all of its variables among them)."""
+    form = index if isinstance(index, Affine) else affine(index)
     low = max(_least(one, loops) for one in _highest(form, loops, -1))
     high = min(_greatest(one, loops) for one in _highest(form, loops, 1))
     return low, high

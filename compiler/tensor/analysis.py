@@ -23,7 +23,7 @@ from compiler.tensor.ir import (
     Store,
     conjuncts,
 )
-from compiler.tensor.traverse import stmt_body, stmt_exprs, walk_expr
+from compiler.tensor.traverse import stmt_body, walk_expr
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +40,26 @@ def accesses(body: Body, loops: tuple[Range, ...] = ()) -> Iterator[Access]:
     """Accesses to buffers that `body` does not itself allocate."""
     private: set[str] = set()
 
+    def read(exprs: tuple[Expr, ...], loops: tuple[Range, ...]) -> Iterator[Access]:
+        for expr in exprs:
+            for node in walk_expr(expr):
+                if isinstance(node, Load) and node.buffer.name not in private:
+                    yield Access(node.buffer, node.index, False, loops)
+
     def visit(stmts: Body, loops: tuple[Range, ...]) -> Iterator[Access]:
+        # Extents and shapes are made of loop variables.
         for stmt in stmts:
-            for expr in stmt_exprs(stmt):
-                for node in walk_expr(expr):
-                    if isinstance(node, Load) and node.buffer.name not in private:
-                        yield Access(node.buffer, node.index, False, loops)
             match stmt:
-                case Store() if stmt.buffer.name not in private:
-                    yield Access(stmt.buffer, stmt.index, True, loops)
+                case Store():
+                    yield from read((*stmt.index, stmt.value), loops)
+                    if stmt.buffer.name not in private:
+                        yield Access(stmt.buffer, stmt.index, True, loops)
                 case For():
                     yield from visit(stmt.body, (*loops, Range(stmt.var.name, stmt.extent)))
-                case If() | Mapped():
+                case If():
+                    yield from read((stmt.cond,), loops)
+                    yield from visit(stmt.body, loops)
+                case Mapped():
                     yield from visit(stmt.body, loops)
                 case Alloc():
                     private.add(stmt.buffer.name)
@@ -133,7 +141,7 @@ def _separated_in(touched: Sequence[Access], var: str, outer: Sequence[Range], a
             return False
         stride, base = coefficient, outside
         try:
-            low, high = bounds(form.only(names).expr, [*outer, *access.loops])
+            low, high = bounds(form.only(names), [*outer, *access.loops])
         except ValueError:
             return False
         lows.append(low + outside.const)

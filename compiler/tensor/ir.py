@@ -334,19 +334,18 @@ _FOLD: dict[BinaryOp, Callable[[int, int], int]] = {
 }
 
 
+_NEUTRAL = {BinaryOp.ADD: Const(0), BinaryOp.SUB: Const(0), BinaryOp.MUL: Const(1)}
+
+
 def binary(op: BinaryOp, a: Expr, b: Expr) -> Expr:
     """``a op b``, folded when both are index constants or one is a neutral element of index arithmetic."""
     if a.dtype is DType.INT64:
         if isinstance(a, Const) and isinstance(b, Const) and op in _FOLD:
             return Const(_FOLD[op](constant(a), constant(b)))
-        zero, one = Const(0), Const(1)
-        if (
-            (op is BinaryOp.ADD and b == zero)
-            or (op is BinaryOp.MUL and b == one)
-            or (op is BinaryOp.SUB and b == zero)
-        ):
+        neutral = _NEUTRAL.get(op)
+        if neutral is not None and b == neutral:
             return a
-        if (op is BinaryOp.ADD and a == zero) or (op is BinaryOp.MUL and a == one):
+        if neutral is not None and a == neutral and op is not BinaryOp.SUB:
             return b
     return Binary(op, a, b)
 

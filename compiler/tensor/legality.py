@@ -50,6 +50,12 @@ def site_of(proc: Proc, loop: str) -> Site:
     return site
 
 
+def sites_of(proc: Proc, loops: Sequence[str]) -> list[Site]:
+    """The loops of these names, in this order."""
+    found = {site.loop.var.name: site for site in loops_of(proc.body)}
+    return [found[loop] if loop in found else site_of(proc, loop) for loop in loops]
+
+
 def range_of(loop: For) -> Range:
     return Range(loop.var.name, loop.extent)
 
@@ -83,7 +89,7 @@ def loops_around(proc: Proc, buffer: str) -> tuple[Range, ...]:
 
 
 def check_new_loops(proc: Proc, *names: str) -> None:
-    taken = {site.loop.var.name for site in loops_of(proc.body)}
+    taken = {stmt.var.name for stmt in walk(proc.body) if isinstance(stmt, For)}
     for name in names:
         if name in taken:
             raise IllegalRewrite(f"new loop name must not be in use, {name!r} is")
@@ -184,8 +190,8 @@ def may_leave(touched: Sequence[Access], axis: int, outer: tuple[Range, ...], pa
     for access in touched:
         loops, index = (*outer, *access.loops), affine(access.index[axis])
         try:
-            low, high = bounds(index.expr, loops)
-            room, _ = bounds((affine(access.buffer.shape[axis]) - index).expr, loops)
+            low, high = bounds(index, loops)
+            room, _ = bounds(affine(access.buffer.shape[axis]) - index, loops)
             smallest, _ = bounds(access.buffer.shape[axis], loops)
         except ValueError:
             raise _unbounded(access, access.index[axis]) from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import zip_longest
 
 from compiler.tensor.affine import affine, simplify, variables
-from compiler.tensor.analysis import Site, accesses, conflicts, find_loop, innermost, padded_read, separated
+from compiler.tensor.analysis import Site, accesses, conflicts, innermost, padded_read, separated
 from compiler.tensor.ir import (
     Alloc,
     Binary,
@@ -51,9 +52,10 @@ from compiler.tensor.legality import (
     padding_of,
     range_of,
     site_of,
+    sites_of,
 )
 from compiler.tensor.printer import format_expr
-from compiler.tensor.traverse import map_body, map_expr, rebind, substitute, walk_expr
+from compiler.tensor.traverse import map_body, map_expr, rebind, substitute, walk_expr, with_body
 from compiler.tensor.unify import unify
 
 
@@ -65,7 +67,7 @@ def _replace_loop(body: Body, loop: str, new: Callable[[For], Body]) -> Body:
         if isinstance(stmt, For | If | Alloc | Mapped):
             inner = _replace_loop(stmt.body, loop, new)
             if inner is not stmt.body:
-                return (*body[:place], replace(stmt, body=inner), *body[place + 1 :])
+                return (*body[:place], with_body(stmt, inner), *body[place + 1 :])
     return body
 
 
@@ -132,7 +134,7 @@ def _nest_below(site: Site, names: set[str]) -> tuple[list[For], Body]:
 def reorder(proc: Proc, *names: str) -> Proc:
     if len(set(names)) != len(names) or not names:
         raise IllegalRewrite(f"loops must be named once each, not {names!r}")
-    sites = [site_of(proc, name) for name in names]
+    sites = sites_of(proc, names)
     first = min(sites, key=lambda site: len(site.outer))
     loops, body = _nest_below(first, set(names))
     by_name = {loop.var.name: loop for loop in loops}
@@ -166,36 +168,34 @@ def fuse(proc: Proc, outer: str, inner: str, fused: str) -> Proc:
     return proc.with_body(_replace_loop(proc.body, outer, new))
 
 
-def merge(proc: Proc, first: str, second: str) -> Proc:
-    a, b = site_of(proc, first), site_of(proc, second)
-    if affine(a.loop.extent) != affine(b.loop.extent) or a.loop.kind is not b.loop.kind:
-        raise IllegalRewrite(f"loops {first!r} and {second!r} must have one extent and kind")
-    renamed = substitute(b.loop.body, {second: Var(first)})
-    both_bodies = (*a.loop.body, *renamed)
-    outer = (*a.outer, range_of(a.loop))
-    for buffer, touched in conflicts(accesses(both_bodies)).items():
-        if a.loop.extent != Const(1) and not separated(touched, first, outer):
-            raise IllegalRewrite(f"iterations of {first!r} and {second!r} must touch {buffer} apart from each other")
-    merged = replace(a.loop, body=both_bodies)
+def merge(proc: Proc, first: str, *others: str) -> Proc:
+    site, *following = sites_of(proc, (first, *others))
+    bodies = list(site.loop.body)
+    for other in following:
+        if affine(site.loop.extent) != affine(other.loop.extent) or site.loop.kind is not other.loop.kind:
+            raise IllegalRewrite(f"loops {first!r} and {other.loop.var.name!r} must have one extent and kind")
+        bodies += substitute(other.loop.body, {other.loop.var.name: site.loop.var})
+    outer = (*site.outer, range_of(site.loop))
+    for buffer, touched in conflicts(accesses(tuple(bodies))).items():
+        if site.loop.extent != Const(1) and not separated(touched, first, outer):
+            names = " and ".join(repr(name) for name in (first, *others))
+            raise IllegalRewrite(f"iterations of {names} must touch {buffer} apart from each other")
+    merged = replace(site.loop, body=tuple(bodies))
 
     def rewrite(body: Body) -> Body:
-        out: list[Stmt] = []
-        for stmt in body:
-            match stmt:
-                case For() if stmt.var.name == second and out and out[-1] is merged:
-                    continue
-                case For() if stmt.var.name == first:
-                    out.append(merged)
-                case For() | If() | Alloc() | Mapped():
-                    out.append(replace(stmt, body=rewrite(stmt.body)))
-                case _:
-                    out.append(stmt)
-        return tuple(out)
+        for place, stmt in enumerate(body):
+            if stmt is site.loop:
+                for expected, found in zip_longest(following, body[place + 1 : place + 1 + len(following)]):
+                    if found is not expected.loop:
+                        raise IllegalRewrite(f"loop {expected.loop.var.name!r} must directly follow {first!r}")
+                return (*body[:place], merged, *body[place + 1 + len(following) :])
+            if isinstance(stmt, For | If | Alloc | Mapped):
+                inner = rewrite(stmt.body)
+                if inner is not stmt.body:
+                    return (*body[:place], with_body(stmt, inner), *body[place + 1 :])
+        return body
 
-    result = proc.with_body(rewrite(proc.body))
-    if find_loop(result, second) is not None:
-        raise IllegalRewrite(f"loop {second!r} must directly follow {first!r}")
-    return result
+    return proc.with_body(rewrite(proc.body))
 
 
 def set_kind(proc: Proc, loop: str, kind: LoopKind) -> Proc:

@@ -80,9 +80,9 @@ class Schedule:
         """Replace two loops, one directly in the other, by one over all pairs."""
         self._apply("fuse", rewrite.fuse, outer, inner, fused)
 
-    def merge(self, first: str, second: str) -> None:
-        """Run the bodies of two loops that follow each other in one loop, which keeps the name of `first`."""
-        self._apply("merge", rewrite.merge, first, second)
+    def merge(self, first: str, *others: str) -> None:
+        """Run the bodies of loops that follow each other in one loop, which keeps the name of `first`."""
+        self._apply("merge", rewrite.merge, first, *others)
 
     def set_kind(self, loop: str, kind: LoopKind) -> None:
         """Unroll, vectorise, run in parallel or as virtual threads; all but unrolling need independent iterations."""

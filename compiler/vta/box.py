@@ -103,11 +103,12 @@ class Box:
         base, strides = 0, dict.fromkeys(self.loops, 0)
         pitch = math.prod(evaluate(extent, self.env) for extent in shape[rank:])
         for form, extent in zip(reversed(operand.tile), reversed(shape[:rank]), strict=True):
-            known = self._known(form)
-            base += known.const * pitch
-            for atom, coefficient in known.terms.items():
-                assert isinstance(atom, Var)
-                strides[atom.name] += coefficient * pitch
+            base += form.const * pitch
+            for atom, coefficient in form.terms.items():
+                if isinstance(atom, Var) and atom.name in strides:
+                    strides[atom.name] += coefficient * pitch
+                else:
+                    base += coefficient * pitch * evaluate(atom, self.env)
             pitch *= evaluate(extent, self.env)
         return base, strides
 

@@ -75,6 +75,7 @@ class LaunchBuilder:
         self.instructions = instruction_set(self.config)
         self.codec = isa.ISA(self.config)
         self.loaded = np.zeros(self.config.acc_depth, np.bool_)  # accumulators whose OUT is stale
+        self.encoded: dict[tuple[int, bytes], NDArray[np.uint32]] = {}
         self.uops.forget()
 
     def layer(self, proc: Proc, addresses: Mapping[str, int]) -> tuple[int, int]:
@@ -99,6 +100,16 @@ class LaunchBuilder:
             if any(use.write for use in uses):
                 self.stored.append((addresses[name], addresses[name] + _nbytes(uses[0].buffer)))
         return begin, len(self.works)
+
+    def kernel(self, operands: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """The words of micro-ops, from dst, src (or inp) and wgt as far as they have these, int64 [N, 1..3]."""
+        count, columns = operands.shape
+        key = columns, operands.tobytes()
+        if key not in self.encoded:
+            padded = np.zeros((3, count), np.int64)
+            padded[:columns] = operands.T
+            self.encoded[key] = self.codec.encode_uops((padded[0], padded[1], padded[2]))
+        return self.encoded[key]
 
     def is_stored(self, buffer: Buffer, address: int) -> bool:
         """Whether earlier layers of the launch have stored to a part of the buffer."""
@@ -355,7 +366,7 @@ class _LayerLowering:
 
     def _emit_product(self, sweep: Sweep, names: Sequence[str]) -> None:
         """A GEMM, which overwrites accumulators if just these are to be reset and the machine can."""
-        due = self._due(_reach(Space.OUT, sweep.operands[:, 0], sweep, 0))
+        due = self._due(Span(Space.OUT, *sweep.reach[0]))
         first, rest = sweep.first_visits(0) if self.config.is_extended and due else (None, sweep)
         if first is not None:
             zeroed = np.unique(np.concatenate([reset.elements for reset in due]))
@@ -378,22 +389,15 @@ class _LayerLowering:
     def _emit_sweep(self, insn: Callable[..., Insn], sweep: Sweep, names: Sequence[str]) -> None:
         work = self._work(insn, sweep, names)
         k = names.index("src") if "src" in names else 0
-        self._reset_now(*work.writes, _reach(Space.OUT, sweep.operands[:, k], sweep, k))
+        self._reset_now(*work.writes, Span(Space.OUT, *sweep.reach[k]))
         self.works.append(work)
 
     def _work(self, insn: Callable[..., Insn], sweep: Sweep, names: Sequence[str]) -> Work:
         """The instruction for a sweep; `insn` makes it from micro-ops and loops."""
-        columns = {name: sweep.operands[:, k] for k, name in enumerate(names)}
-        dst = columns["dst"]
-        zero = np.zeros_like(dst)
-        src = columns.get("inp", columns.get("src", zero))
-        kernel = self.builder.codec.encode_uops((dst, src, columns.get("wgt", zero)))
-        reads = tuple(
-            _reach(space, columns[name], sweep, names.index(name))
-            for name, space in (("inp", Space.INP), ("wgt", Space.WGT))
-            if name in columns
-        )
-        written = _reach(Space.OUT, dst, sweep, 0)
+        kernel = self.builder.kernel(sweep.operands)
+        spaces = [(Space.INP, "inp"), (Space.WGT, "wgt")]
+        reads = tuple(Span(space, *sweep.reach[names.index(name)]) for space, name in spaces if name in names)
+        written = Span(Space.OUT, *sweep.reach[0])
         self.builder.loaded[written.begin : written.end] = False
         factors: dict[str, int] = {}
         for k, name in enumerate(names):
@@ -414,12 +418,6 @@ _DONE = object()
 
 def _elements(part: Transfer) -> int:
     return (part.y_size + sum(part.y_pad)) * (part.x_size + sum(part.x_pad))
-
-
-def _reach(space: Space, first: NDArray[np.int64], sweep: Sweep, operand: int) -> Span:
-    """The elements between the first and the last that the sweep touches."""
-    far = sum((axis.extent - 1) * axis.strides[operand] for axis in (sweep.outer, sweep.inner))
-    return Span(space, int(first.min()), int(first.max()) + far + 1)
 
 
 def _nbytes(buffer: Buffer) -> int:

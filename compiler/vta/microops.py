@@ -104,7 +104,7 @@ def place_kernels(works: Sequence[Work], uops: MicroOps, area: int) -> list[Work
             begins[key] = residence.begin
         assert isinstance(work.insn, isa.Gemm | isa.GemmOverwrite | isa.Alu)
         insn = replace(work.insn, uop_bgn=begins[key], uop_end=begins[key] + len(work.kernel))
-        placed.append(replace(work, insn=insn, kernel=None))
+        placed.append(Work(insn, work.module, reads=work.reads, writes=work.writes))
     return placed
 
 

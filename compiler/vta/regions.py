@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +41,23 @@ def merge_axes(axes: Sequence[Axis]) -> list[Axis]:
     return merged
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sweep:
     """What one GEMM or ALU instruction covers: micro-op operands (columns), inside at most two loops."""
 
     outer: Axis
     inner: Axis
     operands: Ints
+
+    @cached_property
+    def reach(self) -> list[tuple[int, int]]:
+        """For each operand the elements between the first and the last that it touches: begin, end."""
+        far = [
+            sum((axis.extent - 1) * axis.strides[k] for axis in (self.outer, self.inner))
+            for k in range(self.operands.shape[1])
+        ]
+        first, last = self.operands.min(axis=0).tolist(), self.operands.max(axis=0).tolist()
+        return [(begin, end + more + 1) for begin, end, more in zip(first, last, far, strict=True)]
 
     def elements(self, operand: int) -> Ints:
         """The element of an operand in every step."""
@@ -81,7 +92,17 @@ def sweeps(
     base: first tile of each operand. limits: exclusive bound of each operand's loop factor. visit_once: a micro-op
     should come to each tile of the first operand only once, if that does not take many more of them.
     """
-    once = Axis(1, (0,) * len(base))
+    outer, inner, steps = _loops(tuple(axes), tuple(limits), most_trips, most_uops, visit_once)
+    operands = steps + np.array(base, np.int64)
+    return [Sweep(outer, inner, operands[at : at + most_uops]) for at in range(0, len(operands), most_uops)]
+
+
+@lru_cache(maxsize=1024)  # most tiles of a layer are alike but for their place
+def _loops(
+    axes: tuple[Axis, ...], limits: tuple[int, ...], most_trips: int, most_uops: int, visit_once: bool
+) -> tuple[Axis, Axis, Ints]:
+    """The two loops of instructions over a box, and the operands of their micro-ops relative to its first tiles."""
+    once = Axis(1, (0,) * len(limits))
     merged = merge_axes(axes)
     usable = [
         k
@@ -96,13 +117,12 @@ def sweeps(
     chosen = sorted(sorted(usable, key=lambda k: merged[k].extent)[-2:])
     loops = [merged[k] for k in chosen]
     outer, inner = ([once] * (2 - len(loops)) + loops)[:2]
-    operands = np.array([base], np.int64)
+    operands = np.zeros((1, len(limits)), np.int64)
     for k, axis in enumerate(merged):
         if k not in chosen:
             steps = np.arange(axis.extent, dtype=np.int64)[:, None] * np.array(axis.strides, np.int64)
-            operands = (operands[:, None, :] + steps[None, :, :]).reshape(-1, len(base))
-    chunks = range(0, len(operands), most_uops)
-    return [Sweep(outer, inner, operands[at : at + most_uops]) for at in chunks]
+            operands = (operands[:, None, :] + steps[None, :, :]).reshape(-1, len(limits))
+    return outer, inner, operands
 
 
 _MANY_UOPS = 256

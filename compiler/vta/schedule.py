@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compiler.errors import LoweringError
-from compiler.tensor.analysis import accesses, find_loop, innermost, loops_of
+from compiler.tensor.analysis import accesses, innermost, loops_of
 from compiler.tensor.ir import Const, DType, For, If, Proc, Scope, Stmt, constant
 from compiler.tensor.schedule import Schedule
 from compiler.tensor.traverse import stmt_body, walk
@@ -113,14 +113,11 @@ def _cut(s: Schedule, nest: For, tiling: Tiling) -> _Nest:
 def _merge(s: Schedule, nests: list[_Nest], axes: tuple[str, ...]) -> None:
     """Run the nests, which follow each other, in one loop over each of the axes that are cut."""
     for axis in axes:
-        for other in nests[1:]:
-            if axis in other.loops:
-                s.merge(nests[0].loops[axis], other.loops[axis])
+        if others := [other.loops[axis] for other in nests[1:] if axis in other.loops]:
+            s.merge(nests[0].loops[axis], *others)
 
 
-def _stage_reads(
-    s: Schedule, instructions: InstructionSet, cut: _Nest, original: For, tiling: Tiling
-) -> None:
+def _stage_reads(s: Schedule, instructions: InstructionSet, cut: _Nest, original: For, tiling: Tiling) -> None:
     """Give every DRAM operand of a computing nest a place in the scratchpad that its instruction reads."""
     dram = {a.buffer.name: a.buffer for a in accesses((original,)) if a.buffer.scope is Scope.DRAM and not a.write}
     gemm = unify(instructions.gemm.meaning, original, unplaced=True)
@@ -142,19 +139,17 @@ def _map_all(s: Schedule, instructions: InstructionSet, spread: set[str]) -> Non
     """Map each nest below the loops of `spread`, which become separate instructions."""
     for root in _roots(s.proc.body, spread):
         for instruction in instructions.all:
-            site = find_loop(s.proc, root)
-            if site is not None and unify(instruction.meaning, site.loop) is not None:
-                s.map(root, instruction.meaning)
+            if unify(instruction.meaning, root) is not None:
+                s.map(root.var.name, instruction.meaning)
                 break
         else:
             raise _no_instruction(s.proc, root)
 
 
-def _no_instruction(proc: Proc, root: str) -> LoweringError:
-    site = find_loop(proc, root)
-    found = innermost(site.loop) if site is not None else None
+def _no_instruction(proc: Proc, root: For) -> LoweringError:
+    found = innermost(root)
     if found is None:
-        return LoweringError(f"Layer {proc.name!r} must be made of perfect nests, the one at {root!r} is not")
+        return LoweringError(f"Layer {proc.name!r} must be made of perfect nests, the one at {root.var.name!r} is not")
     store = found[2]
     reads = [f"{a.buffer.type.value} {a.buffer.name}" for a in accesses((store,)) if not a.write]
     return LoweringError(
@@ -163,11 +158,11 @@ def _no_instruction(proc: Proc, root: str) -> LoweringError:
     )
 
 
-def _roots(body: tuple[Stmt, ...], spread: set[str]) -> list[str]:
-    roots: list[str] = []
+def _roots(body: tuple[Stmt, ...], spread: set[str]) -> list[For]:
+    roots: list[For] = []
     for stmt in body:
         if isinstance(stmt, For) and stmt.var.name not in spread:
-            roots.append(stmt.var.name)
+            roots.append(stmt)
         else:
             roots.extend(_roots(stmt_body(stmt), spread))
     return roots

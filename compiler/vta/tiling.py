@@ -292,8 +292,18 @@ class TilingProblem:
             rank = len(shape.loops()) if self.multiplies and operand is not self._main else 1 + len(shape.order)
         else:
             rank = shape.rank(shape.levels[operand.name])
+        return self._covered(operand, grid, rank, shape)
+
+    def _covered(self, operand: Operand, grid: _Grid, rank: int, shape: _Shape) -> Ints:
+        """Elements of the operand that what is below `rank` loops uses."""
         key = operand.name, rank, shape.order
         return grid.once(key, lambda grid: operand.elements(self._inside(grid.sizes, rank, shape.order)))
+
+    def _blocks(self, operand: Operand, grid: _Grid, shape: _Shape) -> Ints:
+        """Instructions that load the operand once."""
+        rank = shape.rank(shape.levels[operand.name])
+        key = "blocks", operand.name, rank, shape.order
+        return grid.once(key, lambda grid: operand.blocks(self._inside(grid.sizes, rank, shape.order)))
 
     @property
     def _main(self) -> Operand:
@@ -382,18 +392,13 @@ class TilingProblem:
             time = (time + late + stalled) * grid.trips.get(loops[rank - 1], 1)
             slack = np.maximum(slack - ahead, 0)
             idle_bus = idle_bus & (ahead + stalled == 0)
-        first = sum(
-            (
-                operand.elements(self._inside(sizes, len(loops), shape.order)) * operand.dram_bytes / self.bus
-                for operand in self.loaded
-            ),
-            np.zeros(1),
-        )
+        first = np.zeros(1)
+        for operand in self.loaded:
+            first = first + self._covered(operand, grid, len(loops), shape) * operand.dram_bytes / self.bus
         last = self._store_of_piece(sizes) + (after_tile if overlap else 0)
         instructions = steps + tiles * grid.trips[PIECE] * self.nests
         for operand in self.loaded:
-            inside = self._inside(sizes, shape.rank(shape.levels[operand.name]), shape.order)
-            instructions = instructions + loads[operand.name] * operand.blocks(inside)
+            instructions = instructions + loads[operand.name] * self._blocks(operand, grid, shape)
         traffic = sum((loads[name] * cycles[name] for name in loads), np.zeros(1))
         traffic = traffic + instructions * _FETCH_BYTES / self.bus
         time = np.maximum(time, traffic) + first + last

@@ -93,7 +93,7 @@ def synchronize(works: Sequence[Work], depths: dict[Space, int]) -> list[Insn]:
             history[span.space].reader[work.module][span.begin : span.end] = position
         for span in work.writes:
             history[span.space].writer[work.module][span.begin : span.end] = position
-    return [replace(work.insn, **set_flags) for work, set_flags in zip(works, flags, strict=True)]
+    return [replace(work.insn, **given) if given else work.insn for work, given in zip(works, flags, strict=True)]
 
 
 def _newest_conflict(history: dict[Space, _History], work: Work, other: Module) -> int:

@@ -181,9 +181,34 @@ class ISA:
 
     def encode_program(self, insns: Iterable[Insn]) -> NDArray[np.uint64]:
         """Return the words of a program, uint64 of shape (N, 2), low word first."""
-        words = [self.encode(insn) for insn in insns]
-        flat = [half for word in words for half in (word & _WORD, word >> 64)]
-        return np.array(flat, dtype="<u8").reshape(-1, 2)
+        places: dict[type[Insn], list[int]] = {}
+        given = list(insns)
+        for place, insn in enumerate(given):
+            places.setdefault(type(insn), []).append(place)
+        words = np.zeros((len(given), 2), dtype="<u8")
+        for chosen in places.values():
+            alike = [given[place] for place in chosen]
+            columns = None if isinstance(alike[0], Unknown) else self._encode_columns(_OPCODES[type(alike[0])], alike)
+            if columns is None:
+                numbers = [self.encode(insn) for insn in alike]
+                columns = np.array([(number & _WORD, number >> 64) for number in numbers], dtype="<u8")
+            words[chosen] = columns
+        return words
+
+    def _encode_columns(self, opcode: Opcode, insns: Sequence[Insn]) -> NDArray[np.uint64] | None:
+        """The words of instructions of one opcode, field by field; None if `encode` refuses one of them."""
+        words = np.zeros((len(insns), 2), dtype="<u8")
+        words[:, 0] = int(opcode)
+        codes: set[Code] = {opcode}
+        for field in self._layouts[FORMAT_OF[opcode]][1:]:
+            values = [getattr(insn, field.name) for insn in insns]
+            codes.update(value for value in values if isinstance(value, Code))
+            column = np.array(values)
+            if column.dtype.kind not in "bi" or column.min() < field.low or column.max() > field.high:
+                return None
+            bits = column.astype(np.int64) & ((1 << field.width) - 1)
+            words[:, field.lsb // 64] |= bits.astype(np.uint64) << np.uint64(field.lsb % 64)
+        return words if all(code in codes_of(type(code), self.config.isa) for code in codes) else None
 
     def decode_program(self, program: NDArray[np.uint64] | bytes) -> list[Insn]:
         """Return the instructions of a program given as (N, 2) words or as 16 N bytes."""
@@ -229,16 +254,16 @@ class ISA:
             values: Sequence[Any] = uops
         else:
             values = [[getattr(uop, name) for uop in uops] for name in ("dst", "src", "wgt")]
-        words = np.zeros(np.broadcast_shapes(*(np.shape(value) for value in values)), dtype=np.int64)
-        for field, value in zip(self._layouts[Format.UOP], values, strict=True):
-            column = np.asarray(value)
-            if column.size and not np.issubdtype(column.dtype, np.integer):
-                raise EncodingError(f"UOP {field.name} must be integers, not {column.dtype}")
-            column = column.astype(np.int64)
-            if column.size and (column.min() < field.low or column.max() > field.high):
-                wrong = column[(column < field.low) | (column > field.high)]
-                raise _out_of_range("UOP", field, int(wrong.flat[0]))
-            words |= column << field.lsb
+        columns = [np.asarray(value) for value in values]
+        words = np.zeros(np.broadcast_shapes(*(column.shape for column in columns)), dtype=np.int64)
+        for field, column in zip(self._layouts[Format.UOP], columns, strict=True):
+            if column.size:
+                if column.dtype.kind not in "iu":
+                    raise EncodingError(f"UOP {field.name} must be integers, not {column.dtype}")
+                if column.min() < field.low or column.max() > field.high:
+                    wrong = column[(column < field.low) | (column > field.high)]
+                    raise _out_of_range("UOP", field, int(wrong.flat[0]))
+            words |= column.astype(np.int64, copy=False) << field.lsb
         return words.astype("<u4")
 
     def decode_uops(self, words: NDArray[np.uint32] | bytes) -> NDArray[np.void]:

@@ -250,6 +250,18 @@ def test_merge() -> None:
     )
 
 
+def three() -> tuple[For, ...]:
+    """``y[v] = x[v]`` three times over, in loops v = i, i2 and i3."""
+    return tuple(nest([(v, 4)], Store(Y, (Var(v), Const(0)), X[Var(v), Const(0)])) for v in ("i", "i2", "i3"))
+
+
+def test_merge_of_several() -> None:
+    text = applied(make(*three()), lambda s: s.merge("i", "i2", "i3"))
+    assert text == "for i in 4:\n" + "\n".join(["  y[i, 0] = x[i, 0]"] * 3)
+    assert refused(make(*three()), lambda s: s.merge("i", "i3", "i2")) == "loop 'i3' must directly follow 'i'"
+    assert refused(make(*three()), lambda s: s.merge("i", "i3")) == "loop 'i3' must directly follow 'i'"
+
+
 @pytest.mark.parametrize(
     ("stmt", "pair", "sentence"),
     [
