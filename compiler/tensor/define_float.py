@@ -38,6 +38,7 @@ from compiler.tensor.ir import (
     minimum,
     nest,
 )
+from compiler.tensor.share import computed_once
 
 Pair = tuple[int, int]
 Shape4 = tuple[int, int, int, int]
@@ -63,7 +64,8 @@ def pointwise(
     y = Buffer.of("Y", dtype, shape)
 
     def statement(i: Index) -> Sequence[Stmt]:
-        return (Store(y, i, build([x[broadcast_index(each, i)] for x, each in zip(inputs, shapes, strict=True)])),)
+        value = build([x[broadcast_index(each, i)] for x, each in zip(inputs, shapes, strict=True)])
+        return computed_once(Store(y, i, value))
 
     return Proc(name, (*inputs, y), (over("i", shape, statement),))
 
