@@ -69,6 +69,10 @@ class DType(enum.Enum):
         self.limits = (-half, half - 1) if self.kind is Kind.SIGNED else (0, 2 * half - 1)
 
 
+NUMBERS = tuple(dtype for dtype in DType if dtype.kind is not Kind.BOOL and dtype is not DType.FLOAT16)
+"""The types with arithmetic."""
+
+
 class Scope(enum.Enum):
     """Where a buffer lives. `INP`, `WGT` and `ACC` are VTA scratchpads; other targets treat them as `LOCAL`."""
 
