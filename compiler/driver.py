@@ -1,4 +1,4 @@
-"""From a quantised graph to a program: the one path through layouts, definitions, schedules, memory and code."""
+"""From a graph to a program: the one path through layouts, definitions, schedules, memory and code."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize
 from compiler.graph.ops.qpool import QAvgPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
+from compiler.graph.passes.partition import is_quantised
 from compiler.graph.passes.pipeline import place
 from compiler.graph.rewrite import first_free
 from compiler.llvm.schedule import schedule as schedule_cpu
@@ -52,13 +53,14 @@ class Target(enum.Enum):
 def compile_graph(
     graph: Graph, config: VTAConfig, *, target: Target = Target.VTA, progress: Progress | None = None
 ) -> Program:
-    """Compile a quantised graph (see `compiler.graph.quantize`) for `config`.
+    """Compile a graph for `config`: quantised (see `compiler.graph.quantize`), or for the CPU, of any types.
 
     progress: called with (steps done, steps). Raises CompileError: a layer that cannot fit is refused with its name,
     the buffer and the bytes needed. The same graph and configuration give the same program, byte for byte.
     """
     _check_outputs(graph)
-    _check_bits(graph, config)
+    if is_quantised(graph):
+        _check_bits(graph, config)
     return _Compilation(place(graph, config), config, target, progress).program()
 
 

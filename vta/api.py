@@ -234,9 +234,10 @@ def quantized_graph(
 ) -> Graph:
     """The graph that the back ends take: `model` for `batch` images, quantised unless it is already."""
     from compiler.graph.batch import rebatched
+    from compiler.graph.passes.partition import is_quantised
 
     graph = _graph(model)
-    if _is_quantised(graph):
+    if is_quantised(graph):
         return rebatched(graph, batch)
     _, quantized, _ = _quantized(graph, config, calibration, options)
     return rebatched(quantized.graph, batch)
@@ -254,11 +255,12 @@ def layer_noise(
     Of an ONNX model that gives its own integers it is what is lost beside these. Arguments and errors as those of
     `compile_model`. Raises ApiError for a graph that is quantised already.
     """
+    from compiler.graph.passes.partition import is_quantised
     from compiler.graph.quantize.noise import signal_to_noise
 
     machine = config if isinstance(config, VTAConfig) else resolve(config)
     graph = _graph(model)
-    if _is_quantised(graph):
+    if is_quantised(graph):
         raise ApiError("Noise must be asked for of a float model, not of a quantised one")
     prepared, quantized, samples = _quantized(graph, machine, calibration, options)
     return signal_to_noise(prepared, quantized, _parts(samples))
@@ -269,10 +271,6 @@ def _graph(model: str | Path | bytes | onnx.ModelProto | Graph) -> Graph:
     from compiler.graph.ir import Graph
 
     return model if isinstance(model, Graph) else load_onnx(model)
-
-
-def _is_quantised(graph: Graph) -> bool:
-    return any(graph.types[node.output].dtype.is_integer for node in graph.nodes)
 
 
 def _quantized(

@@ -13,7 +13,9 @@ from compiler.errors import FrontendError, GraphError
 from compiler.frontend.attributes import Attributes
 from compiler.frontend.tensors import check_shape
 from compiler.graph.ir import Graph, Node, Op, TensorType, Value
-from compiler.graph.rewrite import first_free, pruned
+from compiler.graph.ops.elementwise import Cast, Identity
+from compiler.graph.rewrite import first_free, pruned, renamed_node
+from compiler.tensor.ir import DType
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Importer:
 
     A computed value that the model has as integers is in the graph as the reals that these stand for, and has an
     encoding. A static one that it has so may have steps: reals per step, float32 of a shape that broadcasts to it.
+    What is float16 in the model is float32 in the graph, inputs apart, behind which stands a conversion.
     """
 
     def __init__(self, taken: frozenset[str]) -> None:
@@ -64,6 +67,7 @@ class Importer:
         self._weight_scales: dict[str, NDArray[np.float32]] = {}
         self._constants: dict[str, NDArray[Any]] = {}
         self._types: dict[str, TensorType] = {}
+        self._widened: dict[str, str] = {}
         self._inputs: list[Value] = []
         self._nodes: list[Node] = []
         self._taken = set(taken)
@@ -72,6 +76,8 @@ class Importer:
         self._check_new(name)
         self._types[name] = type
         self._inputs.append(Value(name=name, type=type))
+        if type.dtype is DType.FLOAT16:
+            self._widened[name] = self.add(Cast(dtype=DType.FLOAT32), (name,), self.fresh(f"{name}.float32"), name)
 
     def add_static(self, name: str, array: NDArray[Any], steps: NDArray[np.float32] | None = None) -> None:
         self._check_new(name)
@@ -87,6 +93,12 @@ class Importer:
     def encoding(self, name: str) -> Encoding | None:
         """Of a computed value that the model has as integers, None for all else."""
         return self._encodings.get(name)
+
+    def is_input(self, name: str) -> bool:
+        return any(value.name == name for value in self._inputs)
+
+    def is_constant(self, name: str) -> bool:
+        return name in self._statics
 
     def is_known(self, name: str) -> bool:
         return name in self._statics or name in self._types
@@ -138,12 +150,26 @@ class Importer:
         return self._types[name].shape if name in self._types else self._statics[name].shape
 
     def value(self, node: OnnxNode, position: int) -> str:
-        """Graph value of an input; a constant one becomes a constant of the graph, in float32."""
+        """Graph value of an input; a constant one becomes a constant of the graph.
+
+        Floats become float32, unless they stand beside float64 that is computed.
+        """
         name = node.inputs[position]
         if name not in self._types:
-            array = self.weights(node, position)
+            array = self._statics[name]
+            beside = {self._types[other].dtype for other in node.inputs if other in self._types}
+            if array.dtype.kind == "f" and DType.FLOAT64 not in beside:
+                array = self.weights(node, position)
             self._add_constant(name, array, self.weight_scale(node, position, 0) if array.ndim else None)
-        return name
+        return self._widened.get(name, name)
+
+    def dtype(self, node: OnnxNode, position: int) -> DType:
+        """Type of the graph value of an input."""
+        return self.type_of(self.value(node, position)).dtype
+
+    def type_of(self, value: str) -> TensorType:
+        """Type of a value of the graph."""
+        return self._types[value]
 
     def constant(self, array: NDArray[Any], hint: str, *, scale: NDArray[np.float32] | None = None) -> str:
         """Add a constant of the graph that the model does not have in this form. scale: see `Graph.weight_scales`."""
@@ -165,23 +191,43 @@ class Importer:
         if last:
             self._check_new(node.outputs[position])
         output = node.outputs[position] if last else self.fresh(f"{node.outputs[position]}.{op.kind}")
+        return self.add(op, inputs, output, node.name)
+
+    def emit_all(self, node: OnnxNode, steps: Sequence[Op], value: str) -> None:
+        """Add operations behind each other, from the value to the node's result; a copy if there are none."""
+        *before, last = steps or [Identity()]
+        for op in before:
+            value = self.emit(node, op, (value,), last=False)
+        self.emit(node, last, (value,))
+
+    def add(self, op: Op, inputs: tuple[str, ...], output: str, name: str) -> str:
+        """Add a graph node called `name`, which computes `output`; gives that.
+
+        Raises FrontendError if it is refused.
+        """
         try:
-            result = op.infer([self._types[name] for name in inputs])
+            result = op.infer([self._types[value] for value in inputs])
         except GraphError as error:
             raise FrontendError(str(error)) from None
         check_shape(result.shape, least=1)
         self._types[output] = result
-        self._nodes.append(Node(op=op, inputs=inputs, output=output, name=node.name))
+        self._nodes.append(Node(op=op, inputs=inputs, output=output, name=name))
         return output
 
+    def renamed(self, name: str) -> str:
+        """A new name of what the model calls `name`, no input: a result of that name is to be made of it."""
+        value = self.fresh(f"{name}.computed")
+        if name not in self._types:
+            self._add_constant(name, self._statics[name], None)
+        tables: tuple[dict[str, Any], ...] = (self._types, self._constants, self._weight_scales)
+        for table in tables:
+            if name in table:
+                table[value] = table.pop(name)
+        self._nodes = [renamed_node(node, {name: value}) for node in self._nodes]
+        return value
+
     def graph(self, name: str, outputs: tuple[str, ...]) -> Graph:
-        """The whole graph, verified. Raises FrontendError when an output is not computed, or not float32."""
-        for output in outputs:
-            if output in self._encodings:
-                kind = self._encodings[output].dtype.name
-                raise FrontendError(f"Output {output!r} must come from a DequantizeLinear, not be {kind}")
-            if output not in self._types:
-                raise FrontendError(f"Output {output!r} must be computed by a node or be an input")
+        """The whole graph, verified. Raises FrontendError when it is not well formed."""
         graph = Graph(
             name=name,
             inputs=tuple(self._inputs),

@@ -97,12 +97,12 @@ def _pad(importer: Importer, node: OnnxNode) -> None:
     for k, axis in enumerate(axes):
         before[axis], after[axis] = pads[k], pads[k + len(axes)]
     check_shape(tuple(a + n + b for a, n, b in zip(before, shape, after, strict=True)), least=1)
-    value = 0.0
+    value: float = 0.0
     if node.has(2):
         array = importer.static(node, 2)
-        if array.size != 1 or array.dtype.kind != "f":
-            raise FrontendError(f"padding must be one floating-point number, not {array.tolist()!r:.40}")
-        value = float(array.reshape(()))
+        if array.size != 1:
+            raise FrontendError(f"padding must be one number, not {array.tolist()!r:.40}")
+        value = array.item()
     name = importer.value(node, 0)
     if mode == "constant":
         name = _cropped(importer, node, name, before, after)

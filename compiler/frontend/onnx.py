@@ -14,9 +14,9 @@ from compiler.frontend.folding import ELEMENTWISE, REARRANGING, can_fold, fold
 from compiler.frontend.importer import Encoding, Importer, OnnxNode
 from compiler.frontend.operators import BY_DOMAIN, CONVERTERS
 from compiler.frontend.quantized import KEEPING, READING
-from compiler.frontend.tensors import check_shape, decode, type_name
+from compiler.frontend.results import give
+from compiler.frontend.tensors import check_shape, decode, known_type
 from compiler.graph.ir import Graph, TensorType
-from compiler.tensor.ir import DType
 
 OLDEST_OPSET: Final = 13
 MAX_NODES: Final = 1 << 16
@@ -28,10 +28,11 @@ KNOWN: Final = frozenset(CONVERTERS) | ELEMENTWISE | REARRANGING
 
 
 def load_onnx(source: str | Path | bytes | onnx.ModelProto, *, batch: int | None = None) -> Graph:
-    """Import a model, float or quantised: one main graph, opset 13 or later, float32 inputs and outputs, weights known.
+    """Import a model, float or quantised: one main graph, opset 13 or later, weights known.
 
-    A model that is quantised, in QDQ or in QOperator form, becomes a graph of float32 values with a `FakeQuantize`
-    wherever it makes integers, and its weights keep their scales (`Graph.weight_scales`).
+    What is float16 in the model is computed in float32, and converted where it comes and goes. A model that is
+    quantised, in QDQ or in QOperator form, becomes a graph of float32 values with a `FakeQuantize` wherever it makes
+    integers, and its weights keep their scales (`Graph.weight_scales`).
 
     source: path of a file, its bytes, or a parsed model; tensors in files of their own are read for a path only, and
     only from the model's folder. batch: extent of the first dimension of the inputs where the model leaves it open, 1
@@ -57,6 +58,10 @@ def load_onnx(source: str | Path | bytes | onnx.ModelProto, *, batch: int | None
         _convert(importer, node, opset, folder, hidden)
     if not graph.output:
         raise FrontendError("Model must have an output")
+    for output in {value.name: value for value in graph.output}.values():
+        if output.name in hidden:
+            raise FrontendError(f"Output {output.name!r} must not be {hidden[output.name]}")
+        give(importer, output)
     return importer.graph(graph.name or "model", tuple(value.name for value in graph.output))
 
 
@@ -100,8 +105,7 @@ def _input_type(value: onnx.ValueInfoProto, batch: int | None) -> TensorType:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
         raise FrontendError(f"Input {value.name!r} must be a tensor with a shape")
-    if tensor.elem_type != onnx.TensorProto.FLOAT:
-        raise FrontendError(f"Input {value.name!r} must be of type FLOAT, not {type_name(tensor.elem_type)}")
+    dtype = known_type(f"Type of input {value.name!r}", tensor.elem_type)
     shape = []
     for position, dimension in enumerate(tensor.shape.dim):
         if dimension.HasField("dim_value"):
@@ -118,7 +122,7 @@ def _input_type(value: onnx.ValueInfoProto, batch: int | None) -> TensorType:
         check_shape(tuple(shape), least=1)
     except FrontendError as error:
         raise FrontendError(f"Input {value.name!r} {error.reason}") from None
-    return TensorType(tuple(shape), DType.FLOAT32)
+    return TensorType(tuple(shape), dtype)
 
 
 def _operator(proto: onnx.NodeProto) -> str:
@@ -153,7 +157,7 @@ def _convert(
             raise FrontendError("must have a result")
         for value in proto.input:
             if value in hidden:
-                raise FrontendError(hidden[value])
+                raise FrontendError(f"must not read {hidden[value]}")
             if value and not importer.is_known(value):
                 raise FrontendError(f"must read values defined before it, not {value!r}")
         encoding = _kept_encoding(importer, proto)
@@ -183,4 +187,4 @@ def _convert(
         raise FrontendError(error.reason, node=name, op=_operator(proto)) from None
     for position, extra in enumerate(proto.output[1:], start=1):
         if extra and not importer.is_known(extra):
-            hidden[extra] = f"must not read output {position} of node {name!r}, which is not computed at inference"
+            hidden[extra] = f"output {position} of node {name!r}, which is not computed at inference"

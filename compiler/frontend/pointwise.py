@@ -11,8 +11,9 @@ import numpy as np
 
 from compiler.errors import FrontendError
 from compiler.frontend.importer import Converter, Importer, OnnxNode, as_float32
-from compiler.graph.ops.elementwise import Add, Clip, Identity, Pointwise, Relu
+from compiler.graph.ops.elementwise import Add, Cast, Clip, Identity, Pointwise, Relu
 from compiler.tensor.functions import MAX_EXPONENT
+from compiler.tensor.ir import DType
 
 _UNARY: Final[Mapping[str, tuple[str, tuple[tuple[str, float], ...]]]] = MappingProxyType(
     {
@@ -46,6 +47,7 @@ _UNARY: Final[Mapping[str, tuple[str, tuple[tuple[str, float], ...]]]] = Mapping
 _OF_TWO: Final = MappingProxyType({"Div": "divide", "Mul": "multiply", "PRelu": "prelu", "Sub": "subtract"})
 _OF_MANY: Final = MappingProxyType({"Max": "maximum", "Mean": "mean", "Min": "minimum", "Sum": "add"})
 _MOST_OPERANDS: Final = 64
+_MAX_WHOLE_EXPONENT: Final = 63
 
 
 def _function(importer: Importer, node: OnnxNode, function: str, *parameters: float) -> None:
@@ -71,7 +73,9 @@ def _of_many(importer: Importer, node: OnnxNode) -> None:
 
 def _add(importer: Importer, node: OnnxNode) -> None:
     node.require(2, 2)
-    importer.emit(node, Add(), (importer.value(node, 0), importer.value(node, 1)))
+    operands = importer.value(node, 0), importer.value(node, 1)
+    is_float = importer.dtype(node, 0) is DType.FLOAT32
+    importer.emit(node, Add() if is_float else Pointwise(function="add"), operands)
 
 
 def _gelu(importer: Importer, node: OnnxNode) -> None:
@@ -84,13 +88,19 @@ def _gelu(importer: Importer, node: OnnxNode) -> None:
 
 def _power(importer: Importer, node: OnnxNode) -> None:
     node.require(2, 2)
+    operand = importer.value(node, 0)
+    if importer.dtype(node, 0).is_integer:
+        _whole_power(importer, node)
+        return
     if not importer.is_static(node, 1):
-        _function(importer, node, "general_power")
+        computed = importer.value(node, 1)
+        if importer.dtype(node, 1).is_integer:
+            computed = importer.emit(node, Cast(dtype=DType.FLOAT32), (computed,), last=False)
+        importer.emit(node, Pointwise(function="general_power"), (operand, computed))
         return
     exponents = importer.static(node, 1)
     if exponents.dtype.kind not in "fiu":
         raise FrontendError(f"exponents must be numbers, not {exponents.dtype}")
-    operand = importer.value(node, 0)
     exponent = float(exponents.reshape(-1)[0])
     alike = (exponents == exponents.reshape(-1)[0]).all()
     if alike and 2 * exponent == round(2 * exponent) and abs(exponent) <= MAX_EXPONENT:
@@ -102,6 +112,18 @@ def _power(importer: Importer, node: OnnxNode) -> None:
     importer.emit(node, general, (operand, importer.constant(single, f"{node.inputs[1]}.float")))
 
 
+def _whole_power(importer: Importer, node: OnnxNode) -> None:
+    """Integers to known powers, exactly."""
+    exponents, dtype = importer.static(node, 1), importer.dtype(node, 0)
+    if not ((exponents >= 0) & (exponents <= _MAX_WHOLE_EXPONENT) & (exponents == np.trunc(exponents))).all():
+        raise FrontendError(
+            f"exponents of integers must be whole and in 0..{_MAX_WHOLE_EXPONENT}, not {exponents.tolist()!r:.40}"
+        )
+    powers = importer.constant(exponents.astype(dtype.numpy), f"{node.inputs[1]}.whole")
+    op = Pointwise(function="whole_power", parameters=(int(exponents.max()),))
+    importer.emit(node, op, (importer.value(node, 0), powers))
+
+
 def _relu(importer: Importer, node: OnnxNode) -> None:
     node.require(1, 1)
     importer.emit(node, Relu(), (importer.value(node, 0),))
@@ -109,7 +131,8 @@ def _relu(importer: Importer, node: OnnxNode) -> None:
 
 def _clip(importer: Importer, node: OnnxNode) -> None:
     node.require(1, 3)
-    if any(node.has(position) and not importer.is_static(node, position) for position in (1, 2)):
+    computed = any(node.has(position) and not importer.is_static(node, position) for position in (1, 2))
+    if computed or importer.dtype(node, 0) is not DType.FLOAT32:
         _clip_by_values(importer, node)
         return
     bounds = [-math.inf, math.inf]
@@ -124,14 +147,15 @@ def _clip(importer: Importer, node: OnnxNode) -> None:
 
 
 def _clip_by_values(importer: Importer, node: OnnxNode) -> None:
-    """Bounds that are computed."""
+    """Bounds that are computed, or of another type than float32."""
     value = importer.value(node, 0)
     for position, function in ((1, "maximum"), (2, "minimum")):
         if node.has(position):
             if importer.shape(node, position) != ():
                 raise FrontendError(f"input {position} must be one number, not of {importer.shape(node, position)}")
             operands = (value, importer.value(node, position))
-            value = importer.emit(node, Pointwise(function=function), operands, last=position == 2 or not node.has(2))
+            value = importer.emit(node, Pointwise(function=function), operands, last=False)
+    importer.emit(node, Identity(), (value,))
 
 
 def _identity(importer: Importer, node: OnnxNode) -> None:
@@ -149,6 +173,8 @@ def _dropout(importer: Importer, node: OnnxNode) -> None:
     if trains and (not node.has(1) or importer.static(node, 1).any()):
         raise FrontendError("input 'training_mode' must be false, or the ratio 0")
     importer.emit(node, Identity(), (importer.value(node, 0),))
+    if len(node.outputs) > 1 and node.outputs[1]:
+        importer.add_static(node.outputs[1], np.ones(importer.shape(node, 0), np.bool_))
 
 
 POINTWISE: Final[Mapping[str, Converter]] = MappingProxyType(

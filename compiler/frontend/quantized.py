@@ -3,7 +3,8 @@ onnxruntime's contributed operators.
 
 A QuantizeLinear becomes a `FakeQuantize`, whose result is the real numbers that the integers stand for; what follows
 knows them by their encoding, and a DequantizeLinear changes nothing. An operator of integers (QLinearConv) is imported
-as what it stands for: dequantised operands, the operator of real numbers, a quantised result.
+as what it stands for: dequantised operands, the operator of real numbers, a quantised result. Integers that are inputs
+of the model, or have several scales, are integers in the graph as well.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from compiler.errors import FrontendError
 from compiler.frontend.importer import Converter, Encoding, Importer, OnnxNode, as_float32
+from compiler.frontend.integers import decode, encode
 from compiler.frontend.linear import LINEAR
 from compiler.frontend.movement import MOVEMENT
 from compiler.frontend.pointwise import POINTWISE
@@ -26,6 +28,7 @@ from compiler.frontend.pooling import POOLING
 from compiler.frontend.reductions import REDUCTIONS
 from compiler.frontend.tensors import type_name
 from compiler.graph.ops.elementwise import FakeQuantize, Identity
+from compiler.tensor.ir import DType
 
 KEEPING: Final = frozenset(
     {
@@ -111,14 +114,21 @@ def _emit_quantized(importer: Importer, node: OnnxNode, value: str, encoding: En
 def _quantize_linear(importer: Importer, node: OnnxNode) -> None:
     node.require(2, 3)
     a = node.attributes
-    a.integer("axis", 1)  # of a scale with one element
+    axis, block = a.integer("axis", 1), a.integer("block_size", 0, low=0)
     a.integer("saturate", 1)  # concerns floating-point results
-    a.integer("block_size", 0, low=0, high=0)
     if (precision := a.integer("precision", 0)) not in (0, onnx.TensorProto.FLOAT):
         raise FrontendError(f"attribute 'precision' must be FLOAT, not {type_name(precision)}")
     if (kind := a.integer("output_dtype", 0)) not in _INTEGERS:
         raise FrontendError(f"attribute 'output_dtype' must be an integer of 8 or 16 bits, not {type_name(kind)}")
-    _emit_quantized(importer, node, importer.value(node, 0), _encoding(importer, node, 1, _INTEGERS[kind]))
+    if importer.static(node, 1).size == 1:
+        _emit_quantized(importer, node, importer.value(node, 0), _encoding(importer, node, 1, _INTEGERS[kind]))
+        return
+    shape = importer.shape(node, 0)
+    scale, zero = _parameters(importer, node, 1, shape, axis, block)
+    dtype = DType((importer.static(node, 2).dtype if node.has(2) else _INTEGERS[kind]).name)
+    if dtype.numpy not in _INTEGERS.values():
+        raise FrontendError(f"zero point must be an integer of 8 or 16 bits, not {dtype.value}")
+    encode(importer, importer.value(node, 0), node.outputs[0], node.name, scale=scale, zero=zero, dtype=dtype)
 
 
 def _dequantize_linear(importer: Importer, node: OnnxNode) -> None:
@@ -129,19 +139,37 @@ def _dequantize_linear(importer: Importer, node: OnnxNode) -> None:
     if importer.is_static(node, 0):
         importer.add_static(node.outputs[0], *_dequantized(importer, node, 0, axis, block))
     else:
-        importer.emit(node, Identity(), (_encoded(importer, node, 0),))
+        _emit_reals(importer, node, 0, node.outputs[0], axis, block)
 
 
-def _encoded(importer: Importer, node: OnnxNode, position: int) -> str:
-    """A computed operand. Raises FrontendError unless the scale and zero point behind it are those it was made with."""
-    name = node.inputs[position]
-    made = importer.encoding(name)
-    if made is None:
-        raise FrontendError(f"input {position} must be integers that a QuantizeLinear has made, not {name!r}")
-    read = _encoding(importer, node, position + 1, made.dtype)
-    if read != made:
-        raise FrontendError(f"input {position} must be read as it was quantised, as {made}, not {read}")
-    return name
+def _emit_reals(importer: Importer, node: OnnxNode, position: int, output: str, axis: int, block: int = 0) -> None:
+    """Add the reals that a computed operand stands for, `output`.
+
+    Raises FrontendError unless the scale and zero point behind it are those it was made with, or it is integers.
+    """
+    value, made = importer.value(node, position), importer.encoding(node.inputs[position])
+    if made is not None:
+        read = _encoding(importer, node, position + 1, made.dtype)
+        if read != made:
+            raise FrontendError(f"input {position} must be read as it was quantised, as {made}, not {read}")
+        importer.add(Identity(), (value,), output, node.name)
+        return
+    kind = importer.dtype(node, position)
+    if not kind.is_integer:
+        raise FrontendError(f"input {position} must be integers, not {kind.value}")
+    scale, zero = _parameters(importer, node, position + 1, importer.shape(node, position), axis, block)
+    decode(importer, value, output, node.name, scale=scale, zero=zero)
+
+
+def _parameters(
+    importer: Importer, node: OnnxNode, position: int, shape: tuple[int, ...], axis: int, block: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The scale at the position and the zero point behind it, 0 if there is none, so that they broadcast to `shape`."""
+    given = as_float32(importer.static(node, position), "scale")
+    zeros = importer.static(node, position + 1) if node.has(position + 1) else np.zeros(given.shape)
+    if zeros.size != given.size:
+        raise FrontendError(f"zero points must be {given.size}, one for each scale, not {zeros.size}")
+    return _along(given, shape, axis, block), _along(zeros.astype(np.float32), shape, axis, block)
 
 
 def _dequantized(
@@ -216,9 +244,10 @@ def _axis(node: OnnxNode, position: int) -> int:
 
 def _operand(importer: Importer, node: OnnxNode, position: int, axis: int) -> str:
     """The reals of an operand, under a new name."""
-    if not importer.is_static(node, position):
-        return importer.emit(node, Identity(), (_encoded(importer, node, position),), last=False)
     name = importer.fresh(f"{node.inputs[position]}.real")
+    if not importer.is_static(node, position):
+        _emit_reals(importer, node, position, name, axis)
+        return name
     importer.add_static(name, *_dequantized(importer, node, position, axis))
     return name
 

@@ -14,12 +14,13 @@ from compiler.frontend.importer import Converter, Importer, OnnxNode
 from compiler.frontend.movement import axes_of
 from compiler.graph.ir import Op
 from compiler.graph.ops.along import Normalize, Reduce
-from compiler.graph.ops.elementwise import Add, Identity, Pointwise
+from compiler.graph.ops.elementwise import Add, Cast, Pointwise
 from compiler.graph.ops.move import Transpose
 from compiler.graph.ops.pool import GlobalAveragePool, MaxPool
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.ops.softmax import Softmax
 from compiler.tensor.define_float import Reduction
+from compiler.tensor.ir import DType
 
 _REDUCTIONS: Final = MappingProxyType(
     {
@@ -49,6 +50,9 @@ def _reduce(importer: Importer, node: OnnxNode) -> None:
     kept = tuple(1 if axis in axes else extent for axis, extent in enumerate(shape))
     result = kept if keep else tuple(extent for axis, extent in enumerate(shape) if axis not in axes)
     steps: list[Op] = [Pointwise(function=_BEFORE[node.op])] if node.op in _BEFORE else []
+    is_bool = importer.dtype(node, 0) is DType.BOOL  # whose largest is true if any is
+    if is_bool:
+        steps.append(Cast(dtype=DType.UINT8))
     together = not axes or axes == tuple(range(axes[0], axes[-1] + 1))
     if axes:
         steps += _reduction(_REDUCTIONS[node.op], axes, len(shape), together=together)
@@ -56,10 +60,9 @@ def _reduce(importer: Importer, node: OnnxNode) -> None:
         steps.append(Reshape(shape=result))
     if node.op in _AFTER:
         steps.append(Pointwise(function=_AFTER[node.op]))
-    steps = steps or [Identity()]
-    for op in steps[:-1]:
-        value = importer.emit(node, op, (value,), last=False)
-    importer.emit(node, steps[-1], (value,))
+    if is_bool:
+        steps.append(Cast(dtype=DType.BOOL))
+    importer.emit_all(node, steps, value)
 
 
 def _reduction(reduction: Reduction, axes: tuple[int, ...], rank: int, *, together: bool) -> list[Op]:

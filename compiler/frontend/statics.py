@@ -8,14 +8,15 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
-import onnx
 
 from compiler.errors import FrontendError
 from compiler.frontend.importer import Converter, Importer, OnnxNode
 from compiler.frontend.movement import axes_of
-from compiler.frontend.tensors import check_shape, type_name
-from compiler.graph.ops.elementwise import Identity
+from compiler.frontend.tensors import check_shape, known_type
+from compiler.graph.ir import Op
+from compiler.graph.ops.elementwise import Cast
 from compiler.graph.ops.shape import Flatten, Reshape
+from compiler.tensor.ir import DType
 
 
 def _constant(importer: Importer, node: OnnxNode) -> None:
@@ -47,10 +48,11 @@ def _cast(importer: Importer, node: OnnxNode) -> None:
     node.require(1, 1)
     node.attributes.integer("saturate", 1)
     node.attributes.string("round_mode", "up")
-    to = node.attributes.integer("to", 0)
-    if to != onnx.TensorProto.FLOAT:
-        raise FrontendError(f"attribute 'to' must be FLOAT for a computed value, not {type_name(to)}")
-    importer.emit(node, Identity(), (importer.value(node, 0),))
+    dtype = known_type("attribute 'to'", node.attributes.integer("to", 0))
+    steps: list[Op] = [] if importer.dtype(node, 0) is dtype else [Cast(dtype=dtype)]
+    if dtype is DType.FLOAT16:
+        steps.append(Cast(dtype=DType.FLOAT32))
+    importer.emit_all(node, steps, importer.value(node, 0))
 
 
 def _constant_of_shape(importer: Importer, node: OnnxNode) -> None:

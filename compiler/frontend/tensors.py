@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from compiler.errors import FrontendError
+from compiler.tensor.ir import DType
 
 MAX_ELEMENTS: Final = 1 << 28
 """Of any one tensor: a gigabyte of float32."""
@@ -34,6 +35,9 @@ _DTYPES: Final[Mapping[int, np.dtype[Any]]] = MappingProxyType(
     }
 )
 
+TYPES: Final[Mapping[int, DType]] = MappingProxyType({number: DType(t.name) for number, t in _DTYPES.items()})
+"""The element types that the graph has, by ONNX's number."""
+
 _FIELDS: Final[Mapping[int, str]] = MappingProxyType(
     {
         onnx.TensorProto.FLOAT: "float_data",
@@ -44,6 +48,8 @@ _FIELDS: Final[Mapping[int, str]] = MappingProxyType(
         onnx.TensorProto.INT16: "int32_data",
         onnx.TensorProto.INT8: "int32_data",
         onnx.TensorProto.UINT16: "int32_data",
+        onnx.TensorProto.UINT32: "uint64_data",
+        onnx.TensorProto.UINT64: "uint64_data",
         onnx.TensorProto.UINT8: "int32_data",
         onnx.TensorProto.BOOL: "int32_data",
     }
@@ -77,7 +83,7 @@ def _decode(tensor: onnx.TensorProto, folder: Path | None) -> NDArray[Any]:
         raise FrontendError(f"of shape {shape} must have {math.prod(shape)} elements, not {len(listed)}")
     if tensor.data_type == onnx.TensorProto.FLOAT16:
         return _bits(listed, dtype).reshape(shape)
-    wide = np.array(listed, np.int64 if dtype.kind in "iub" else dtype)
+    wide = np.array(listed, {"u": np.uint64, "i": np.int64, "b": np.int64}.get(dtype.kind, dtype))
     narrow = wide.astype(dtype)
     if not np.array_equal(narrow, wide, equal_nan=dtype.kind == "f"):
         raise FrontendError(f"must have elements that fit in {dtype.name}")
@@ -103,6 +109,14 @@ def type_name(number: int) -> str:
     """ONNX's name of an element type, or its number."""
     names = onnx.TensorProto.DataType.items()
     return next((name for name, value in names if value == number), str(number))
+
+
+def known_type(what: str, number: int) -> DType:
+    """Raises FrontendError for an element type that the graph has not."""
+    if number not in TYPES:
+        names = ", ".join(sorted(type_name(known) for known in TYPES))
+        raise FrontendError(f"{what} must be one of {names}, not {type_name(number)}")
+    return TYPES[number]
 
 
 def _elements(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -9,14 +9,9 @@ import numpy as np
 
 from compiler.tensor.ir import DType
 
-_SCALAR = {
-    DType.BOOL: "i1",
-    DType.INT8: "i8",
-    DType.INT16: "i16",
-    DType.INT32: "i32",
-    DType.INT64: "i64",
-    DType.FLOAT32: "float",
-}
+_FLOATS = {DType.FLOAT32: "float", DType.FLOAT64: "double"}
+_SCALAR = {dtype: _FLOATS.get(dtype, f"i{dtype.bits}") for dtype in DType}
+"""A float16 is its bits: not every processor has more, and none is computed with."""
 
 
 def llvm_type(dtype: DType, lanes: int = 1) -> str:
@@ -30,7 +25,7 @@ def memory_dtype(dtype: DType) -> DType:
 
 def mangled(dtype: DType, lanes: int) -> str:
     """Suffix of an intrinsic overloaded on the type."""
-    scalar = f"{'f' if dtype is DType.FLOAT32 else 'i'}{dtype.bits}"
+    scalar = f"{'f' if dtype in _FLOATS else 'i'}{dtype.bits}"
     return scalar if lanes == 1 else f"v{lanes}{scalar}"
 
 
@@ -64,10 +59,10 @@ class Value:
 
 
 def literal(dtype: DType, value: int | float) -> Value:
-    """A constant. Integers must fit `dtype`; floats are rounded to single precision."""
-    if dtype is DType.FLOAT32:  # LLVM writes a float as the bits of the double of equal value
+    """A constant. Integers must fit `dtype`; floats are rounded to its precision."""
+    if dtype in _FLOATS:  # LLVM writes a float as the bits of the double of equal value
         with np.errstate(all="ignore"):
-            (bits,) = struct.unpack("<Q", struct.pack("<d", float(np.float32(value))))
+            (bits,) = struct.unpack("<Q", np.array(value, dtype.numpy).astype("<f8").tobytes())
         return Value(f"0x{bits:016X}", dtype)
     if dtype is DType.BOOL:
         return Value("true" if value else "false", dtype)

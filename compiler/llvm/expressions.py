@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from compiler.errors import LoweringError
 from compiler.llvm import operators
+from compiler.llvm.conversions import cast
 from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, mangled, memory_dtype
 from compiler.llvm.lanes import element_step
 from compiler.tensor.interval import Interval
@@ -95,7 +96,7 @@ class Expressions:
             case Select():
                 return self.select(at, expr)
             case Cast():
-                return operators.cast(self.e, expr.type, self.value(at, expr.a))
+                return cast(self.e, expr.type, self.value(at, expr.a))
             case Load():
                 return self.load(at, expr)
             case _:
@@ -271,7 +272,7 @@ class Expressions:
     def store(self, at: Context, buffer: Buffer, index: tuple[Expr, ...], value: Value) -> None:
         """Store `value`, of `buffer`'s type, in every active lane."""
         if value.dtype is DType.BOOL:
-            value = operators.cast(self.e, DType.INT8, value)
+            value = cast(self.e, DType.INT8, value)
         dtype = value.dtype
         align = f"align {dtype.bits // 8}"
         if at.lanes is None:

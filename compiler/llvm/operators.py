@@ -6,21 +6,26 @@ The meaning is that of `compiler.tensor.interp`; divisors are positive, which `c
 from __future__ import annotations
 
 from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, mangled
-from compiler.tensor.ir import BinaryOp, CompareOp, DType, UnaryOp
+from compiler.tensor.ir import BinaryOp, CompareOp, DType, Kind, UnaryOp
 
-_INTEGER = {
-    BinaryOp.ADD: "add",
-    BinaryOp.SUB: "sub",
-    BinaryOp.MUL: "mul",
-    BinaryOp.SHR: "ashr",
-    BinaryOp.SHL: "shl",
+_INTEGER = {BinaryOp.ADD: "add", BinaryOp.SUB: "sub", BinaryOp.MUL: "mul", BinaryOp.SHL: "shl"}
+_INSTRUCTION = {
+    Kind.BOOL: {BinaryOp.AND: "and", BinaryOp.OR: "or"},
+    Kind.SIGNED: {**_INTEGER, BinaryOp.SHR: "ashr"},
+    Kind.UNSIGNED: {**_INTEGER, BinaryOp.SHR: "lshr"},
+    Kind.FLOAT: {BinaryOp.ADD: "fadd", BinaryOp.SUB: "fsub", BinaryOp.MUL: "fmul", BinaryOp.DIV: "fdiv"},
 }
-_INTEGER_INTRINSIC = {BinaryOp.MIN: "smin", BinaryOp.MAX: "smax"}
-_FLOAT = {BinaryOp.ADD: "fadd", BinaryOp.SUB: "fsub", BinaryOp.MUL: "fmul", BinaryOp.DIV: "fdiv"}
+_INTRINSIC = {
+    Kind.SIGNED: {BinaryOp.MIN: "smin", BinaryOp.MAX: "smax"},
+    Kind.UNSIGNED: {BinaryOp.MIN: "umin", BinaryOp.MAX: "umax"},
+}
 _FLOAT_CHOICE = {BinaryOp.MIN: "olt", BinaryOp.MAX: "ogt"}
-_BOOL = {BinaryOp.AND: "and", BinaryOp.OR: "or"}
-_PREDICATE = {CompareOp.LT: "slt", CompareOp.LE: "sle", CompareOp.EQ: "eq"}
-_FLOAT_PREDICATE = {CompareOp.LT: "olt", CompareOp.LE: "ole", CompareOp.EQ: "oeq"}
+_PREDICATE = {
+    Kind.BOOL: {CompareOp.EQ: "icmp eq"},
+    Kind.SIGNED: {CompareOp.LT: "icmp slt", CompareOp.LE: "icmp sle", CompareOp.EQ: "icmp eq"},
+    Kind.UNSIGNED: {CompareOp.LT: "icmp ult", CompareOp.LE: "icmp ule", CompareOp.EQ: "icmp eq"},
+    Kind.FLOAT: {CompareOp.LT: "fcmp olt", CompareOp.LE: "fcmp ole", CompareOp.EQ: "fcmp oeq"},
+}
 
 
 def splat(e: Emitter, a: Value, lanes: int) -> Value:
@@ -45,12 +50,11 @@ def binary(e: Emitter, op: BinaryOp, a: Value, b: Value) -> Value:
         return _divide(e, op, a, b)
     a, b = unify(e, a, b)
     dtype, lanes = a.dtype, a.lanes
-    if dtype.is_integer and op in _INTEGER_INTRINSIC:
-        return e.call(dtype, lanes, f"{_INTEGER_INTRINSIC[op]}.{mangled(dtype, lanes)}", a.argument, b.argument)
-    if dtype is DType.FLOAT32 and op in _FLOAT_CHOICE:
+    if dtype.is_integer and op in _INTRINSIC[dtype.kind]:
+        return e.call(dtype, lanes, f"{_INTRINSIC[dtype.kind][op]}.{mangled(dtype, lanes)}", a.argument, b.argument)
+    if dtype.is_float and op in _FLOAT_CHOICE:
         return select(e, e.value(DType.BOOL, lanes, f"fcmp {_FLOAT_CHOICE[op]} {a.typed}, {b.text}"), a, b)
-    table = _FLOAT if dtype is DType.FLOAT32 else _BOOL if dtype is DType.BOOL else _INTEGER
-    return e.value(dtype, lanes, f"{table[op]} {a.typed}, {b.text}")
+    return e.value(dtype, lanes, f"{_INSTRUCTION[dtype.kind][op]} {a.typed}, {b.text}")
 
 
 def _divide(e: Emitter, op: BinaryOp, a: Value, b: Value) -> Value:
@@ -60,9 +64,10 @@ def _divide(e: Emitter, op: BinaryOp, a: Value, b: Value) -> Value:
         if op is BinaryOp.MOD:
             a, mask = unify(e, a, literal(dtype, divisor - 1))
             return e.value(dtype, a.lanes, f"and {a.typed}, {mask.text}")
-        a, amount = unify(e, a, literal(dtype, divisor.bit_length() - 1))
-        return e.value(dtype, a.lanes, f"ashr {a.typed}, {amount.text}")
+        return binary(e, BinaryOp.SHR, a, literal(dtype, divisor.bit_length() - 1))
     a, b, zero = unify(e, a, b, literal(dtype, 0))
+    if dtype.kind is Kind.UNSIGNED:
+        return e.value(dtype, a.lanes, f"{'urem' if op is BinaryOp.MOD else 'udiv'} {a.typed}, {b.text}")
     remainder = e.value(dtype, a.lanes, f"srem {a.typed}, {b.text}")
     negative = e.value(DType.BOOL, a.lanes, f"icmp slt {remainder.typed}, {zero.text}")
     if op is BinaryOp.MOD:
@@ -75,8 +80,7 @@ def _divide(e: Emitter, op: BinaryOp, a: Value, b: Value) -> Value:
 
 def compare(e: Emitter, op: CompareOp, a: Value, b: Value) -> Value:
     a, b = unify(e, a, b)
-    instruction = f"fcmp {_FLOAT_PREDICATE[op]}" if a.dtype is DType.FLOAT32 else f"icmp {_PREDICATE[op]}"
-    return e.value(DType.BOOL, a.lanes, f"{instruction} {a.typed}, {b.text}")
+    return e.value(DType.BOOL, a.lanes, f"{_PREDICATE[a.dtype.kind][op]} {a.typed}, {b.text}")
 
 
 def select(e: Emitter, cond: Value, a: Value, b: Value) -> Value:
@@ -93,22 +97,6 @@ def unary(e: Emitter, op: UnaryOp, a: Value) -> Value:
         return e.value(DType.INT32, a.lanes, f"bitcast {a.typed} to {llvm_type(DType.INT32, a.lanes)}")
     intrinsic = "sqrt" if op is UnaryOp.SQRT else "roundeven"
     return e.call(DType.FLOAT32, a.lanes, f"{intrinsic}.{mangled(DType.FLOAT32, a.lanes)}", a.argument)
-
-
-def cast(e: Emitter, dtype: DType, a: Value) -> Value:
-    if a.dtype is dtype:
-        return a
-    if a.dtype is DType.FLOAT32:
-        suffix = f"{mangled(dtype, a.lanes)}.{mangled(DType.FLOAT32, a.lanes)}"
-        return e.call(dtype, a.lanes, f"fptosi.sat.{suffix}", a.argument)
-    unsigned = a.dtype is DType.BOOL
-    if dtype is DType.FLOAT32:
-        instruction = "uitofp" if unsigned else "sitofp"
-    elif dtype.bits < a.dtype.bits:
-        instruction = "trunc"
-    else:
-        instruction = "zext" if unsigned else "sext"
-    return e.value(dtype, a.lanes, f"{instruction} {a.typed} to {llvm_type(dtype, a.lanes)}")
 
 
 def conjunction(e: Emitter, a: Value | None, b: Value) -> Value:

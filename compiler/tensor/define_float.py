@@ -1,4 +1,5 @@
-"""Definitions of float ops: element by element, along axes, products, windows. Row-major float32 tensors.
+"""Definitions of float ops: element by element, along axes, products, windows. Row-major tensors, of float32 where no
+type is given.
 
 Sums are in float32, in the order of the loops, from zero.
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from compiler.tensor.define import Window
 from compiler.tensor.define_move import Index, Shape, broadcast_index, collapsed, limited, over
-from compiler.tensor.functions import div, f32
+from compiler.tensor.functions import div, f32, number
 from compiler.tensor.functions import sub as difference
 from compiler.tensor.ir import (
     Alloc,
@@ -88,8 +89,8 @@ class Along:
         return self.outer, self.length, self.inner
 
 
-def _scalars(*names: str) -> list[Buffer]:
-    return [Buffer.of(name, DType.FLOAT32, (1,), Scope.LOCAL) for name in names]
+def _scalars(*names: str, dtype: DType = DType.FLOAT32) -> list[Buffer]:
+    return [Buffer.of(name, dtype, (1,), Scope.LOCAL) for name in names]
 
 
 def _allocated(buffers: Sequence[Buffer], body: Body) -> Body:
@@ -108,20 +109,22 @@ def _combine(reduction: Reduction, total: Expr, value: Expr) -> Expr:
             return total + value
 
 
-def neutral(reduction: Reduction) -> float:
-    return {Reduction.MAX: -math.inf, Reduction.MIN: math.inf}.get(reduction, 0.0)
+def neutral(reduction: Reduction, dtype: DType) -> Const:
+    """What a reduction begins with."""
+    low, high = (-math.inf, math.inf) if dtype.is_float else dtype.limits
+    return {Reduction.MAX: Const(low, dtype), Reduction.MIN: Const(high, dtype)}.get(reduction, number(0, dtype))
 
 
-def reduce(name: str, along: Along, reduction: Reduction) -> Proc:
-    """X [outer, length, inner] to Y [outer, inner]."""
-    x, y = Buffer.of("X", DType.FLOAT32, along.shape), Buffer.of("Y", DType.FLOAT32, (along.outer, along.inner))
-    (total,) = _scalars("total")
+def reduce(name: str, along: Along, reduction: Reduction, dtype: DType = DType.FLOAT32) -> Proc:
+    """X [outer, length, inner] to Y [outer, inner]; means are of floats."""
+    x, y = Buffer.of("X", dtype, along.shape), Buffer.of("Y", dtype, (along.outer, along.inner))
+    (total,) = _scalars("total", dtype=dtype)
     o, k, i = Var("o"), Var("k"), Var("i")
     value = total[_ZERO]
     steps: Body = (
-        Store(total, _ZERO, f32(neutral(reduction))),
+        Store(total, _ZERO, neutral(reduction, dtype)),
         nest([("k", along.length)], Store(total, _ZERO, _combine(reduction, value, x[o, k, i]))),
-        Store(y, (o, i), div(value, f32(along.length)) if reduction is Reduction.MEAN else value),
+        Store(y, (o, i), div(value, number(along.length, dtype)) if reduction is Reduction.MEAN else value),
     )
     return Proc(name, (x, y), (nest([("o", along.outer), ("i", along.inner)], *_allocated([total], steps)),))
 
@@ -249,29 +252,29 @@ def conv2d(name: str, source: Windowed, w: Shape4, y: Shape4, groups: int, *, bi
     return Proc(name, params, (nest(loops, *_allocated([total], steps)),))
 
 
-def max_pool(name: str, source: Windowed, y: Shape4) -> Proc:
+def max_pool(name: str, source: Windowed, y: Shape4, dtype: DType) -> Proc:
     """The largest element of X under each window."""
-    return _pool(name, source, y, Reduction.MAX)
+    return _pool(name, source, y, Reduction.MAX, dtype)
 
 
 def average_pool(name: str, source: Windowed, y: Shape4) -> Proc:
     """The sum of the elements of X under each window divided by M [OH,OW]."""
-    return _pool(name, source, y, Reduction.MEAN)
+    return _pool(name, source, y, Reduction.MEAN, DType.FLOAT32)
 
 
-def _pool(name: str, source: Windowed, y: Shape4, reduction: Reduction) -> Proc:
-    x, buffer_y = Buffer.of("X", DType.FLOAT32, source.shape), Buffer.of("Y", DType.FLOAT32, y)
+def _pool(name: str, source: Windowed, y: Shape4, reduction: Reduction, dtype: DType) -> Proc:
+    x, buffer_y = Buffer.of("X", dtype, source.shape), Buffer.of("Y", dtype, y)
     m = Buffer.of("M", DType.FLOAT32, y[2:])
     at = (Var("n"), Var("o"), Var("h"), Var("w"))
     read, conditions = source.tap(x, Var("o"))
-    (total,) = _scalars("total")
+    (total,) = _scalars("total", dtype=dtype)
     value = total[_ZERO]
     update: Stmt = Store(total, _ZERO, _combine(reduction, value, read))
     if conditions:
         update = If(both(*conditions), (update,))
     is_mean = reduction is Reduction.MEAN
     steps: Body = (
-        Store(total, _ZERO, f32(neutral(reduction))),
+        Store(total, _ZERO, neutral(reduction, dtype)),
         nest(source.taps, update),
         Store(buffer_y, at, div(value, m[at[2:]]) if is_mean else value),
     )

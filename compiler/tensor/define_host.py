@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compiler.tensor.functions import converted
 from compiler.tensor.ir import (
     Alloc,
     Binary,
@@ -196,6 +197,13 @@ def copy(name: str, elements: int, dtype: DType) -> Proc:
     """X to Y, the same elements in the same order: a reshape."""
     x, y = Buffer.of("X", dtype, (elements,)), Buffer.of("Y", dtype, (elements,))
     return Proc(name, (x, y), (nest([("i", elements)], Store(y, (Var("i"),), x[(Var("i"),)])),))
+
+
+def convert(name: str, elements: int, source: DType, target: DType) -> Proc:
+    """X to Y, the same elements as another type."""
+    x, y = Buffer.of("X", source, (elements,)), Buffer.of("Y", target, (elements,))
+    store = Store(y, (Var("i"),), converted(x[(Var("i"),)], target))
+    return Proc(name, (x, y), (nest([("i", elements)], store),))
 
 
 def clip(name: str, elements: int, low: float | None, high: float | None, inputs: int = 1) -> Proc:

@@ -27,6 +27,7 @@ from compiler.tensor.ir import (
     Const,
     DType,
     Expr,
+    Kind,
     Load,
     Select,
     Unary,
@@ -63,16 +64,44 @@ def less(a: Expr, b: Expr) -> Expr:
     return Compare(CompareOp.LT, a, b)
 
 
-def negative(x: Expr) -> Expr:
-    return sub(zero(x), x) if x.dtype.is_integer else x * f32(-1.0)
+def number(value: int, dtype: DType) -> Const:
+    return Const(float(value) if dtype.is_float else value, dtype)
 
 
 def zero(x: Expr) -> Const:
-    return f32(0.0) if x.dtype is DType.FLOAT32 else Const(0, x.dtype)
+    return number(0, x.dtype)
+
+
+def negative(x: Expr) -> Expr:
+    return x * number(-1, x.dtype) if x.dtype.is_float else sub(zero(x), x)
 
 
 def absolute(x: Expr) -> Expr:
-    return Select(less(x, zero(x)), negative(x), x)
+    return x if x.dtype.kind is Kind.UNSIGNED else Select(less(x, zero(x)), negative(x), x)
+
+
+def quotient(a: Expr, b: Expr) -> Expr:
+    """a / b; of integers the whole part, rounded towards zero, and 0 for a divisor of 0."""
+    if a.dtype.is_float:
+        return div(a, b)
+    unsigned = DType(f"uint{a.dtype.bits}")  # has room for the size of the least number
+    size = Binary(BinaryOp.FLOORDIV, cast(unsigned, absolute(a)), maximum(cast(unsigned, absolute(b)), 1))
+    result = cast(a.dtype, size)
+    if a.dtype.kind is Kind.SIGNED:
+        alike = Compare(CompareOp.EQ, less(a, zero(a)), less(b, zero(b)))
+        result = Select(alike, result, negative(result))
+    return Select(Compare(CompareOp.EQ, b, zero(b)), zero(b), result)
+
+
+def converted(x: Expr, dtype: DType) -> Expr:
+    """x as another type: whether it is not zero as bool; float16 by way of float32."""
+    if x.dtype is dtype:
+        return x
+    if DType.FLOAT16 in (x.dtype, dtype) and DType.FLOAT32 not in (x.dtype, dtype):
+        return converted(converted(x, DType.FLOAT32), dtype)
+    if dtype is DType.BOOL:
+        return Select(Compare(CompareOp.EQ, x, zero(x)), Const(0, dtype), Const(1, dtype))
+    return cast(dtype, x)
 
 
 def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
@@ -129,10 +158,10 @@ def general_power(x: Expr, y: Expr) -> Expr:
     half = y * f32(0.5)
     is_even = Compare(CompareOp.EQ, sub(half, Unary(UnaryOp.RINT, half)), f32(0.0))
     is_whole = Compare(CompareOp.EQ, y, Unary(UnaryOp.RINT, y))
-    mirrored = Select(is_even, size, Select(is_whole, negative(size), f32(math.nan)))
-    signed = Select(less(x, f32(0.0)), mirrored, size)
+    mirrored = Select(is_even, f32(1.0), Select(is_whole, f32(-1.0), f32(math.nan)))
+    sign = Select(less(x, f32(0.0)), mirrored, f32(1.0))
     at_zero = Select(less(y, f32(0.0)), f32(math.inf), f32(0.0))
-    value = Select(Compare(CompareOp.EQ, x, f32(0.0)), at_zero, signed)
+    value = Select(Compare(CompareOp.EQ, x, f32(0.0)), at_zero, size * sign)
     return Select(Compare(CompareOp.EQ, y, f32(0.0)), f32(1.0), value)
 
 
@@ -212,6 +241,14 @@ def power(x: Expr, exponent: float) -> Expr:
 MAX_EXPONENT = 16
 
 
+def whole_power(x: Expr, y: Expr, limit: int) -> Expr:
+    """x to the power of a y of its type in 0..limit, by repeated products."""
+    result: Expr = number(1, x.dtype)
+    for k in range(limit):
+        result = result * Select(less(number(k, y.dtype), y), x, number(1, x.dtype))
+    return result
+
+
 def clip(x: Expr, low: float, high: float) -> Expr:
     """Bounds that are infinite limit nothing."""
     if low > -math.inf:
@@ -235,18 +272,18 @@ def _mean(*operands: Expr) -> Expr:
 @dataclass(frozen=True)
 class Function:
     """build: from the operands, then the parameters, to the result. operands: how many, 0 for any number from one up.
-    integers: whether it takes integers too, of one type, and gives that type."""
+    numbers: whether it takes all numbers, of one type, and gives that type, not float32 alone."""
 
     build: Callable[..., Expr]
     operands: int = 1
     parameters: int = 0
-    integers: bool = False
+    numbers: bool = False
 
 
 FUNCTIONS: Final[Mapping[str, Function]] = MappingProxyType(
     {
-        "abs": Function(absolute, integers=True),
-        "add": Function(_folded(BinaryOp.ADD), 0, integers=True),
+        "abs": Function(absolute, numbers=True),
+        "add": Function(_folded(BinaryOp.ADD), 0, numbers=True),
         "batch_norm": Function(
             lambda x, scale, bias, mean, variance, epsilon: (
                 div(sub(x, mean) * scale, Unary(UnaryOp.SQRT, variance + f32(epsilon))) + bias
@@ -257,7 +294,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = MappingProxyType(
         "ceil": Function(ceil),
         "celu": Function(lambda x, alpha: _elu(x, alpha, 1.0, alpha), parameters=1),
         "clip": Function(clip, parameters=2),
-        "divide": Function(div, 2),
+        "divide": Function(quotient, 2, numbers=True),
         "elu": Function(lambda x, alpha: _elu(x, alpha, 1.0), parameters=1),
         "erf": Function(erf),
         "exp": Function(exp),
@@ -270,12 +307,12 @@ FUNCTIONS: Final[Mapping[str, Function]] = MappingProxyType(
         "hard_swish": Function(lambda x: x * hard_sigmoid(x, 1 / 6, 0.5)),
         "log": Function(log),
         "leaky_relu": Function(lambda x, slope: Select(less(x, f32(0.0)), x * f32(slope), x), parameters=1),
-        "maximum": Function(_folded(BinaryOp.MAX), 0, integers=True),
+        "maximum": Function(_folded(BinaryOp.MAX), 0, numbers=True),
         "mean": Function(_mean, 0),
-        "minimum": Function(_folded(BinaryOp.MIN), 0, integers=True),
+        "minimum": Function(_folded(BinaryOp.MIN), 0, numbers=True),
         "mish": Function(mish),
-        "multiply": Function(_folded(BinaryOp.MUL), 0, integers=True),
-        "negative": Function(negative, integers=True),
+        "multiply": Function(_folded(BinaryOp.MUL), 0, numbers=True),
+        "negative": Function(negative, numbers=True),
         "power": Function(power, parameters=1),
         "prelu": Function(lambda x, slope: Select(less(x, f32(0.0)), x * slope, x), 2),
         "reciprocal": Function(lambda x: div(f32(1.0), x)),
@@ -285,12 +322,13 @@ FUNCTIONS: Final[Mapping[str, Function]] = MappingProxyType(
         "sigmoid": Function(sigmoid),
         "softplus": Function(softplus),
         "softsign": Function(lambda x: div(x, absolute(x) + f32(1.0))),
-        "square": Function(lambda x: x * x, integers=True),
+        "square": Function(lambda x: x * x, numbers=True),
         "sqrt": Function(lambda x: Unary(UnaryOp.SQRT, x)),
-        "subtract": Function(sub, 2, integers=True),
+        "subtract": Function(sub, 2, numbers=True),
         "swish": Function(lambda x, alpha: x * sigmoid(x * f32(alpha)), parameters=1),
         "tanh": Function(tanh),
         "thresholded_relu": Function(lambda x, alpha: Select(less(f32(alpha), x), x, f32(0.0)), parameters=1),
+        "whole_power": Function(whole_power, 2, 1, numbers=True),
     }
 )
 
@@ -300,6 +338,7 @@ _BINARY: Final[Mapping[BinaryOp, Callable[[Array, Array], Array]]] = MappingProx
         BinaryOp.SUB: np.subtract,
         BinaryOp.MUL: np.multiply,
         BinaryOp.DIV: np.divide,
+        BinaryOp.FLOORDIV: np.floor_divide,
         BinaryOp.MIN: lambda a, b: np.where(a < b, a, b),
         BinaryOp.MAX: lambda a, b: np.where(a > b, a, b),
         BinaryOp.SHR: np.right_shift,
@@ -317,6 +356,15 @@ _UNARY: Final[Mapping[UnaryOp, Callable[[Array], Array]]] = MappingProxyType(
         UnaryOp.BITS: lambda a: np.asarray(a, np.float32).view(np.int32),
     }
 )
+
+
+def _saturated(array: Array, dtype: DType) -> Array:
+    """Floats as integers, truncated; the limits of the type where they are beyond it, 0 for NaN."""
+    low, high = dtype.limits
+    exact = np.nan_to_num(array.astype(np.float64))
+    inside = (exact > low) & (exact < high)
+    beyond = np.where(exact > 0, dtype.numpy.type(high), dtype.numpy.type(low))
+    return np.where(inside, np.where(inside, exact, 0).astype(dtype.numpy), beyond)
 
 
 def apply(expr: Expr, arrays: Mapping[str, Array]) -> Array:
@@ -345,11 +393,10 @@ def apply(expr: Expr, arrays: Mapping[str, Array]) -> Array:
                 return _COMPARE[e.op](value(e.a), value(e.b))
             case Select():
                 return np.where(value(e.cond), value(e.a), value(e.b))
-            case Cast() if e.type is DType.FLOAT32:
-                return value(e.a).astype(np.float32)
-            case Cast() if e.a.dtype is DType.FLOAT32 and e.type is DType.INT32:
-                rounded = np.nan_to_num(value(e.a).astype(np.float64))
-                return np.clip(rounded, -(2.0**31), 2.0**31 - 1).astype(np.int32)
+            case Cast() if e.a.dtype.is_float and e.type.is_integer:
+                return _saturated(value(e.a), e.type)
+            case Cast():
+                return value(e.a).astype(e.type.numpy)
         raise TypeError(f"Expression must be one of those of functions, not {e!r}")
 
     with np.errstate(all="ignore"):

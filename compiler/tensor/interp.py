@@ -2,7 +2,7 @@
 
 Every expression and statement becomes a closure over an environment (the list of loop variable values), so a nest is
 walked once and then runs at about 2 microseconds per innermost store. Integers are Python ints, wrapped after each
-operation; float32 are numpy scalars, whose arithmetic rounds once to single precision.
+operation; floats are numpy scalars, whose arithmetic rounds once to their precision.
 
 Where `ir.py` leaves room, this file decides, and every back end agrees with it:
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ from compiler.tensor.ir import (
     Expr,
     For,
     If,
+    Kind,
     Load,
     Mapped,
     Proc,
@@ -78,9 +79,9 @@ def run(proc: Proc, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
 
 
 def wrapper(dtype: DType) -> Callable[[int], int]:
-    """The function that keeps the low bits of an integer as a two's complement number of `dtype`."""
-    half, mask = 1 << (dtype.bits - 1), (1 << dtype.bits) - 1
-    return lambda value: value if -half <= value < half else ((value + half) & mask) - half
+    """The function that keeps the low bits of an integer as a number of `dtype`, two's complement if that is signed."""
+    (low, high), mask = dtype.limits, (1 << dtype.bits) - 1
+    return lambda value: value if low <= value <= high else ((value - low) & mask) + low
 
 
 def _divisor(value: int) -> int:
@@ -96,12 +97,12 @@ def _amount(value: int, bits: int) -> int:
 
 
 def _to_integer(dtype: DType) -> Callable[[Any], int]:
-    half = 1 << (dtype.bits - 1)
+    low, high = dtype.limits
 
     def convert(value: Any) -> int:
         if np.isnan(value):
             return 0
-        return -half if value <= -half else half - 1 if value >= half else int(value)
+        return low if value <= low else high if value >= high else int(value)
 
     return convert
 
@@ -134,6 +135,14 @@ _BOOL: dict[BinaryOp, Callable[[Any, Any], bool]] = {
     BinaryOp.OR: lambda a, b: a or b,
 }
 
+_PLAIN: dict[Kind, Mapping[BinaryOp, Callable[[Any, Any], Any]]] = {
+    Kind.BOOL: _BOOL,
+    Kind.SIGNED: _INTEGER,
+    Kind.UNSIGNED: _INTEGER,
+    Kind.FLOAT: _FLOAT,
+}
+"""Operators whose results fit their type."""
+
 _COMPARE: dict[CompareOp, Callable[[Any, Any], bool]] = {
     CompareOp.LT: lambda a, b: bool(a < b),
     CompareOp.LE: lambda a, b: bool(a <= b),
@@ -143,8 +152,8 @@ _COMPARE: dict[CompareOp, Callable[[Any, Any], bool]] = {
 
 def scalar(dtype: DType, value: int | float) -> Any:
     """A constant as the interpreter holds it."""
-    if dtype is DType.FLOAT32:
-        return np.float32(value)
+    if dtype.is_float:
+        return dtype.numpy.type(value)
     return bool(value) if dtype is DType.BOOL else wrapper(dtype)(int(value))
 
 
@@ -158,7 +167,7 @@ def _binary(op: BinaryOp, dtype: DType, a: Eval, b: Eval) -> Eval:
             return lambda env: a(env) >> _amount(b(env), bits)
         if op is BinaryOp.SHL:
             return lambda env: wrapped(a(env) << _amount(b(env), bits))
-    table = _FLOAT if dtype is DType.FLOAT32 else _BOOL if dtype is DType.BOOL else _INTEGER
+    table = _PLAIN[dtype.kind]
     if op not in table:
         raise InterpError(f"Operator {op.value!r} must not be used on {dtype.value}")
     function = table[op]
@@ -176,7 +185,7 @@ class _Machine:
     def bind(self, buffer: Buffer, array: np.ndarray[Any, Any]) -> None:
         flat = array.reshape(-1)
         # A memoryview gives and takes Python ints, faster than numpy; floats stay numpy scalars.
-        self.data[buffer.name] = flat if buffer.type is DType.FLOAT32 else flat.data
+        self.data[buffer.name] = flat if buffer.type.is_float else flat.data
         self.shapes[buffer.name] = array.shape
 
     # -- expressions
@@ -222,14 +231,13 @@ class _Machine:
         convert: Callable[[Any], Any]
         if source is target:
             return a
-        if target is DType.FLOAT32:  # through int64, so that it rounds once
-            return lambda env: np.int64(a(env)).astype(np.float32)
-        if source is DType.FLOAT32:
+        if target.is_float:  # from numpy's scalar, so that it rounds once
+            number, result = source.numpy.type, target.numpy
+            return lambda env: number(a(env)).astype(result)
+        if source.is_float:
             convert = _to_integer(target)
         elif source is DType.BOOL:
             convert = int
-        elif target.bits >= source.bits:
-            return a
         else:
             convert = wrapper(target)
         return lambda env: convert(a(env))

@@ -14,10 +14,7 @@ Interval = tuple[int, int]
 
 def type_interval(dtype: DType) -> Interval:
     """All values of an integer type; of a float, what a cast to the widest integer can give."""
-    if dtype is DType.BOOL:
-        return 0, 1
-    bits = dtype.bits if dtype.is_integer else 64
-    return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    return DType.INT64.limits if dtype.is_float else dtype.limits
 
 
 def interval(expr: Expr, variables: Mapping[str, Interval]) -> Interval:
@@ -36,7 +33,7 @@ def interval(expr: Expr, variables: Mapping[str, Interval]) -> Interval:
         case Select():
             (a0, a1), (b0, b1) = interval(expr.a, variables), interval(expr.b, variables)
             low, high = min(a0, b0), max(a1, b1)
-        case Cast() if expr.type is not DType.FLOAT32 and expr.a.dtype is not DType.FLOAT32:
+        case Cast() if not expr.type.is_float and not expr.a.dtype.is_float:
             low, high = interval(expr.a, variables)
         case _:
             return full

@@ -7,8 +7,10 @@ Rules, checked by `verify.py`:
 
 * loop variables are `int64`, count from 0 and have unique names within a procedure, and so have buffers;
 * an extent may use outer loop variables; an extent of zero or less means no iteration;
-* integer arithmetic wraps at the width of its type, ``SHR`` is arithmetic with an amount in ``0..bits-1``;
-* float arithmetic is IEEE single precision, one rounding per operation (never contracted);
+* integer arithmetic wraps at the width of its type; ``SHR`` is arithmetic, of unsigned integers logical, with an amount
+  in ``0..bits-1``;
+* float arithmetic is IEEE of the precision of its type, one rounding per operation (never contracted); float16 is only
+  stored, and cast to and from float32;
 * an allocated buffer holds undefined values until written and lives for one execution of its `Alloc`;
 * every index is within the shape of its buffer.
 """
@@ -22,27 +24,53 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 
+class Kind(enum.Enum):
+    """What scalars are, and so which operators they have; by numpy's letter."""
+
+    BOOL = "b"
+    SIGNED = "i"
+    UNSIGNED = "u"
+    FLOAT = "f"
+
+
 class DType(enum.Enum):
-    """Scalar type. Index arithmetic (loop variables, extents, indices) is `INT64`."""
+    """Scalar type, by numpy's name. Index arithmetic (loop variables, extents, indices) is `INT64`.
+
+    numpy: the type of an element in an array. limits: lowest and highest value of what is no float.
+    """
 
     BOOL = "bool"
     INT8 = "int8"
     INT16 = "int16"
     INT32 = "int32"
     INT64 = "int64"
+    UINT8 = "uint8"
+    UINT16 = "uint16"
+    UINT32 = "uint32"
+    UINT64 = "uint64"
+    FLOAT16 = "float16"
     FLOAT32 = "float32"
+    FLOAT64 = "float64"
 
-    @property
-    def numpy(self) -> np.dtype[np.generic]:
-        return np.dtype(self.value)
+    numpy: np.dtype[np.generic]
+    kind: Kind
+    bits: int
+    is_integer: bool
+    is_float: bool
+    limits: tuple[int, int]
 
-    @property
-    def bits(self) -> int:
-        return 1 if self is DType.BOOL else self.numpy.itemsize * 8
+    def __init__(self, name: str) -> None:
+        self.numpy = np.dtype(name)
+        self.kind = Kind(self.numpy.kind)
+        self.bits = 1 if self.kind is Kind.BOOL else self.numpy.itemsize * 8
+        self.is_integer = self.kind in (Kind.SIGNED, Kind.UNSIGNED)
+        self.is_float = self.kind is Kind.FLOAT
+        half = 1 << (self.bits - 1)
+        self.limits = (-half, half - 1) if self.kind is Kind.SIGNED else (0, 2 * half - 1)
 
-    @property
-    def is_integer(self) -> bool:
-        return self not in (DType.BOOL, DType.FLOAT32)
+
+NUMBERS = tuple(dtype for dtype in DType if dtype.kind is not Kind.BOOL and dtype is not DType.FLOAT16)
+"""The types with arithmetic."""
 
 
 class Scope(enum.Enum):
@@ -171,7 +199,7 @@ class Unary(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Binary(Expr):
-    """Both operands and the result have one type; `AND` and `OR` are on `BOOL`, `DIV` on `FLOAT32`."""
+    """Both operands and the result have one type; `AND` and `OR` are on `BOOL`, `DIV` on floats."""
 
     op: BinaryOp
     a: Expr
@@ -208,7 +236,8 @@ class Select(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Cast(Expr):
-    """Integer to narrower integer keeps the low bits; to wider extends the sign; float to integer truncates."""
+    """Integer to narrower integer keeps the low bits; to wider extends the sign, of unsigned ones with zeros; to one of
+    the same width reads the bits anew; float to integer truncates."""
 
     type: DType
     a: Expr

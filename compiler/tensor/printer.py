@@ -43,7 +43,7 @@ from compiler.tensor.ir import (
     Var,
 )
 
-_SUFFIX = {DType.INT8: "i8", DType.INT16: "i16", DType.INT32: "i32", DType.INT64: "", DType.FLOAT32: "f32"}
+_SUFFIX = {dtype: f"{dtype.kind.value}{dtype.bits}" for dtype in DType} | {DType.INT64: ""}
 
 # Python's precedence, so that the text means what it seems to.
 _PRECEDENCE = {

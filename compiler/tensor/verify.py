@@ -27,6 +27,7 @@ from compiler.tensor.ir import (
     Expr,
     For,
     If,
+    Kind,
     Load,
     Mapped,
     Proc,
@@ -48,8 +49,12 @@ MAX_BYTES = 1 << 36
 """Of one buffer, and of all allocated buffers together."""
 
 _INTEGER_OPS = frozenset(BinaryOp) - {BinaryOp.DIV, BinaryOp.AND, BinaryOp.OR}
-_FLOAT_OPS = frozenset({BinaryOp.ADD, BinaryOp.SUB, BinaryOp.MUL, BinaryOp.DIV, BinaryOp.MIN, BinaryOp.MAX})
-_BOOL_OPS = frozenset({BinaryOp.AND, BinaryOp.OR})
+_OPS: Mapping[Kind, frozenset[BinaryOp]] = {
+    Kind.BOOL: frozenset({BinaryOp.AND, BinaryOp.OR}),
+    Kind.SIGNED: _INTEGER_OPS,
+    Kind.UNSIGNED: _INTEGER_OPS,
+    Kind.FLOAT: frozenset({BinaryOp.ADD, BinaryOp.SUB, BinaryOp.MUL, BinaryOp.DIV, BinaryOp.MIN, BinaryOp.MAX}),
+}
 _UNARY_OPERAND = {op: DType.INT32 if op is UnaryOp.BITCAST else DType.FLOAT32 for op in UnaryOp}
 
 
@@ -193,18 +198,22 @@ class _Verifier:
                 self.binary(at, expr)
             case Compare():
                 _require_alike(f"Operands of {expr.op.value}", expr.a, expr.b)
+                _require_arithmetic(f"Operands of {expr.op.value}", expr.a.dtype)
                 ordered = expr.op is CompareOp.EQ or expr.a.dtype is not DType.BOOL
                 _require(ordered, f"Operands of {expr.op.value} must be numbers, not bool")
             case Cast():
                 _require(expr.type is not DType.BOOL, "Cast must not be to bool, compare instead")
+                pair = {expr.type, expr.a.dtype}
+                text = f"Cast of float16 must be to or from float32, not from {expr.a.dtype.value} to {expr.type.value}"
+                _require(DType.FLOAT16 not in pair or pair <= {DType.FLOAT16, DType.FLOAT32}, text)
             case _:
                 raise _BrokenRule(f"Expression must be one of the IR's, not a {type(expr).__name__}")
 
     def binary(self, at: _Scope, expr: Binary) -> None:
         _require_alike(f"Operands of {expr.op.value}", expr.a, expr.b)
         dtype = expr.dtype
-        allowed = _INTEGER_OPS if dtype.is_integer else _FLOAT_OPS if dtype is DType.FLOAT32 else _BOOL_OPS
-        _require(expr.op in allowed, f"Operator {expr.op.value} must not be used on {dtype.value}")
+        _require_arithmetic(f"Operands of {expr.op.value}", dtype)
+        _require(expr.op in _OPS[dtype.kind], f"Operator {expr.op.value} must not be used on {dtype.value}")
         if expr.op in (BinaryOp.FLOORDIV, BinaryOp.MOD):
             proven = self.prover.at_least(Const(1), expr.b, at.facts, at.ranges)
             _require(proven, f"Divisor must be proven to be at least 1, not {format_expr(expr.b)}")
@@ -253,6 +262,10 @@ def _require_alike(what: str, a: Expr, b: Expr) -> None:
     _require(a.dtype is b.dtype, f"{what} must have one type, not {a.dtype.value} and {b.dtype.value}")
 
 
+def _require_arithmetic(what: str, dtype: DType) -> None:
+    _require(dtype is not DType.FLOAT16, f"{what} must not be float16, which is only stored")
+
+
 def _require_no_load(what: str, expr: Expr) -> None:
     reads = any(isinstance(node, Load) for node in walk_expr(expr))
     _require(not reads, f"{what} must not read memory, as does {format_expr(expr)}")
@@ -264,11 +277,12 @@ def _require_size(buffer: Buffer, nbytes: int) -> None:
 
 def _check_const(const: Const) -> None:
     value, dtype = const.value, const.type
-    if dtype is DType.FLOAT32:
+    _require_arithmetic("Constant", dtype)
+    if dtype.is_float:
         fits = isinstance(value, float) or abs(value) < 1 << 128
-        _require(fits, "Constant of float32 must be a number below 2**128")
+        _require(fits, f"Constant of {dtype.value} must be a number below 2**128")
         return
-    low, high = (0, 1) if dtype is DType.BOOL else (-(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1)
+    low, high = dtype.limits
     fits = isinstance(value, int) and low <= value <= high
     _require(fits, f"Constant of {dtype.value} must be in {low}..{high}, not {value!r}")
 

@@ -24,7 +24,15 @@ MAX_NAME: Final = 1024
 MAX_OBJECT_DEPTH: Final = strict_json.MAX_DEPTH - 8
 """Nesting of a free-form object; the levels above it in the manifest must fit as well."""
 
-DTYPE_BITS: Final[Mapping[str, int]] = MappingProxyType({"int4": 4, "int8": 8, "int16": 16, "int32": 32, "float32": 32})
+DTYPE_BITS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "int4": 4,
+        "bool": 8,
+        **{f"{kind}{bits}": bits for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+        **{f"float{bits}": bits for bits in (16, 32, 64)},
+    }
+)
+"""Bits of a scalar in memory, by its type: int4, of which there are two in a byte, and numpy's names."""
 """Bits of one scalar of each buffer type; two `int4` share a byte, the first in the low half."""
 
 

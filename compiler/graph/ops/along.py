@@ -1,6 +1,6 @@
-"""Float ops along axes: reductions, normalisation, resampling.
+"""Ops along axes: reductions, normalisation, resampling.
 
-References and what is compiled sum in float32 in the order of the elements, and so agree bit for bit.
+References and what is compiled sum in the type of the elements, in the order of the elements, and so agree bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from compiler.tensor.ir import DType
 
 def _check_range(types: Sequence[TensorType], first: int, last: int) -> None:
     checks.count(types, 1)
-    checks.dtype("input", types[0], DType.FLOAT32)
     if not 0 <= first < last <= len(types[0].shape):
         raise GraphError(f"dimensions must be some of {types[0]}, not {first}..{last - 1}")
 
@@ -34,7 +33,7 @@ def _rows(array: Array, first: int, last: int) -> Array:
 
 
 def _sum(rows: Array) -> Array:
-    total = np.zeros(rows.shape[1:], np.float32)
+    total = np.zeros(rows.shape[1:], rows.dtype)
     for row in rows:
         total = total + row
     return total
@@ -42,7 +41,8 @@ def _sum(rows: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Reduce(Op):
-    """float32, the dimensions from `first` to `last`, not included, become one element each: sum, mean, max or min."""
+    """The dimensions from `first` to `last`, not included, become one element each: sum, max or min of numbers, whose
+    sums wrap if they are integers, or mean of float32."""
 
     kind: ClassVar[str] = "reduce"
     reduction: Reduction
@@ -51,21 +51,25 @@ class Reduce(Op):
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         _check_range(types, self.first, self.last)
+        if self.reduction is Reduction.MEAN:
+            checks.dtype("input", types[0], DType.FLOAT32)
+        checks.number("input", types[0])
         shape = types[0].shape
         ones = (1,) * (self.last - self.first)
-        return TensorType((*shape[: self.first], *ones, *shape[self.last :]), DType.FLOAT32)
+        return TensorType((*shape[: self.first], *ones, *shape[self.last :]), types[0].dtype)
 
     def reference(self, *arrays: Array) -> Array:
         rows = _rows(arrays[0], self.first, self.last)
         if self.reduction in (Reduction.MAX, Reduction.MIN):
             value = rows.max(axis=0) if self.reduction is Reduction.MAX else rows.min(axis=0)
         else:
-            value = _sum(rows) / np.float32(len(rows) if self.reduction is Reduction.MEAN else 1)
+            value = _sum(rows)
+            value = value / np.float32(len(rows)) if self.reduction is Reduction.MEAN else value
         return np.ascontiguousarray(value.reshape(self.infer([TensorType.of(arrays[0])]).shape))
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         along = Along.of(operands[0].shape, self.first, self.last)
-        return Lowered(define_float.reduce(name, along, self.reduction), (0,))
+        return Lowered(define_float.reduce(name, along, self.reduction, result.dtype), (0,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,7 @@ class Normalize(Op):
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         _check_range(types, self.first, self.last)
+        checks.dtype("input", types[0], DType.FLOAT32)
         return types[0].logical
 
     def reference(self, *arrays: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import TensorType
-from compiler.tensor.ir import DType
+from compiler.tensor.ir import NUMBERS, DType
 
 QUANTISED = (DType.INT8, DType.INT16)
 
@@ -27,6 +27,11 @@ def rank(what: str, type: TensorType, expected: int) -> None:
 def dtype(what: str, type: TensorType, *allowed: DType) -> None:
     if type.dtype not in allowed:
         raise GraphError(f"{what} must be {' or '.join(d.value for d in allowed)}, not {type}")
+
+
+def number(what: str, type: TensorType) -> None:
+    if type.dtype not in NUMBERS:
+        raise GraphError(f"{what} must be of numbers to compute with, not {type}")
 
 
 def same(what: str, type: TensorType, expected: TensorType) -> None:

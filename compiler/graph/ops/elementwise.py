@@ -14,7 +14,7 @@ from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, Lowered, Placed, elements
 from compiler.graph.ops import checks
 from compiler.tensor import define_float, define_host
-from compiler.tensor.functions import FUNCTIONS, apply
+from compiler.tensor.functions import FUNCTIONS, apply, converted
 from compiler.tensor.ir import Buffer, DType, Expr
 
 
@@ -127,6 +127,28 @@ class Identity(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cast(Op):
+    """x as another type: floats are truncated to integers, numbers that are not 0 are true.
+
+    Integers beyond the type keep their low bits, floats become its lowest or highest integer.
+    """
+
+    kind: ClassVar[str] = "cast"
+    dtype: DType
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1)
+        return TensorType(types[0].shape, self.dtype)
+
+    def reference(self, *arrays: Array) -> Array:
+        x = Buffer.of("X", DType(arrays[0].dtype.name), ())
+        return np.asarray(apply(converted(x[()], self.dtype), {"X": arrays[0]}))
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        return Lowered(define_host.convert(name, elements(operands), operands[0].dtype, self.dtype), (0,))
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchNorm(Op):
     """x float32 [N,C,...]; scale, bias, mean, variance float32 [C]:
     (x - mean) / sqrt(variance + epsilon) * scale + bias.
@@ -166,7 +188,7 @@ class BatchNorm(Op):
 class Pointwise(Op):
     """A function of `compiler.tensor.functions`, by name, of operands that broadcast to a common shape.
 
-    float32, or, where the function takes them, integers of one type.
+    float32, or, where the function takes them, all numbers, of one type.
     """
 
     kind: ClassVar[str] = "pointwise"
@@ -177,9 +199,11 @@ class Pointwise(Op):
         function = FUNCTIONS[self.function]
         if function.operands:
             checks.count(types, function.operands)
-        allowed = tuple(t for t in DType if t.is_integer) if function.integers else ()
         for t in types:
-            checks.dtype("operand", t, DType.FLOAT32, *allowed)
+            if function.numbers:
+                checks.number("operand", t)
+            else:
+                checks.dtype("operand", t, DType.FLOAT32)
             if t.dtype is not types[0].dtype:
                 raise GraphError(f"operands must have one type, not {types[0]} and {t}")
         return TensorType(checks.broadcast(types), types[0].dtype)

@@ -15,7 +15,7 @@ from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.ops import checks
 from compiler.graph.ops.window import Pair, Quad, Window
 from compiler.tensor import define_float
-from compiler.tensor.ir import DType
+from compiler.tensor.ir import NUMBERS, DType
 
 
 def pooled(types: Sequence[TensorType], window: Window, *dtypes: DType) -> TensorType:
@@ -23,14 +23,16 @@ def pooled(types: Sequence[TensorType], window: Window, *dtypes: DType) -> Tenso
     batch, channels, height, width = checks.activation(types, *dtypes)
     size = window.output(height, width)
     if any(window.padding) and not window.covered(height, width).all():
-        raise GraphError(f"padding {window.padding} must leave each {window.kernel[0]}x{window.kernel[1]} window "
-                         "an element of the input, not none")
+        raise GraphError(
+            f"padding {window.padding} must leave each {window.kernel[0]}x{window.kernel[1]} window "
+            "an element of the input, not none"
+        )
     return TensorType((batch, channels, *size), types[0].dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaxPool(Op):
-    """float32 [N,C,H,W] -> largest value of each window, padding ignored."""
+    """Numbers [N,C,H,W] -> largest value of each window, padding ignored."""
 
     kind: ClassVar[str] = "max_pool"
     kernel: Pair
@@ -44,17 +46,19 @@ class MaxPool(Op):
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 1)
-        return pooled(types, self.window, DType.FLOAT32)
+        return pooled(types, self.window, *NUMBERS)
 
     def reference(self, *arrays: Array) -> Array:
-        result = np.full(self.infer([TensorType.of(arrays[0])]).shape, -math.inf, np.float32)
-        for _, _, tap in self.window.taps(arrays[0], -math.inf):
+        t = self.infer([TensorType.of(arrays[0])])
+        least = define_float.neutral(define_float.Reduction.MAX, t.dtype).value
+        result = np.full(t.shape, least, arrays[0].dtype)
+        for _, _, tap in self.window.taps(arrays[0], least):
             np.maximum(result, tap, out=result)
         return result
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         source = define_float.Windowed(operands[0].image, self.window.definition)
-        return Lowered(define_float.max_pool(name, source, result.image), (0,))
+        return Lowered(define_float.max_pool(name, source, result.image, result.dtype), (0,))
 
 
 @dataclass(frozen=True, kw_only=True)

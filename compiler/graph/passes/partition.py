@@ -38,6 +38,11 @@ HOST_REASONS: Final[Mapping[type[Op], str]] = MappingProxyType(
 )
 
 
+def is_quantised(graph: Graph) -> bool:
+    """Whether a node makes or reads integers that stand for reals; those of other graphs are numbers of their own."""
+    return any(isinstance(node.op, (*ON_ACCELERATOR, Quantize, Dequantize)) for node in graph.nodes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Partition(Pass):
     """Afterwards every node has a placement: the accelerator for the q ops it can do, the host, with a reason, else."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from compiler.errors import QuantizeError
 from compiler.graph.ir import Array, Graph
 from compiler.graph.machine import adds_activations
 from compiler.graph.passes.activations import FindGelu
@@ -14,13 +15,14 @@ from compiler.graph.passes.fuse import Fuse
 from compiler.graph.passes.grids import OneGridEach
 from compiler.graph.passes.layout import AssignLayouts
 from compiler.graph.passes.movement import SinkMovements
-from compiler.graph.passes.partition import Partition
+from compiler.graph.passes.partition import Partition, is_quantised
 from compiler.graph.passes.positions import FillTiles
 from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity
 from compiler.graph.passes.unfold import UnfoldInput
 from compiler.graph.quantize.convert import quantize
 from compiler.graph.quantize.report import Quantized
 from compiler.graph.quantize.values import QuantizeOptions
+from compiler.tensor.ir import DType
 from vta_hw.spec.config import VTAConfig
 
 SIMPLIFY = (
@@ -38,14 +40,21 @@ SIMPLIFY = (
 
 
 def prepare(graph: Graph, config: VTAConfig) -> Graph:
-    """The float graph that the quantiser reads: the same function, up to float rounding of folded weights."""
+    """The float graph that the quantiser reads: the same function, up to float rounding of folded weights.
+
+    Raises QuantizeError when an input or a result is not float32.
+    """
+    for name in (*(value.name for value in graph.inputs), *graph.producers):
+        if graph.types[name].dtype is not DType.FLOAT32:
+            raise QuantizeError(f"Value {name!r} must be float32 to be quantised, not {graph.types[name]}")
     fused = (Fuse(residual=adds_activations(config)), FillTiles(config=config), SinkMovements(), OneGridEach())
     return run_passes(graph, (*SIMPLIFY, *fused))
 
 
 def place(graph: Graph, config: VTAConfig) -> Graph:
-    """A quantised graph with layouts and placements: what the back ends read."""
-    return run_passes(graph, (UnfoldInput(config=config), AssignLayouts(config=config), Partition(config=config)))
+    """A graph with layouts, if it is quantised, and placements: what the back ends read."""
+    tiled = (UnfoldInput(config=config), AssignLayouts(config=config)) if is_quantised(graph) else ()
+    return run_passes(graph, (*tiled, Partition(config=config)))
 
 
 def quantize_model(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 Shape = Sequence[int | str | None]
 
@@ -19,13 +19,15 @@ def model(
     outputs: Sequence[str],
     constants: Mapping[str, NDArray[Any]] | None = None,
     opset: int = 20,
+    dtype: type[np.generic] = np.float32,
 ) -> onnx.ModelProto:
-    """A model with float32 inputs; nothing is checked."""
+    """A model with inputs and outputs of one type; nothing is checked."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     graph = helper.make_graph(
         list(nodes),
         "test",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [helper.make_tensor_value_info(name, kind, list(shape)) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, kind, None) for name in outputs],
         [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
@@ -37,13 +39,14 @@ def single(
     constants: Sequence[NDArray[Any] | None] = (),
     *,
     opset: int = 20,
+    dtype: type[np.generic] = np.float32,
     **attributes: Any,
 ) -> onnx.ModelProto:
     """A model of one node `n`: input x, then constants c1, c2, ... (None: absent), result y."""
     names = [f"c{k}" if array is not None else "" for k, array in enumerate(constants, start=1)]
     known = {name: array for name, array in zip(names, constants, strict=True) if array is not None}
     node = helper.make_node(op, ["x", *names], ["y"], name="n", **attributes)
-    return model([node], {"x": shape}, ["y"], known, opset)
+    return model([node], {"x": shape}, ["y"], known, opset, dtype)
 
 
 def floats(*shape: int, seed: int = 0) -> NDArray[np.float32]:

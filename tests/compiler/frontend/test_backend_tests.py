@@ -1,4 +1,4 @@
-"""onnx's own node tests: nothing is wrong, nearly all of float32 pass, and the manual says which."""
+"""onnx's own node tests: nothing is wrong, nearly all pass, and the manual says which."""
 
 from __future__ import annotations
 

@@ -27,7 +27,18 @@ def ints(*values: int) -> NDArray[np.int64]:
 
 NODES = {
     "Node 'n' (Conv): input 1 must have finite values only": single("Conv", X, [NAN]),
-    "Node 'n' (Conv): input 1 must be floating-point, not int8": single("Conv", X, [W.astype(np.int8)]),
+    "Node 'n' (Conv): weight must be float32[5,4,3,3], not int8[5,4,3,3]": single("Conv", X, [W.astype(np.int8)]),
+    "Node 'n' (Gemm): input 1 must be floating-point, not int8": single("Gemm", (2, 4), [floats(4, 3).astype(np.int8)]),
+    "Node 'n' (Exp): operand must be float32, not int8[2,4]": single("Exp", (2, 4), dtype=np.int8),
+    "Node 'n' (Add): operands must have one type, not int8[2,4] and float32[4]": single(
+        "Add", (2, 4), [floats(4)], dtype=np.int8
+    ),
+    "Node 'n' (Pow): exponents of integers must be whole and in 0..63, not [2, -1]": single(
+        "Pow", (2, 2), [np.array([2, -1], np.int8)], dtype=np.int8
+    ),
+    "Node 'n' (Max): operand must be of numbers to compute with, not bool[2,4]": single("Max", (2, 4), dtype=np.bool_),
+    "Node 'n' (Cast): attribute 'to' must be one of BOOL, DOUBLE, FLOAT, FLOAT16, INT16, INT32, INT64, INT8, UINT16, "
+    "UINT32, UINT64, UINT8, not STRING": single("Cast", (2, 4), to=TensorProto.STRING),
     "Node 'n' (Conv): must have 2 to 3 inputs, not ['x']": single("Conv", X),
     "Node 'n' (Conv): weight must have rank 4, not shape [5, 4]": single("Conv", X, [floats(5, 4)]),
     "Node 'n' (Conv): input must have rank 3 or 4, not shape [1, 4]": single("Conv", (1, 4), [W]),
@@ -202,14 +213,17 @@ def test_values_are_defined_once() -> None:
 def test_outputs() -> None:
     node = helper.make_node("Relu", ["x"], ["y"])
     assert refused(model([node], {"x": X}, ["z"])) == "Output 'z' must be computed by a node or be an input"
+    empty = model([node], {"x": X}, ["c"], {"c": floats(0)})
+    assert refused(empty) == "Output 'c' must have extents of at least 1, not shape (0,)"
     assert refused(model([node], {"x": X}, [])) == "Model must have an output"
 
 
-def test_dropout_mask_is_refused_when_it_is_read() -> None:
-    nodes = [helper.make_node("Dropout", ["x"], ["a", "mask"], name="d"), helper.make_node("Relu", ["mask"], ["y"])]
-    assert refused(model(nodes, {"x": X}, ["y"])) == (
-        "Node 'y' (Relu): must not read output 1 of node 'd', which is not computed at inference"
-    )
+def test_indices_of_a_pool_are_refused_when_they_are_read() -> None:
+    pool = helper.make_node("MaxPool", ["x"], ["a", "at"], name="p", kernel_shape=[2, 2])
+    nodes = [pool, helper.make_node("Relu", ["at"], ["y"])]
+    why = "output 1 of node 'p', which is not computed at inference"
+    assert refused(model(nodes, {"x": X}, ["y"])) == f"Node 'y' (Relu): must not read {why}"
+    assert refused(model(nodes[:1], {"x": X}, ["at"])) == f"Output 'at' must not be {why}"
     load_onnx(model(nodes[:1], {"x": X}, ["a"]))
 
 
@@ -227,10 +241,13 @@ def test_constants_that_cannot_be_computed() -> None:
     )
 
 
-def test_inputs_must_be_float_tensors() -> None:
+def test_inputs_must_be_tensors_of_known_types() -> None:
     proto = single("Relu", X)
-    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
-    assert refused(proto) == "Input 'x' must be of type FLOAT, not INT64"
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
+    assert refused(proto) == (
+        "Type of input 'x' must be one of BOOL, DOUBLE, FLOAT, FLOAT16, INT16, INT32, INT64, INT8, UINT16, UINT32, "
+        "UINT64, UINT8, not BFLOAT16"
+    )
     proto.graph.input[0].type.Clear()
     assert refused(proto) == "Input 'x' must be a tensor with a shape"
 

@@ -182,8 +182,8 @@ def conv(operands: str, **constants: NDArray[Any]) -> onnx.ModelProto:
 REFUSALS = {
     "Node 'n' (QuantizeLinear): scale must be positive, not -1.0": through(quantize("s"), s=f32(-1.0)),
     "Node 'n' (QuantizeLinear): scale must have finite values only": through(quantize("s"), s=f32(np.nan)),
-    "Node 'n' (QuantizeLinear): scale must be one number for all of an activation, not [4]": through(
-        quantize("s"), s=f32(1, 2, 3, 4)
+    "Node 'n' (QuantizeLinear): zero points must be 4, one for each scale, not 1": through(
+        quantize("s", "z"), s=f32(1, 2, 3, 4)
     ),
     "Node 'n' (QuantizeLinear): input 1 must be a constant, not the computed 'x'": through(quantize("x")),
     "Node 'n' (QuantizeLinear): zero point must be an integer of 8 or 16 bits, not int32": through(
@@ -200,9 +200,6 @@ REFUSALS = {
     ),
     "Node 'n' (DequantizeLinear): input 0 must be read as it was quantised, as 0.02 times int8 less 0, "
     "not 0.5 times int8 less 0": through(node("DequantizeLinear", ["xq", "sy", "z"], ["y"], name="n")),
-    "Node 'n' (DequantizeLinear): input 0 must be integers that a QuantizeLinear has made, not 'x'": through(
-        node("DequantizeLinear", ["x", "sx"], ["y"], name="n")
-    ),
     "Node 'n' (DequantizeLinear): input 0 must be integers, not float32": through(
         node("DequantizeLinear", ["sw", "sx"], ["k"], name="n")
     ),
@@ -228,12 +225,12 @@ REFUSALS = {
     "and 0.5 times int8 less 0": through(
         node("QuantizeLinear", ["x", "sy", "z"], ["q"]), node("Concat", ["xq", "q"], ["c"], name="n", axis=1)
     ),
-    "Output 'y' must come from a DequantizeLinear, not be int8": through(node("Flatten", ["xq"], ["y"])),
     "Node 'n' (QLinearConv): must have input 6, not only ['xq', 'sx', 'z', 'w', 'sw', 'zw']": conv(
         "xq, sx, z, w, sw, zw"
     ),
-    "Node 'n' (QLinearConv): input 0 must be integers that a QuantizeLinear has made, not 'x'": conv(
-        "x, sx, z, w, sw, zw, sy, z"
+    "Node 'n' (QLinearConv): input 0 must be integers, not float32": conv("x, sx, z, w, sw, zw, sy, z"),
+    "Node 'n' (QLinearConv): scale must be one number for all of an activation, not [4]": conv(
+        "xq, sx, z, w, sw, zw, s, z", s=f32(1, 2, 3, 4)
     ),
     "Node 'n' (QLinearConv): bias must be int32, not int8": conv("xq, sx, z, w, sw, zw, sy, z, zw"),
     "Node 'n' (QLinearConv): bias must have a value for each of 5 scales, not 3": conv(

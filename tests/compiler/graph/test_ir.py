@@ -53,8 +53,11 @@ def graph(*nodes: Node, outputs: tuple[str, ...] = ("y",), **fields: object) -> 
             "Value 'x' must have extents of at least 1, not float32[1,0]",
         ),
         (
-            graph(RELU, constants={"c": np.zeros(1)}),
-            "Array must have one of the dtypes bool, int8, int16, int32, int64, float32, not float64",
+            graph(RELU, constants={"c": np.zeros(1, np.complex128)}),
+            (
+                "Array must have one of the dtypes bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, "
+                "float16, float32, float64, not complex128"
+            ),
         ),
     ],
 )

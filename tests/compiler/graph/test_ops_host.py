@@ -14,12 +14,12 @@ from compiler.graph.evaluate import evaluate
 from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.ops.along import Normalize, Reduce, Resample
 from compiler.graph.ops.conv import Conv, Dense, MatMul
-from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, Pointwise, Relu
+from compiler.graph.ops.elementwise import Add, BatchNorm, Cast, Clip, Pointwise, Relu
 from compiler.graph.ops.move import Concat, Expand, Pad, Slice, Take, Transpose
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.tensor.define_float import Reduction
 from compiler.tensor.functions import FUNCTIONS
-from compiler.tensor.ir import DType
+from compiler.tensor.ir import NUMBERS, DType
 from tests.compiler.graph.build import Builder, floats
 from vta.api import from_stored, port_of, to_stored
 from vta.engine_names import Engine
@@ -39,6 +39,7 @@ PARAMETERS = {
     "selu": (1.6, 1.1),
     "swish": (1.2,),
     "thresholded_relu": (0.4,),
+    "whole_power": (9,),
 }
 SPECIAL = np.array([0.0, -0.0, 1e-30, -1e-30, 1e30, -1e30, 88.5, -88.5, 0.5, 1.5, -2.5, math.inf, -math.inf, math.nan])
 
@@ -76,9 +77,41 @@ def test_functions(name: str) -> None:
     operands = [values, *(np.abs(floats(16, seed=k)) for k in range(1, count))]
     with np.errstate(all="ignore"):
         assert_engines_agree(op, operands)
-    if function.integers:
-        integers = np.random.default_rng(1).integers(-128, 128, (count, 3, 8)).astype(np.int8)
-        assert_engines_agree(op, list(integers))
+    if function.numbers:
+        numbers = np.random.default_rng(1).integers(-128, 128, (count, 3, 8))
+        for dtype in (np.int8, np.uint16, np.int64, np.float64):
+            assert_engines_agree(op, list(numbers.astype(dtype)))
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in NUMBERS if dtype.is_integer])
+def test_integers_are_divided_towards_zero(dtype: DType) -> None:
+    low, high = dtype.limits
+    edges = np.array([low, low + 1, max(low, -7), 0, 1, 2, 3, high - 1, high], dtype.numpy)
+    a, b = np.meshgrid(edges, edges)
+    op = Pointwise(function="divide")
+    exact = [int(abs(x) // abs(y)) * (1 if (x < 0) == (y < 0) else -1) if y else 0
+             for x, y in zip(a.reshape(-1).tolist(), b.reshape(-1).tolist(), strict=True)]  # fmt: skip
+    wrapped = np.array([value & ((1 << dtype.bits) - 1) for value in exact], f"uint{dtype.bits}").view(dtype.numpy)
+    np.testing.assert_array_equal(op.reference(a, b).reshape(-1), wrapped)
+    assert_engines_agree(op, [a, b])
+
+
+@pytest.mark.parametrize("dtype", tuple(DType))
+def test_casts(dtype: DType) -> None:
+    values = np.array([0.0, -0.5, 1.5, -2.5, 100.0, 65504.0, -1e-7, 3e9, -1e30, math.inf, math.nan])
+    with np.errstate(all="ignore"):
+        for source in DType:
+            assert_engines_agree(Cast(dtype=dtype), [Cast(dtype=source).reference(values)])
+    assert Cast(dtype=DType.BOOL).reference(values).tolist() == [False, *[True] * 10]
+    assert Cast(dtype=DType.UINT8).reference(values).tolist() == [0, 0, 1, 0, 100, 255, 0, 255, 0, 255, 0]
+
+
+@pytest.mark.parametrize("dtype", [DType.INT8, DType.UINT8, DType.INT64, DType.FLOAT64])
+def test_windows_and_reductions_of_numbers(dtype: DType) -> None:
+    x = np.random.default_rng(1).integers(-100, 100, (2, 3, 5, 4)).astype(dtype.numpy)
+    assert_engines_agree(MaxPool(kernel=(2, 2), padding=(1, 1, 1, 1)), [x])
+    for reduction in (Reduction.SUM, Reduction.MAX, Reduction.MIN):
+        assert_engines_agree(Reduce(reduction=reduction, first=1, last=3), [x])
 
 
 @pytest.mark.parametrize(

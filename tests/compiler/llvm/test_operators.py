@@ -29,7 +29,9 @@ from compiler.tensor.ir import (
     maximum,
 )
 
-INTEGERS = (DType.INT8, DType.INT16, DType.INT32, DType.INT64)
+INTEGERS = tuple(dtype for dtype in DType if dtype.is_integer)
+FLOATS = (DType.FLOAT32, DType.FLOAT64)
+BITS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 ARITHMETIC = (BinaryOp.ADD, BinaryOp.SUB, BinaryOp.MUL, BinaryOp.MIN, BinaryOp.MAX)
 COUNT = 259  # leaves a scalar rest for every number of lanes
 
@@ -39,14 +41,16 @@ def samples(dtype: DType, seed: int) -> np.ndarray[Any, Any]:
     rng = np.random.default_rng(seed)
     if dtype is DType.BOOL:
         return rng.integers(0, 2, COUNT).astype(np.bool_)
-    if dtype is DType.FLOAT32:
-        edges = np.array([0, -0.0, 1, -1.5, 2.5, np.inf, -np.inf, np.nan, 1e-45, 3e38, 2.0**31, -(2.0**63)], np.float32)
-        rest = rng.integers(0, 2**32, COUNT, dtype=np.uint32).view(np.float32)
-        rest[::2] = rng.standard_normal(len(rest[::2])).astype(np.float32) * 100
+    if dtype.is_float:
+        values = [0, -0.0, 1, -1.5, 2.5, np.inf, -np.inf, np.nan, 1e-45, 3e38, 2.0**31, -(2.0**63)]
+        with np.errstate(over="ignore"):
+            edges = np.array(values).astype(dtype.numpy)
+        rest = rng.integers(0, 2**dtype.bits, COUNT, dtype=BITS[dtype.bits]).view(dtype.numpy)
+        rest[::2] = (rng.standard_normal(len(rest[::2])) * 100).astype(dtype.numpy)
     else:
-        info = np.iinfo(dtype.value)
-        edges = np.array([info.min, info.min + 1, -1, 0, 1, 7, info.max - 1, info.max], dtype.numpy)
-        rest = rng.integers(info.min, info.max, COUNT, dtype=np.int64, endpoint=True).astype(dtype.numpy)
+        low, high = dtype.limits
+        edges = np.array([low, low + 1, max(low, -1), 0, 1, 7, high - 1, high], dtype.numpy)
+        rest = rng.integers(low, high, COUNT, dtype=dtype.value, endpoint=True)
     pairs = edges.repeat(len(edges)) if seed else np.tile(edges, len(edges))
     return np.concatenate([pairs, rest])[:COUNT]
 
@@ -65,21 +69,23 @@ def check(dtype: DType, result: DType, function: Any) -> None:
     expected, found = (np.zeros((2, COUNT), result.numpy) for _ in "ef")
     run(proc, [a, b, expected])
     compile_proc(proc)(a, b, found)
-    if result is DType.FLOAT32:
-        different = (expected.view(np.uint32) != found.view(np.uint32)) & ~(np.isnan(expected) & np.isnan(found))
+    if result.is_float:
+        expected_bits, found_bits = (array.view(BITS[result.bits]) for array in (expected, found))
+        different = (expected_bits != found_bits) & ~(np.isnan(expected) & np.isnan(found))
     else:
         different = expected != found
     assert not different.any()
 
 
 @pytest.mark.parametrize("op", ARITHMETIC)
-@pytest.mark.parametrize("dtype", [*INTEGERS, DType.FLOAT32])
+@pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS])
 def test_arithmetic(op: BinaryOp, dtype: DType) -> None:
     check(dtype, dtype, lambda a, b: Binary(op, a, b))
 
 
-def test_division_of_floats() -> None:
-    check(DType.FLOAT32, DType.FLOAT32, lambda a, b: Binary(BinaryOp.DIV, a, b))
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_division_of_floats(dtype: DType) -> None:
+    check(dtype, dtype, lambda a, b: Binary(BinaryOp.DIV, a, b))
 
 
 @pytest.mark.parametrize("op", [BinaryOp.FLOORDIV, BinaryOp.MOD])
@@ -104,15 +110,36 @@ def test_logic(op: BinaryOp) -> None:
 
 
 @pytest.mark.parametrize("op", tuple(CompareOp))
-@pytest.mark.parametrize("dtype", [*INTEGERS, DType.FLOAT32])
+@pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS])
 def test_comparison(op: CompareOp, dtype: DType) -> None:
     check(dtype, DType.BOOL, lambda a, b: Compare(op, a, b))
 
 
-@pytest.mark.parametrize("target", [*INTEGERS, DType.FLOAT32])
-@pytest.mark.parametrize("source", tuple(DType))
-def test_casts(source: DType, target: DType) -> None:
-    check(source, target, lambda a, b: Cast(target, a))
+@pytest.mark.parametrize("target", [*INTEGERS, *FLOATS])
+def test_casts(target: DType) -> None:
+    for source in DType:
+        if source is not DType.FLOAT16:
+            check(source, target, lambda a, b: Cast(target, a))
+
+
+def test_every_float16_is_widened_and_what_lies_between_two_is_narrowed() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        exact = halves.astype(np.float32)
+    between = (exact.view(np.uint32)[:, None] + np.array([-1, 0, 1, 4095, 4096, 4097], np.int64)).astype(np.uint32)
+    singles = np.concatenate(
+        [between.reshape(-1).view(np.float32), np.array([65519.99, 65520, 1e-8, 3e38], np.float32)]
+    )
+    for source, target, values in ((DType.FLOAT16, DType.FLOAT32, halves), (DType.FLOAT32, DType.FLOAT16, singles)):
+        x, y = (Buffer.of(name, dtype, values.shape) for name, dtype in (("x", source), ("y", target)))
+        i = Var("i")
+        store = Store(y, (i,), Cast(target, x[i,]))
+        found = np.zeros(values.shape, target.numpy)
+        compile_proc(Proc("cast", (x, y), (For(i, Const(len(values)), (store,), LoopKind.VECTORIZED),)))(values, found)
+        with np.errstate(all="ignore"):
+            expected = values.astype(target.numpy)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
 
 
 def test_unary() -> None:

@@ -102,7 +102,10 @@ VALUE = [*STORE, 3]
         (changed(["params", 0], ["x"]), "Item must be [name, type, shape, scope], not a list of 1 (at params/0)"),
         (
             changed(["params", 0, 1], "int4"),
-            "DType must be one of bool, int8, int16, int32, int64, float32, not 'int4' (at params/0)",
+            (
+                "DType must be one of bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, "
+                "float32, float64, not 'int4' (at params/0)"
+            ),
         ),
         (
             changed(["params", 0, 3], []),

@@ -44,6 +44,7 @@ X = Buffer.of("x", DType.INT8, (56,))
 Y = Buffer.of("y", DType.INT8, (8, 7))
 T = Buffer.of("t", DType.INT32, (56,))
 ZERO = Const(0, DType.INT8)
+HALF = Cast(DType.FLOAT16, Const(0.5, DType.FLOAT32))
 N, J, K = Var("i"), Var("j"), Var("k")
 
 
@@ -303,6 +304,19 @@ REFUSED: list[tuple[Stmt, str]] = [
         "Operands of < must be numbers, not bool (in p: if (0 < 1) < (0 < 1):)",
     ),
     (flag(Cast(DType.BOOL, ZERO)), "Cast must not be to bool, compare instead (in p: if bool(0i8):)"),
+    (
+        value(Cast(DType.FLOAT16, ZERO)),
+        "Cast of float16 must be to or from float32, not from int8 to float16 (in p: x[0] = float16(0i8))",
+    ),
+    (
+        flag(Compare(CompareOp.LT, HALF, HALF)),
+        "Operands of < must not be float16, which is only stored (in p: if float16(0.5f32) < float16(0.5f32):)",
+    ),
+    (
+        value(Binary(BinaryOp.ADD, HALF, HALF)),
+        "Operands of + must not be float16, which is only stored (in p: x[0] = float16(0.5f32) + float16(0.5f32))",
+    ),
+    (value(Const(0.5, DType.FLOAT16)), "Constant must not be float16, which is only stored (in p: x[0] = 0.5f16)"),
     (value(Unary(UnaryOp.RINT, ZERO)), "Operand of rint must be float32, not int8 (in p: x[0] = rint(0i8))"),
     (value(Unary(UnaryOp.BITCAST, ZERO)), "Operand of bitcast must be int32, not int8 (in p: x[0] = bitcast(0i8))"),
     (value(Const(128, DType.INT8)), "Constant of int8 must be in -128..127, not 128 (in p: x[0] = 128i8)"),

@@ -40,7 +40,13 @@ def refusal(message: str) -> Any:
         ({"name": "a\nb"}, "buffer name must be a text of 1 to 1024 printable characters, not 'a\\nb'"),
         ({"role": "input"}, "buffer 'x' role must be a Role, not 'input'"),
         ({"dtype": 8}, "buffer 'x' dtype must be a text, not 8"),
-        ({"dtype": "int9"}, "buffer 'x' dtype must be one of int4, int8, int16, int32, float32, not 'int9'"),
+        (
+            {"dtype": "int9"},
+            (
+                "buffer 'x' dtype must be one of int4, bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, "
+                "float16, float32, float64, not 'int9'"
+            ),
+        ),
         ({"shape": 4}, "buffer 'x' shape must be a list of integers, not 4"),
         ({"shape": (1,) * 17}, "buffer 'x' shape must have at most 16 extents, not 17"),
         ({"shape": (0,)}, "buffer 'x' shape must be 1 to 4294967296, not 0"),
