@@ -97,13 +97,7 @@ def _pad(importer: Importer, node: OnnxNode) -> None:
     for k, axis in enumerate(axes):
         before[axis], after[axis] = pads[k], pads[k + len(axes)]
     check_shape(tuple(a + n + b for a, n, b in zip(before, shape, after, strict=True)), least=1)
-    value = 0.0
-    if node.has(2):
-        array = importer.static(node, 2)
-        if array.size != 1 or array.dtype.kind != "f":
-            raise FrontendError(f"padding must be one floating-point number, not {array.tolist()!r:.40}")
-        value = float(array.reshape(()))
-    name = importer.value(node, 0)
+    value, name = _padding(importer, node), importer.value(node, 0)
     if mode == "constant":
         name = _cropped(importer, node, name, before, after)
         op = Pad(before=tuple(max(n, 0) for n in before), after=tuple(max(n, 0) for n in after), value=value)
@@ -117,6 +111,18 @@ def _pad(importer: Importer, node: OnnxNode) -> None:
             indices = tuple(int(k) for k in _mirrored(at, shape[axis], mode))
             name = importer.emit(node, Take(axis=axis, indices=indices), (name,), last=False)
     importer.emit(node, Identity(), (name,))
+
+
+def _padding(importer: Importer, node: OnnxNode) -> float:
+    """The number around what is padded: 0 unless it is given, or that which the integer stands for among integers."""
+    encoding = importer.encoding(node.inputs[0])
+    kind = np.dtype(np.float32) if encoding is None else encoding.dtype
+    array = importer.static(node, 2) if node.has(2) else np.zeros((), kind)
+    if array.size != 1 or array.dtype.kind != kind.kind:
+        what = "floating-point number" if encoding is None else f"integer, {kind.name}"
+        raise FrontendError(f"padding must be one {what}, not {array.tolist()!r:.40}")
+    number = float(array.reshape(()))
+    return number if encoding is None else encoding.real(number)
 
 
 def _cropped(importer: Importer, node: OnnxNode, name: str, before: list[int], after: list[int]) -> str:

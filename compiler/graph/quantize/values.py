@@ -170,8 +170,8 @@ class Values:
     def grid(self, name: str, bound: float = math.inf) -> Grid:
         """Scale and range of a value's integers; magnitudes above `bound` are clipped anyway.
 
-        The scale is 1.0 for a value that is always 0. Raises QuantizeError for a range of the model's that the machine
-        has not, and for a value without one if there are no calibration inputs.
+        The scale is 1.0 for a value that is always 0. Raises UnfitGridError for a range of the model's that the machine
+        has not, MissingScaleError for a value without one if there are no calibration inputs.
         """
         if name in self._given:
             self._given[name].check(self.limits)
