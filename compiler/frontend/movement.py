@@ -168,6 +168,20 @@ def _expand(importer: Importer, node: OnnxNode) -> None:
     importer.emit(node, Expand(shape=shape), (importer.value(node, 0),))
 
 
+def _tile(importer: Importer, node: OnnxNode) -> None:
+    node.require(2, 2)
+    shape, counts = importer.shape(node, 0), importer.integers(node, 1)
+    if len(counts) != len(shape) or min(counts, default=1) < 1:
+        raise FrontendError(f"repeats must be 1 or more for each of {len(shape)} axes, not {counts}")
+    check_shape(tuple(extent * count for extent, count in zip(shape, counts, strict=True)))
+    value = importer.value(node, 0)
+    for axis, count in enumerate(counts):
+        if count > 1:
+            op = Take(axis=axis, indices=tuple(range(shape[axis])) * count)
+            value = importer.emit(node, op, (value,), last=False)
+    importer.emit(node, Identity(), (value,))
+
+
 def _gather(importer: Importer, node: OnnxNode) -> None:
     node.require(2, 2)
     shape, index = importer.shape(node, 0), importer.static(node, 1)
@@ -240,6 +254,7 @@ MOVEMENT: Final[Mapping[str, Converter]] = MappingProxyType(
         "Slice": _slice,
         "SpaceToDepth": _space_to_depth,
         "Split": _split,
+        "Tile": _tile,
         "Transpose": _transpose,
     }
 )

@@ -8,9 +8,11 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compiler.errors import FrontendError
 from compiler.frontend.importer import Converter, Importer, OnnxNode, as_float32
+from compiler.frontend.tensors import check_shape
 from compiler.graph.ops.elementwise import Add, Clip, Identity, Pointwise, Relu
 from compiler.tensor.functions import MAX_EXPONENT
 
@@ -46,6 +48,7 @@ _UNARY: Final[Mapping[str, tuple[str, tuple[tuple[str, float], ...]]]] = Mapping
 _OF_TWO: Final = MappingProxyType({"Div": "divide", "Mul": "multiply", "PRelu": "prelu", "Sub": "subtract"})
 _OF_MANY: Final = MappingProxyType({"Max": "maximum", "Mean": "mean", "Min": "minimum", "Sum": "add"})
 _MOST_OPERANDS: Final = 64
+_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 def _function(importer: Importer, node: OnnxNode, function: str, *parameters: float) -> None:
@@ -71,7 +74,76 @@ def _of_many(importer: Importer, node: OnnxNode) -> None:
 
 def _add(importer: Importer, node: OnnxNode) -> None:
     node.require(2, 2)
-    importer.emit(node, Add(), (importer.value(node, 0), importer.value(node, 1)))
+    importer.emit(node, Add(), (_addend(importer, node, 0), _addend(importer, node, 1)))
+
+
+def _addend(importer: Importer, node: OnnxNode, position: int) -> str:
+    """An operand; a constant one may be a mask, of infinite numbers."""
+    if not importer.is_static(node, position) or not np.isinf(importer.static(node, position)).any():
+        return importer.value(node, position)
+    return importer.constant(_mask(importer, node, position), f"{node.inputs[position]}.finite")
+
+
+def _mask(importer: Importer, node: OnnxNode, position: int) -> NDArray[np.float32]:
+    """A constant whose infinite numbers become the largest finite ones, which do to a softmax what they do.
+
+    Only where a mask leaves nothing does it differ: there a softmax of infinite numbers has no answer.
+    """
+    array = importer.static(node, position)
+    return as_float32(np.clip(array, -_LARGEST, _LARGEST) if array.dtype.kind == "f" else array, f"input {position}")
+
+
+def _where(importer: Importer, node: OnnxNode) -> None:
+    """The condition is known, so each value that is computed is one between bounds."""
+    node.require(3, 3)
+    condition = importer.static(node, 0)
+    if condition.dtype != np.bool_:
+        raise FrontendError(f"condition must be bool, not {condition.dtype.name}")
+    sides = ((1, condition), (2, ~condition))
+    computed = [(position, holds) for position, holds in sides if not importer.is_static(node, position)]
+    if len(computed) == 1:
+        ((position, holds),) = computed
+        _chosen(importer, node, importer.value(node, position), holds, _mask(importer, node, 3 - position))
+        return
+    zero = np.zeros((), np.float32)
+    parts = [
+        _chosen(importer, node, importer.value(node, position), holds, zero, last=False) for position, holds in computed
+    ]
+    importer.emit(node, Add(), (parts[0], parts[1]))
+
+
+def _trilu(importer: Importer, node: OnnxNode) -> None:
+    node.require(1, 2)
+    shape = importer.shape(node, 0)
+    if len(shape) < 2:
+        raise FrontendError(f"input must have rank 2 or more, not shape {list(shape)}")
+    (offset,) = importer.integers(node, 1) if node.has(1) else (0,)
+    upper = bool(node.attributes.integer("upper", 1, low=0, high=1))
+    rows, columns = np.ogrid[: shape[-2], : shape[-1]]
+    holds = columns - rows >= offset if upper else columns - rows <= offset
+    _chosen(importer, node, importer.value(node, 0), holds, np.zeros((), np.float32))
+
+
+def _chosen(
+    importer: Importer,
+    node: OnnxNode,
+    value: str,
+    holds: NDArray[np.bool_],
+    other: NDArray[np.float32],
+    *,
+    last: bool = True,
+) -> str:
+    """The finite value where that holds, and the other numbers elsewhere, as both of its bounds."""
+    try:
+        check_shape(np.broadcast_shapes(importer.shape_of(value), holds.shape, other.shape))
+    except ValueError:
+        shapes = [list(shape) for shape in (holds.shape, importer.shape_of(value), other.shape)]
+        raise FrontendError(f"operands must broadcast to one shape, not {shapes}") from None
+    for function, bound in (("maximum", -_LARGEST), ("minimum", _LARGEST)):
+        limit = importer.constant(np.where(holds, bound, other).astype(np.float32), f"{node.outputs[0]}.{function}")
+        ends = last and function == "minimum"
+        value = importer.emit(node, Pointwise(function=function), (value, limit), last=ends)
+    return value
 
 
 def _gelu(importer: Importer, node: OnnxNode) -> None:
@@ -163,5 +235,7 @@ POINTWISE: Final[Mapping[str, Converter]] = MappingProxyType(
         "Identity": _identity,
         "Pow": _power,
         "Relu": _relu,
+        "Trilu": _trilu,
+        "Where": _where,
     }
 )

@@ -30,7 +30,7 @@ from compiler.graph.ops.elementwise import FakeQuantize, Identity
 KEEPING: Final = frozenset(
     {
         *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Resize"),
-        *("Shape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze"),
+        *("Shape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
     }
 )
 """Operators that do to integers what they do to the reals that these stand for: the encoding stays."""
