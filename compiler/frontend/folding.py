@@ -37,7 +37,7 @@ _SIZES: Final[Mapping[str, Callable[..., float]]] = MappingProxyType(
     {
         "Expand": lambda x, shape: math.prod(np.broadcast_shapes(x.shape, shape.tolist())),
         "Gather": lambda x, indices: x.size * indices.size,
-        "Range": lambda start, end, step: (float(end) - float(start)) / float(step),
+        "Range": lambda start, end, step: (end.item() - start.item()) / step.item(),
         "Tile": lambda x, counts: x.size * math.prod(counts.tolist()),
     }
 )

@@ -100,7 +100,7 @@ def _where(importer: Importer, node: OnnxNode) -> None:
     if condition.dtype != np.bool_:
         raise FrontendError(f"condition must be bool, not {condition.dtype.name}")
     sides = ((1, condition), (2, ~condition))
-    computed = [(position, holds) for position, holds in sides if not importer.is_static(node, position)]
+    computed = [side for side in sides if not importer.is_static(node, side[0])] or [sides[0]]
     if len(computed) == 1:
         ((position, holds),) = computed
         _chosen(importer, node, importer.value(node, position), holds, _mask(importer, node, 3 - position))
@@ -117,10 +117,12 @@ def _trilu(importer: Importer, node: OnnxNode) -> None:
     shape = importer.shape(node, 0)
     if len(shape) < 2:
         raise FrontendError(f"input must have rank 2 or more, not shape {list(shape)}")
-    (offset,) = importer.integers(node, 1) if node.has(1) else (0,)
+    offsets = importer.integers(node, 1) if node.has(1) else (0,)
+    if len(offsets) != 1:
+        raise FrontendError(f"input 1 must be one integer, not {offsets}")
     upper = bool(node.attributes.integer("upper", 1, low=0, high=1))
     rows, columns = np.ogrid[: shape[-2], : shape[-1]]
-    holds = columns - rows >= offset if upper else columns - rows <= offset
+    holds = columns - rows >= offsets[0] if upper else columns - rows <= offsets[0]
     _chosen(importer, node, importer.value(node, 0), holds, np.zeros((), np.float32))
 
 
