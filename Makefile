@@ -17,7 +17,7 @@ FUZZ_COUNT ?= 500
 
 PACKAGES = $(wildcard vta runtime vta_sim fpga vta_hw compiler)
 FUZZERS = $(subst /,.,$(patsubst %.py,%,$(shell find tests -name 'fuzz*.py' | LC_ALL=C sort)))
-BENCHMARKS = bench/functional.py bench/session.py bench/schedules.py bench/resnet18_cycles.py bench/networks.py bench/accuracy.py bench/engine_speed.py
+BENCHMARKS = bench/functional.py bench/session.py bench/schedules.py bench/resnet18_cycles.py bench/networks.py bench/accuracy.py bench/equalisation.py bench/engine_speed.py
 FPGA_BENCHMARKS = bench/area.py bench/frequency.py
 
 .PHONY: help demo test check bench bench-fpga fuzz docs clean

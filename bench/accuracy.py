@@ -3,7 +3,8 @@
     python bench/accuracy.py [--json] [NETWORK ...]
 
 EfficientNet-Lite0 is calibrated with the photographs of scikit-image and compared on the twenty of foolbox, which are
-labelled, and the two of scikit-learn; the keyword network is calibrated with training voices and compared on others.
+labelled, and the two of scikit-learn; the keyword network is calibrated with training voices and compared on others,
+and that of the demo with training digits and compared on those held out.
 Each machine runs on the functional simulator. Agreement is of the first class, noise that of the probabilities. Last
 come the same networks as onnxruntime quantises them, with the same inputs: their integers, here and in onnxruntime.
 """
@@ -30,10 +31,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import vta
 from compiler.frontend.onnx import load_onnx
 from compiler.graph.evaluate import evaluate
+from compiler.graph.ir import Graph
 from compiler.graph.quantize.values import QuantizeOptions
 from examples.keywords.data import calibration, held_out
 from examples.networks.build import NETWORKS
 from examples.networks.photos import labelled, others, unlabelled
+from vta.demo.data import load_digits
 from vta_hw.spec.config import preset
 
 VARIANTS = {
@@ -73,8 +76,19 @@ def keywords() -> Task:
     return Task(model=NETWORKS["keywords"](), calibration=calibration(), inputs=inputs, classes=classes)
 
 
+def digits() -> Task:
+    """The network of the demo."""
+    data = load_digits()
+    return Task(
+        model=NETWORKS["digits"](),
+        calibration=data.inputs(data.train[:256]),
+        inputs=data.inputs(data.test),
+        classes=data.targets(data.test),
+    )
+
+
 TASKS: Final[Mapping[str, Callable[[], Task]]] = MappingProxyType(
-    {"efficientnet_lite0": photographs, "keywords": keywords}
+    {"efficientnet_lite0": photographs, "keywords": keywords, "digits": digits}
 )
 
 
@@ -97,8 +111,7 @@ def measure(task: Task) -> list[Accuracy]:
     Raises ImportError where onnxruntime is missing.
     """
     graph = load_onnx(task.model)
-    name, output = graph.inputs[0].name, graph.outputs[0]
-    exact = np.concatenate([evaluate(graph, {name: each[None]})[output] for each in task.inputs])
+    name, exact = graph.inputs[0].name, float_answers(graph, task.inputs)
     results = []
     for variant, (isa, options) in VARIANTS.items():
         config = replace(preset("sim"), isa=isa)
@@ -111,6 +124,11 @@ def measure(task: Task) -> list[Accuracy]:
         results.append(compared(f"quantised by onnxruntime, {isa}", answers, exact, task.classes))
     answers = run_by_onnxruntime(model, name, task.inputs)
     return [*results, compared("quantised and run by onnxruntime", answers, exact, task.classes)]
+
+
+def float_answers(graph: Graph, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    (value,), (output,) = graph.inputs, graph.outputs
+    return np.concatenate([evaluate(graph, {value.name: each[None]})[output] for each in inputs])
 
 
 def compared(variant: str, answers: object, exact: NDArray[np.float32], classes: NDArray[np.int64]) -> Accuracy:

@@ -67,7 +67,7 @@ def network(model: onnx.ModelProto, config: VTAConfig, *, batch: int = 1, multip
     images = np.random.default_rng(1).normal(0, 1, x.type.shape).astype(np.float32)
     begin = time.process_time()
     options = QuantizeOptions(multiply=multiply)
-    quantized = quantize(prepare(graph, config), [{x.name: images}], config=config, options=options).graph
+    quantized = quantize(prepare(graph, config, options), [{x.name: images}], config=config, options=options).graph
     return run(quantized, config, {x.name: images}, quantize_seconds=time.process_time() - begin)
 
 

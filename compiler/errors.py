@@ -31,5 +31,9 @@ class MissingScaleError(QuantizeError):
     """Raised where a value has a scale neither from the model nor from calibration inputs."""
 
 
+class UnfitGridError(QuantizeError):
+    """Raised where a model gives a value integers that the machine has not, such as those with a zero point."""
+
+
 class LoweringError(CompileError):
     """Raised when an op or a tensor-IR procedure has no form on the chosen target."""

@@ -286,7 +286,7 @@ def _quantized(
 
     if calibration is None and not any(isinstance(node.op, FakeQuantize) for node in graph.nodes):
         raise ApiError("Calibration must be given for a float model: a few dozen of its inputs")
-    prepared = prepare(graph, config)
+    prepared = prepare(graph, config, options)
     if calibration is None:
         return prepared, quantize(prepared, None, config=config, options=options), {}
     ports = tuple(Port(name=v.name, shape=v.type.shape, dtype=v.type.dtype.value) for v in graph.inputs)

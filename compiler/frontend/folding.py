@@ -6,7 +6,8 @@ Only operators whose results are bounded by their inputs are folded: a damaged f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -28,10 +29,21 @@ ELEMENTWISE: Final = frozenset(
 REARRANGING: Final = frozenset(
     {
         *("Concat", "Flatten", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Split"),
-        *("Squeeze", "Transpose", "Unsqueeze"),
+        *("Squeeze", "Transpose", "Trilu", "Unsqueeze"),
     }
 )
 """The result has no more elements than the inputs together."""
+_SIZES: Final[Mapping[str, Callable[..., float]]] = MappingProxyType(
+    {
+        "Expand": lambda x, shape: math.prod(np.broadcast_shapes(x.shape, shape.tolist())),
+        "Gather": lambda x, indices: x.size * indices.size,
+        "Range": lambda start, end, step: (end.item() - start.item()) / step.item(),
+        "Tile": lambda x, counts: x.size * math.prod(counts.tolist()),
+    }
+)
+"""Elements of the result, of the inputs."""
+GROWING: Final = frozenset(_SIZES)
+"""What the inputs contain decides on the size of the result."""
 
 
 def can_fold(proto: onnx.NodeProto, inputs: Sequence[NDArray[Any]]) -> bool:
@@ -43,8 +55,11 @@ def can_fold(proto: onnx.NodeProto, inputs: Sequence[NDArray[Any]]) -> bool:
             return math.prod(np.broadcast_shapes(*(array.shape for array in inputs))) <= MAX_ELEMENTS
         except ValueError:
             return proto.op_type == "QuantizeLinear"  # whose parameters lie along an axis
-    if proto.op_type == "Gather":
-        return inputs[0].size * inputs[1].size <= MAX_ELEMENTS
+    if proto.op_type in GROWING:
+        try:
+            return _SIZES[proto.op_type](*inputs) <= MAX_ELEMENTS
+        except (ArithmeticError, TypeError, ValueError):  # whatever a damaged file has as its inputs
+            return False
     return False
 
 

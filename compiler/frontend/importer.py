@@ -26,6 +26,10 @@ class Encoding:
     zero_point: int
     dtype: np.dtype[Any]
 
+    def real(self, integer: float) -> float:
+        """What an integer stands for."""
+        return float(np.float32(self.scale * (integer - self.zero_point)))
+
     def __str__(self) -> str:
         return f"{self.scale:.6g} times {self.dtype.name} less {self.zero_point}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -235,10 +236,9 @@ def _matmul(importer: Importer, node: OnnxNode) -> None:
     a, b = importer.shape(node, 0), importer.shape(node, 1)
     if not a or not b:
         raise FrontendError(f"operands must have rank 1 or more, not shapes {list(a)} and {list(b)}")
-    if len(a) == 2 and len(b) == 2 and importer.is_static(node, 1):
-        transposed, scale = np.ascontiguousarray(importer.weights(node, 1).T), importer.weight_scale(node, 1, 1)
-        w = importer.constant(transposed, f"{node.inputs[1]}.rows", scale=scale)
-        importer.emit(node, Dense(), (importer.value(node, 0), w))
+    scale = importer.weight_scale(node, 1, len(b) - 1) if len(b) > 1 else None
+    if importer.is_static(node, 1) and len(a) > 1 and (len(a) == len(b) == 2 or (scale is not None and _is_one(b))):
+        _dense(importer, node, scale)
         return
     left, right = importer.value(node, 0), importer.value(node, 1)
     if len(a) == 1:
@@ -251,6 +251,25 @@ def _matmul(importer: Importer, node: OnnxNode) -> None:
         *batch, rows, columns = importer.shape_of(value)
         shape = (*batch, *([rows] if len(a) > 1 else []), *([columns] if len(b) > 1 else []))
         importer.emit(node, Reshape(shape=shape), (value,))
+
+
+def _is_one(shape: tuple[int, ...]) -> bool:
+    """Whether a constant of that shape is one matrix."""
+    return math.prod(shape[:-2]) == 1
+
+
+def _dense(importer: Importer, node: OnnxNode, scale: NDArray[np.float32] | None) -> None:
+    """The product with one constant matrix, whose columns have those scales if they are given as integers."""
+    *rows, ins = importer.shape(node, 0)
+    *more, _, outs = importer.shape(node, 1)
+    transposed = np.ascontiguousarray(importer.weights(node, 1).reshape(-1, outs).T)
+    w, x = importer.constant(transposed, f"{node.inputs[1]}.rows", scale=scale), importer.value(node, 0)
+    shape = (*[1] * (len(more) + 1 - len(rows)), *rows, outs)
+    if len(shape) == 2:
+        importer.emit(node, Dense(), (x, w))
+        return
+    x = importer.emit(node, Reshape(shape=(math.prod(rows), ins)), (x,), last=False)
+    importer.emit(node, Reshape(shape=shape), (importer.emit(node, Dense(), (x, w), last=False),))
 
 
 def _batch_norm(importer: Importer, node: OnnxNode) -> None:

@@ -97,13 +97,7 @@ def _pad(importer: Importer, node: OnnxNode) -> None:
     for k, axis in enumerate(axes):
         before[axis], after[axis] = pads[k], pads[k + len(axes)]
     check_shape(tuple(a + n + b for a, n, b in zip(before, shape, after, strict=True)), least=1)
-    value: float = 0.0
-    if node.has(2):
-        array = importer.static(node, 2)
-        if array.size != 1:
-            raise FrontendError(f"padding must be one number, not {array.tolist()!r:.40}")
-        value = array.item()
-    name = importer.value(node, 0)
+    value, name = _padding(importer, node), importer.value(node, 0)
     if mode == "constant":
         name = _cropped(importer, node, name, before, after)
         op = Pad(before=tuple(max(n, 0) for n in before), after=tuple(max(n, 0) for n in after), value=value)
@@ -117,6 +111,19 @@ def _pad(importer: Importer, node: OnnxNode) -> None:
             indices = tuple(int(k) for k in _mirrored(at, shape[axis], mode))
             name = importer.emit(node, Take(axis=axis, indices=indices), (name,), last=False)
     importer.emit(node, Identity(), (name,))
+
+
+def _padding(importer: Importer, node: OnnxNode) -> float:
+    """The number around what is padded: 0 unless it is given, or that which the integer stands for among integers."""
+    encoding = importer.encoding(node.inputs[0])
+    if not node.has(2):
+        return 0.0 if encoding is None else encoding.real(0.0)
+    array = importer.static(node, 2)
+    if array.size != 1 or (encoding is not None and array.dtype.kind != encoding.dtype.kind):
+        what = "number" if encoding is None else f"integer, {encoding.dtype.name}"
+        raise FrontendError(f"padding must be one {what}, not {array.tolist()!r:.40}")
+    number: float = array.item()
+    return number if encoding is None else encoding.real(float(number))
 
 
 def _cropped(importer: Importer, node: OnnxNode, name: str, before: list[int], after: list[int]) -> str:
@@ -160,6 +167,20 @@ def _expand(importer: Importer, node: OnnxNode) -> None:
             f"shape must be one that {list(importer.shape(node, 0))} broadcasts with, not {wanted}"
         ) from None
     importer.emit(node, Expand(shape=shape), (importer.value(node, 0),))
+
+
+def _tile(importer: Importer, node: OnnxNode) -> None:
+    node.require(2, 2)
+    shape, counts = importer.shape(node, 0), importer.integers(node, 1)
+    if len(counts) != len(shape) or min(counts, default=1) < 1:
+        raise FrontendError(f"repeats must be 1 or more for each of {len(shape)} axes, not {counts}")
+    check_shape(tuple(extent * count for extent, count in zip(shape, counts, strict=True)))
+    value = importer.value(node, 0)
+    for axis, count in enumerate(counts):
+        if count > 1:
+            op = Take(axis=axis, indices=tuple(range(shape[axis])) * count)
+            value = importer.emit(node, op, (value,), last=False)
+    importer.emit(node, Identity(), (value,))
 
 
 def _gather(importer: Importer, node: OnnxNode) -> None:
@@ -234,6 +255,7 @@ MOVEMENT: Final[Mapping[str, Converter]] = MappingProxyType(
         "Slice": _slice,
         "SpaceToDepth": _space_to_depth,
         "Split": _split,
+        "Tile": _tile,
         "Transpose": _transpose,
     }
 )

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 
 from compiler.errors import FrontendError
 from compiler.frontend.attributes import Attributes
-from compiler.frontend.folding import ELEMENTWISE, REARRANGING, can_fold, fold
+from compiler.frontend.folding import ELEMENTWISE, GROWING, REARRANGING, can_fold, fold
 from compiler.frontend.importer import Encoding, Importer, OnnxNode
 from compiler.frontend.operators import BY_DOMAIN, CONVERTERS
 from compiler.frontend.quantized import KEEPING, READING
@@ -23,7 +23,7 @@ MAX_NODES: Final = 1 << 16
 MAX_FILE_BYTES: Final = 1 << 31
 STANDARD_DOMAINS: Final = ("", "ai.onnx")
 
-KNOWN: Final = frozenset(CONVERTERS) | ELEMENTWISE | REARRANGING
+KNOWN: Final = frozenset(CONVERTERS) | ELEMENTWISE | GROWING | REARRANGING
 """The operators that some model may have; those that are not converted are computed of constants alone."""
 
 

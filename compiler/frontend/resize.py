@@ -162,12 +162,14 @@ def _resize(importer: Importer, node: OnnxNode) -> None:
     ):
         if value not in known:
             raise FrontendError(f"attribute {what!r} must be {', '.join(known)}, not {value!r}")
+    cropped = coordinates == "tf_crop_and_resize"
+    if importer.encoding(node.inputs[0]) is not None and (mode != "nearest" or cropped):
+        raise FrontendError(f"integers must be moved alone, as mode nearest does, not by {mode} of {coordinates}")
     coefficient = a.number("cubic_coeff_a", -0.75)
     antialias = bool(a.integer("antialias", 0, low=0, high=1))
     exclude = bool(a.integer("exclude_outside", 0, low=0, high=1))
     outside = a.number("extrapolation_value", 0.0)
     value = importer.value(node, 0)
-    cropped = coordinates == "tf_crop_and_resize"
     inside: NDArray[np.bool_] = np.ones((1,) * len(importer.shape(node, 0)), np.bool_)
     for axis, line in _lines(importer, node, cropped=cropped).items():
         at = line.coordinates(coordinates)

@@ -51,7 +51,8 @@ class _Numbering:
 
     def shared(self) -> list[int]:
         """The numbers of computed values with several uses, in order."""
-        return [n for n, expr in enumerate(self.exprs) if self._uses[n] > 1 and not isinstance(expr, Var | Const | Load)]
+        known = (Var, Const, Load)
+        return [n for n, expr in enumerate(self.exprs) if self._uses[n] > 1 and not isinstance(expr, known)]
 
     def _number(self, expr: Expr) -> int:
         if id(expr) not in self.of:

@@ -68,6 +68,7 @@ EXAMPLES = (
     help="How the range of an activation is read from its values: min-max, percentile, mse or entropy.",
 )
 @click.option("--powers-of-two", is_flag=True, help="Scale sums of products by shifts alone.")
+@click.option("--no-equalise", is_flag=True, help="Leave channels between layers as far apart as they are.")
 @click.option("--target", type=one_of("Target", ("vta", "cpu")), metavar="vta|cpu", default="vta", show_default=True)
 @click.option(
     "--batch", type=number("--batch"), metavar="N", help="Images in one run; the configuration's BATCH by default."
@@ -83,6 +84,7 @@ def compile_command(
     std: tuple[float, ...] | None,
     ranges: str,
     powers_of_two: bool,
+    no_equalise: bool,
     target: str,
     batch: int | None,
     noise: bool,
@@ -116,7 +118,7 @@ def compile_command(
             calibration = _photographs(model, calibrate, mean or (0.0,), std or (1.0,), activity)
         elif calibrate is not None:
             calibration = read_arrays(calibrate)
-        options = QuantizeOptions(calibration=Calibration(ranges), multiply=not powers_of_two)
+        options = QuantizeOptions(calibration=Calibration(ranges), multiply=not powers_of_two, equalise=not no_equalise)
         program = compile_model(
             model,
             config=config.value,
@@ -157,9 +159,7 @@ def _photographs(
         raise CommandError(str(error)) from None
 
 
-def show(
-    program: CompiledProgram, path: Path, nbytes: int, as_json: bool, losses: Sequence[LayerNoise] | None
-) -> None:
+def show(program: CompiledProgram, path: Path, nbytes: int, as_json: bool, losses: Sequence[LayerNoise] | None) -> None:
     config, steps = program.program.config, len(program.program.steps)
     if as_json:
         print_json(

@@ -51,9 +51,7 @@ def _matmul(rewriter: Rewriter, node: Node) -> str | None:
     a, b = (rewriter.type(name).shape for name in node.inputs)
     weight = rewriter.array(node.inputs[1])
     if weight is not None and weight.ndim == 2 and math.prod(a[:-1]) % images == 0:
-        scale = rewriter.weight_scale(node.inputs[1])  # of rows, of use if it is one for all
-        one = None if scale is None or (scale != scale[0]).any() else np.full(b[1], scale[0])
-        return _rows_times_weights(rewriter, node, images, weight.T, (), one)
+        return _rows_times_weights(rewriter, node, images, weight.T, (), None)
     if a[:-2] != b[:-2] or weight is not None or math.prod(a[:-2]) % images:
         return None
     groups = math.prod(a[:-2]) // images

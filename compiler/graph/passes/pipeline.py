@@ -11,6 +11,7 @@ from compiler.graph.machine import adds_activations
 from compiler.graph.passes.activations import FindGelu
 from compiler.graph.passes.base import run_passes
 from compiler.graph.passes.convolution import DenseToConv, FoldAffine, MatMulToImages
+from compiler.graph.passes.equalize import Equalize
 from compiler.graph.passes.fuse import Fuse
 from compiler.graph.passes.grids import OneGridEach
 from compiler.graph.passes.layout import AssignLayouts
@@ -39,16 +40,18 @@ SIMPLIFY = (
 """From a graph as imported to convolutions, additions, activations and pools."""
 
 
-def prepare(graph: Graph, config: VTAConfig) -> Graph:
+def prepare(graph: Graph, config: VTAConfig, options: QuantizeOptions | None = None) -> Graph:
     """The float graph that the quantiser reads: the same function, up to float rounding of folded weights.
 
-    Raises QuantizeError when an input or a result is not float32.
+    options: those of the quantisation, which say whether channels are evened for it. Raises QuantizeError when an
+    input or a result is not float32.
     """
     for name in (*(value.name for value in graph.inputs), *graph.producers):
         if graph.types[name].dtype is not DType.FLOAT32:
             raise QuantizeError(f"Value {name!r} must be float32 to be quantised, not {graph.types[name]}")
     fused = (Fuse(residual=adds_activations(config)), FillTiles(config=config), SinkMovements(), OneGridEach())
-    return run_passes(graph, (*SIMPLIFY, *fused))
+    evened = (Equalize(least=least),) if (least := (options or QuantizeOptions()).least_unevenness) is not None else ()
+    return run_passes(graph, (*SIMPLIFY, *fused, *evened))
 
 
 def place(graph: Graph, config: VTAConfig) -> Graph:
@@ -65,5 +68,5 @@ def quantize_model(
     options: QuantizeOptions | None = None,
 ) -> Quantized:
     """From a graph as imported to one that the back ends read. See `quantize` for the arguments and errors."""
-    quantized = quantize(prepare(graph, config), batches, config=config, options=options)
+    quantized = quantize(prepare(graph, config, options), batches, config=config, options=options)
     return replace(quantized, graph=place(quantized.graph, config))

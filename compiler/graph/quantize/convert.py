@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from compiler.errors import MissingScaleError, QuantizeError
+from compiler.errors import MissingScaleError, QuantizeError, UnfitGridError
 from compiler.graph.ir import Array, Graph, Node
 from compiler.graph.machine import why_not_multiplied
 from compiler.graph.ops.conv import ChannelMatMul
@@ -61,17 +61,27 @@ def quantize(
 
 
 def _quantize_or_keep(values: Values, node: Node) -> LayerReport | None:
-    """As `_quantize_node`; what lacks a scale stays float, if that is no convolution in the middle of the network."""
+    """As `_quantize_node`; what lacks a scale, or has integers that the machine has not, stays float.
+
+    Not so a convolution in the middle of the network, and none that has such integers: the host would take too long.
+    """
     try:
         return _quantize_node(values, node)
-    except MissingScaleError:
-        readers = [each.op for each in values.source.nodes if node.output in each.inputs]
-        if isinstance(node.op, FusedConv) and any(isinstance(op, _WITH_INTEGERS) for op in readers):
-            weight = values.source.types[node.inputs[1]].shape
-            if weight[1:] != (1, 1, 1):  # a number for each channel, which may have been a product
-                raise
+    except (MissingScaleError, UnfitGridError) as error:
+        if _is_convolution(values, node) and (isinstance(error, UnfitGridError) or _is_between(values, node)):
+            raise
         values.define_float(node)
         return None
+
+
+def _is_convolution(values: Values, node: Node) -> bool:
+    """Not one of a number for each channel, which may have been a product."""
+    return isinstance(node.op, FusedConv) and values.source.types[node.inputs[1]].shape[1:] != (1, 1, 1)
+
+
+def _is_between(values: Values, node: Node) -> bool:
+    """Whether any op of integers reads the result."""
+    return any(isinstance(each.op, _WITH_INTEGERS) for each in values.source.nodes if node.output in each.inputs)
 
 
 _WITH_INTEGERS = (FusedConv, FusedAdd, ChannelMatMul, AveragePool, GlobalAveragePool)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.errors import QuantizeError
+from compiler.errors import QuantizeError, UnfitGridError
 from compiler.graph.ir import Array, Graph, Op
 from compiler.graph.ops.elementwise import FakeQuantize
 from compiler.graph.ops.move import Movement, Pad
@@ -26,10 +26,10 @@ class Grid:
     node: str = ""
 
     def check(self, limits: Interval) -> None:
-        """Raises QuantizeError where the steps are not within those of the machine."""
+        """Raises UnfitGridError where the steps are not within those of the machine."""
         lo, hi = self.range.lo, self.range.hi
         if not self.range.is_within(limits):
-            raise QuantizeError(
+            raise UnfitGridError(
                 f"node {self.node!r} must quantise to {limits.lo}..{limits.hi} once the zero point is taken off, not "
                 f"to {lo}..{hi}: quantise the model with symmetric activations of int{limits.bits}"
             )
@@ -85,13 +85,16 @@ def given_weights(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """(integers, of the shape of w, reals per step of each output channel, [O]) of weights that the model gives so.
 
-    None for all others. Raises QuantizeError where the integers are not within the limits.
+    None for all others, and where one is just above the limits, as the least integer is behind a negative factor: made
+    anew, such weights change by half a step at most. Raises QuantizeError where integers are further off.
     """
     if name not in scales:
         return None
     scale = scales[name].astype(np.float64)
     steps: NDArray[np.float64] = np.rint(w / scale.reshape(-1, *[1] * (w.ndim - 1)))
     lo, hi = int(steps.min(initial=0)), int(steps.max(initial=0))
+    if lo >= limits.lo and hi == limits.hi + 1:
+        return None
     if not Interval(lo=lo, hi=hi).is_within(limits):
         raise QuantizeError(
             f"weights must be {limits.lo}..{limits.hi} once their zero point is taken off, not {lo}..{hi}: quantise "

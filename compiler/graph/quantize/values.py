@@ -37,6 +37,8 @@ class QuantizeOptions:
     correct_bias: whether biases take back what the rounding of weights adds to the mean of each result on the
     calibration inputs (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019);
     without such inputs they do not.
+    equalise: whether channels between two convolutions are evened (`compiler.graph.passes.equalize`), where they are
+    further apart than `least_unevenness`.
     """
 
     calibration: Calibration = Calibration.MSE
@@ -44,6 +46,7 @@ class QuantizeOptions:
     max_shift: int | None = None
     multiply: bool = True
     correct_bias: bool = True
+    equalise: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.percent <= 100:
@@ -51,6 +54,16 @@ class QuantizeOptions:
         if self.max_shift is not None and not 0 <= self.max_shift <= MAX_SHIFT:
             raise QuantizeError(f"max_shift must be 0..{MAX_SHIFT}, not {self.max_shift}")
 
+    @property
+    def least_unevenness(self) -> float | None:
+        """`Equalize.least`, or None to leave channels as they are.
+
+        As measured (bench/equalisation.py): weights that share one scale always gain; where each channel has its own,
+        networks that are even by themselves lose some tenths of a decibel.
+        """
+        if not self.equalise:
+            return None
+        return 3.0 if self.multiply else 0.0
 
     def largest_shift(self, *, given: bool) -> int:
         """Of a convolution. given: whether the model gives its weights as integers."""
@@ -157,8 +170,8 @@ class Values:
     def grid(self, name: str, bound: float = math.inf) -> Grid:
         """Scale and range of a value's integers; magnitudes above `bound` are clipped anyway.
 
-        The scale is 1.0 for a value that is always 0. Raises QuantizeError for a range of the model's that the machine
-        has not, and for a value without one if there are no calibration inputs.
+        The scale is 1.0 for a value that is always 0. Raises UnfitGridError for a range of the model's that the machine
+        has not, MissingScaleError for a value without one if there are no calibration inputs.
         """
         if name in self._given:
             self._given[name].check(self.limits)

@@ -123,7 +123,11 @@ NODES = {
     "Node 'n' (Transpose): order must name each dimension of float32[1,4,6,6] once, not be (0, 1, 1, 3)": single(
         "Transpose", X, perm=[0, 1, 1, 3]
     ),
-    "Node 'n' (Where): operator must have constant inputs": single("Where", X, [HALF, HALF]),
+    "Node 'n' (Tile): repeats must be 1 or more for each of 4 axes, not (2, 2)": single("Tile", X, [ints(2, 2)]),
+    "Node 'n' (Range): operator must have constant inputs": single("Range", (), [ints(4).reshape(()), ints(1)]),
+    "Node 'n' (Trilu): input must have rank 2 or more, not shape [3]": single("Trilu", (3,)),
+    "Node 'n' (Trilu): input 1 must be one integer, not (1, 2)": single("Trilu", X, [ints(1, 2)]),
+    "Node 'n' (Where): input 0 must be a constant, not the computed 'x'": single("Where", X, [HALF, HALF]),
     "Node 'n' (MaxPool): attribute 'kernel_shape' must be given": single("MaxPool", X),
     "Node 'n' (MaxPool): padding (2, 0, 0, 0) must leave each 2x2 window an element of the input, not none": single(
         "MaxPool", X, kernel_shape=[2, 2], pads=[2, 0, 0, 0]

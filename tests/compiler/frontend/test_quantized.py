@@ -70,6 +70,10 @@ DENSE: dict[str, tuple[list[onnx.NodeProto], NDArray[Any], NDArray[np.float32]]]
     "gemm": ([node("Gemm", ["f", "v"], ["d"], transB=1, alpha=0.5)], ROWS, f32(0.1, 0.2, 0.3)),
     "gemm of columns": ([node("Gemm", ["f", "v"], ["d"])], ROWS.T, f32(0.1, 0.2, 0.3)),
     "matmul": ([node("MatMul", ["f", "v"], ["d"])], ROWS.T, f32(0.1, 0.2, 0.3)),
+    "matmul of rank 3": ([node("MatMul", ["f", "v"], ["d"])], ROWS.T[None], f32(0.1, 0.2, 0.3)),
+    "matmul of rank 3 by rank 2": (
+        [node("Reshape", ["f", "row"], ["r"]), node("MatMul", ["r", "v"], ["d"])], ROWS.T, f32(0.1, 0.2, 0.3),
+    ),
     "one scale": ([node("MatMul", ["f", "v"], ["d"])], ROWS.T, f32(0.1)),
     "line": (
         [
@@ -83,18 +87,18 @@ DENSE: dict[str, tuple[list[onnx.NodeProto], NDArray[Any], NDArray[np.float32]]]
 @pytest.mark.parametrize("name", DENSE)
 def test_weights_of_dense_layers_too(name: str) -> None:
     nodes, weights, scale = DENSE[name]
-    axis = 1 if weights.shape == (144, 3) else 0
+    columns = weights.shape[-2:] == (144, 3)
     middle = [
         node("DequantizeLinear", ["xq", "sx"], ["xf"]), node("Flatten", ["xf"], ["f"]),
-        node("DequantizeLinear", ["wq", "sv"], ["v"], axis=axis), *nodes,
+        node("DequantizeLinear", ["wq", "sv"], ["v"], axis=weights.ndim - 1 if columns else 0), *nodes,
         node("QuantizeLinear", ["d", "sy", "z"], ["yq"]),
     ]  # fmt: skip
-    shape = np.array([1, 36, 4], np.int64)
-    graph = prepare(load_onnx(qdq(middle, {"wq": weights, "sv": scale, "line": shape})), preset("sim"))
+    shapes = {"line": np.array([1, 36, 4], np.int64), "row": np.array([1, 1, 144], np.int64)}
+    graph = prepare(load_onnx(qdq(middle, {"wq": weights, "sv": scale, **shapes})), preset("sim"))
     ((kept, scales),) = graph.weight_scales.items()
     expected = np.broadcast_to(scale * np.float32(0.5) if name == "gemm" else scale, 3)
     np.testing.assert_allclose(scales, expected, rtol=1e-7)
-    stored = (weights.T if axis else weights).reshape(graph.constants[kept].shape)
+    stored = (weights.reshape(144, 3).T if columns else weights).reshape(graph.constants[kept].shape)
     np.testing.assert_array_equal(np.rint(graph.constants[kept] / scales.reshape(-1, 1, 1, 1)), stored)
 
 
@@ -147,6 +151,19 @@ def test_integers_are_moved_as_the_reals_are() -> None:
     (expected,) = ReferenceEvaluator(through(*reals)).run(None, {"x": x})
     graph = load_onnx(qdq(moved("xq", "yq"), {"sy": f32(0.02)}))
     np.testing.assert_array_equal(evaluate(graph, {"x": x})["y"], expected)
+
+
+@pytest.mark.parametrize("padding", ["", "five"])
+def test_integers_are_padded_and_repeated_as_they_are(padding: str) -> None:
+    """By zero, which stands for another number, or by what is given."""
+    middle = [
+        node("Pad", ["xq", "pads", padding], ["p"]), node("Resize", ["p", "", "", "size"], ["yq"], mode="nearest"),
+    ]  # fmt: skip
+    pads, size = np.array([0, 0, 1, 0, 0, 1, 0, 2], np.int64), np.array([1, 5, 14, 8], np.int64)
+    constants = {"sy": f32(0.02), "z": np.array(3, np.int8), "five": np.array(5, np.int8), "pads": pads, "size": size}
+    proto, x = qdq(middle, constants), floats(*X)
+    (expected,) = ReferenceEvaluator(proto).run(None, {"x": x})
+    np.testing.assert_allclose(evaluate(load_onnx(proto), {"x": x})["y"], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("axis", "block", "scale"), [(1, 0, (1, 6)), (0, 0, (4,)), (1, 4, (4, 2)), (-1, 3, (4, 2))])
@@ -224,6 +241,12 @@ REFUSALS = {
     "Node 'n' (Concat): must read integers of one scale and zero point, not 0.02 times int8 less 0 "
     "and 0.5 times int8 less 0": through(
         node("QuantizeLinear", ["x", "sy", "z"], ["q"]), node("Concat", ["xq", "q"], ["c"], name="n", axis=1)
+    ),
+    "Node 'n' (Pad): padding must be one integer, int8, not 0.019999999552965164": through(
+        node("Pad", ["xq", "pads", "sx"], ["p"], name="n"), pads=np.zeros(8, np.int64)
+    ),
+    "Node 'n' (Resize): integers must be moved alone, as mode nearest does, not by linear of half_pixel": through(
+        node("Resize", ["xq", "", "", "size"], ["p"], name="n", mode="linear"), size=np.array([1, 4, 9, 9], np.int64)
     ),
     "Node 'n' (QLinearConv): must have input 6, not only ['xq', 'sx', 'z', 'w', 'sw', 'zw']": conv(
         "xq, sx, z, w, sw, zw"

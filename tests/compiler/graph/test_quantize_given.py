@@ -22,6 +22,7 @@ from compiler.graph.ops.move import Concat, Slice
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.qelementwise import Quantize
 from compiler.graph.ops.shape import Reshape
+from compiler.graph.ops.softmax import Softmax
 from compiler.graph.passes.pipeline import prepare, quantize_model
 from compiler.graph.quantize.convert import quantize
 from compiler.graph.quantize.noise import signal_to_noise
@@ -264,11 +265,20 @@ def one_conv(pair: FakeQuantize, w: Array, scale: float | None) -> Graph:
     return graph if scale is None else given_weights(graph, {"w": np.full(len(w), scale)})
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_least_weight_may_have_been_negated(config: str) -> None:
+    graph = one_conv(step(0.1), -np.arange(-128, 128, 8).reshape(4, 8, 1, 1) * 0.01, 0.01)
+    x = {"x": floats(1, 8, 6, 6)}
+    (name,) = graph.outputs
+    found = evaluate(quantize(prepare(graph, CONFIGS[config]), None, config=CONFIGS[config]).graph, x)[name]
+    assert np.abs(evaluate(graph, x)[name] - found).max() < 0.11
+
+
 def test_refusals() -> None:
     w = np.full((4, 8, 1, 1), 2.0)
     unsigned = one_conv(FakeQuantize(scale=0.5, lo=0, hi=255), w, None)
     assert refusal(unsigned) == (
-        "Layer 'fake_quantize xq': node 'fake_quantize xq' must quantise to -128..127 once the zero point is "
+        "Layer 'conv c': node 'fake_quantize xq' must quantise to -128..127 once the zero point is "
         "taken off, not to 0..255: quantise the model with symmetric activations of int8"
     )
     assert refusal(one_conv(step(0.5), w, 0.01)) == (
@@ -316,10 +326,25 @@ def test_asymmetric_models_of_onnxruntime_are_refused(tmp_path: Path) -> None:
 
     proto = quantized(NETWORKS["residual"](), tmp_path, activation_type=QuantType.QUInt8, extra_options={})
     message = refusal(load_onnx(proto))
-    assert message.startswith(
-        "Layer 'x_QuantizeLinear': node 'x_QuantizeLinear' must quantise to -128..127 once the zero "
-    )
+    assert message.startswith("Layer 'stem': node 'x_QuantizeLinear' must quantise to -128..127 once the zero ")
     assert message.endswith(": quantise the model with symmetric activations of int8")
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_integers_that_only_the_host_touches_may_be_any(config: str) -> None:
+    """Those of a sigmoid, from 0 on, and what is made of them before and behind symmetric ones."""
+    b = Builder()
+    positive = FakeQuantize(scale=1 / 256, lo=0, hi=255)
+    x = b(MaxPool(kernel=(2, 2)), b(positive, b(Pointwise(function="sigmoid"), b.input(1, 8, 6, 6))))
+    conv = b(step(0.05), b(Conv(), b(step(0.01), x), b.constant(floats(8, 8, 1, 1) / 4)))
+    gate = b(positive, b(Pointwise(function="sigmoid"), conv))
+    graph = b.graph(b(positive, b(Add(), gate, gate)), b(Softmax(axis=1), gate))
+    result = quantize_model(graph, None, config=CONFIGS[config])
+    assert [layer.node for layer in result.layers if "conv" in layer.kind] == ["conv v4"]
+    inputs = {"x": floats(1, 8, 6, 6, seed=3)}
+    exact, found = evaluate(graph, inputs), evaluate(result.graph, inputs)
+    for name in graph.outputs:
+        assert np.abs(exact[name] - found[name]).max() < 0.03
 
 
 def other_readers(kind: str) -> Graph:
