@@ -15,6 +15,7 @@ from compiler.graph.passes.grids import OneGridEach
 from compiler.graph.passes.layout import AssignLayouts
 from compiler.graph.passes.movement import SinkMovements
 from compiler.graph.passes.partition import Partition
+from compiler.graph.passes.parts import CopyParts
 from compiler.graph.passes.positions import FillTiles
 from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity
 from compiler.graph.passes.unfold import UnfoldInput
@@ -45,7 +46,8 @@ def prepare(graph: Graph, config: VTAConfig) -> Graph:
 
 def place(graph: Graph, config: VTAConfig) -> Graph:
     """A quantised graph with layouts and placements: what the back ends read."""
-    return run_passes(graph, (UnfoldInput(config=config), AssignLayouts(config=config), Partition(config=config)))
+    laid_out = (UnfoldInput(config=config), AssignLayouts(config=config), CopyParts())
+    return run_passes(graph, (*laid_out, Partition(config=config)))
 
 
 def quantize_model(
