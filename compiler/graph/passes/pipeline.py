@@ -19,6 +19,7 @@ from compiler.graph.passes.parts import CopyParts
 from compiler.graph.passes.positions import FillTiles
 from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity
 from compiler.graph.passes.unfold import UnfoldInput
+from compiler.graph.passes.upsample import FindUpsampling
 from compiler.graph.quantize.convert import quantize
 from compiler.graph.quantize.report import Quantized
 from compiler.graph.quantize.values import QuantizeOptions
@@ -41,7 +42,7 @@ SIMPLIFY = (
 def prepare(graph: Graph, config: VTAConfig) -> Graph:
     """The float graph that the quantiser reads: the same function, up to float rounding of folded weights."""
     fused = (Fuse(residual=adds_activations(config)), FillTiles(config=config), SinkMovements(), OneGridEach())
-    return run_passes(graph, (*SIMPLIFY, *fused))
+    return run_passes(graph, (*SIMPLIFY, FindUpsampling(config=config), *fused))
 
 
 def place(graph: Graph, config: VTAConfig) -> Graph:
