@@ -15,11 +15,13 @@ from compiler.errors import CompileError
 from compiler.graph.ir import Graph, Node, Place
 from compiler.graph.layout import pack
 from compiler.graph.lowering import Blocks, Lowered, Placed
+from compiler.graph.ops.move import Concat, Slice
 from compiler.graph.ops.qconv import IntegerConv, QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize
 from compiler.graph.ops.qpool import QAvgPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
+from compiler.graph.parts import consists_of_blocks, parts
 from compiler.graph.passes.partition import is_quantised
 from compiler.graph.passes.pipeline import place
 from compiler.graph.rewrite import first_free
@@ -121,6 +123,7 @@ class _Compilation:
         self.nibbles: set[str] = set()  # buffers of 4-bit scalars, two to a byte
         self.copies: dict[str, str] = {}  # by buffer that holds a value in the other of these two forms, that value
         self.views: dict[str, str] = {}  # by value that is another under a new shape, the buffer of that one
+        self.parts = parts(graph)
         if target is Target.VTA and config.inp_bits == 4:
             self.nibbles = set(graph.layouts) - {value.name for value in graph.inputs} - set(graph.outputs)
         self.items = [item for node in graph.nodes for item in self._items(node)]
@@ -129,8 +132,13 @@ class _Compilation:
     def _items(self, node: Node) -> list[_Item]:
         """The node, between conversions of the 4-bit values that it needs in another form than they are stored in.
 
-        Nothing for one that only names dimensions anew: its result is a view.
+        Nothing for one that only names dimensions anew: its result is a view. And nothing for one whose result, or all
+        whose operands, are parts.
         """
+        if node.output in self.parts and isinstance(node.op, Slice):
+            return []
+        if isinstance(node.op, Concat) and consists_of_blocks(self.graph, node):
+            return []
         if self._is_view(node):
             self.views[node.output] = self.views.get(node.inputs[0], node.inputs[0])
             return []
@@ -308,6 +316,9 @@ class _Compilation:
                 at = align(at + buffers[-1].nbytes, self.alignment)
         taken = {buffer.name for buffer in buffers}
         addresses, end = plan(self._lifetimes(taken), start=at, alignment=self.alignment)
+        for name in {name: None for item in self.items for name in item.buffers if name in self.parts}:
+            whole, begin = self._place(name)
+            addresses[name] = addresses[whole] + begin
         for name, address in sorted(addresses.items(), key=lambda item: (item[1], item[0])):
             buffers.append(self._buffer(name, Role.WORKSPACE, self._dtype(name), address))
         return buffers, segments, end
@@ -327,21 +338,26 @@ class _Compilation:
             layout = {"logical": list(self.graph.types[value].shape), "n": tile.n, "c": tile.c}
         return Buffer(name=name, role=role, dtype=dtype, shape=shape, layout=layout, address=address, nbytes=nbytes)
 
+    def _place(self, name: str) -> tuple[str, int]:
+        """(buffer that is no part of another, byte of it at which a value begins)."""
+        if name not in self.parts:
+            return name, 0
+        part = self.parts[name]
+        whole, begin = self._place(part.whole)
+        return whole, begin + part.begin * DTYPE_BITS[self._dtype(name)] // 8
+
     def _lifetimes(self, taken: set[str]) -> list[Lifetime]:
+        """Of the buffers that are no parts of others, from the first step that writes some of them on."""
+        first: dict[str, int] = {}
         last: dict[str, int] = {}
         for step, item in enumerate(self.items):
             for name in item.buffers:
-                last[name] = step
-        sizes = {
-            name: self._buffer(name, Role.WORKSPACE, self._dtype(name), 0).nbytes
-            for item in self.items
-            if (name := item.buffers[-1]) not in taken
-        }
-        return [
-            Lifetime(name=name, nbytes=sizes[name], first=step, last=last[name])
-            for step, item in enumerate(self.items)
-            if (name := item.buffers[-1]) in sizes
-        ]
+                last[self._place(name)[0]] = step
+            whole, _ = self._place(item.buffers[-1])
+            if whole not in taken:
+                first.setdefault(whole, step)
+        sizes = {name: self._buffer(name, Role.WORKSPACE, self._dtype(name), 0).nbytes for name in first}
+        return [Lifetime(name=name, nbytes=sizes[name], first=first[name], last=last[name]) for name in first]
 
 
 def _close(launch: LaunchBuilder, insns: list[Insn]) -> Launch:

@@ -20,7 +20,7 @@ from compiler.graph.ops.qelementwise import Dequantize
 from compiler.graph.passes.layout import AssignLayouts
 from runtime.devices.functional import FunctionalDevice
 from runtime.session import Session
-from tests.random_layers import Draw, add, attention, chain, convolution, dense, gate, pool, shape_of
+from tests.random_layers import Draw, add, attention, chain, convolution, dense, gate, movements, pool, shape_of
 from vta.api import from_stored, port_of, to_stored
 from vta.engines import Engine, host_loader, open_session
 from vta_hw.spec.config import ConfigError, VTAConfig
@@ -120,6 +120,15 @@ def random_attention(seed: int) -> Case:
     d.inp_bits = d.wgt_bits = 8
     outputs = (gate(d),) if seed % 4 == 0 else attention(d, config.block_in)
     return _finish(seed, d, config, outputs)
+
+
+def random_movements(seed: int) -> Case:
+    """Concatenations, slices and images made larger, on a machine that reads the tiles that it makes."""
+    d, config = _start(seed)
+    if config.batch > 1 and config.block_in != config.block_out:
+        config = VTAConfig(isa=config.isa, overlap=config.overlap)
+        d.inp_bits = d.wgt_bits = 8
+    return _finish(seed, d, config, movements(d, max(config.block_in, config.block_out)))
 
 
 def _start(seed: int) -> tuple[Draw, VTAConfig]:

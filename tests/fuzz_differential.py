@@ -11,12 +11,12 @@ import secrets
 import sys
 import traceback
 
-from tests.differential import Case, check, describe, random_attention, random_layer, random_network
+from tests.differential import Case, check, describe, random_attention, random_layer, random_movements, random_network
 
 
 def case_of(seed: int) -> Case:
-    """Networks and single layers in turn; every fourth is a product of activations."""
-    return (random_layer, random_network, random_attention, random_network)[seed % 4](seed)
+    """Single layers, networks, products of activations, and movements of channels and pixels, in turn."""
+    return (random_layer, random_network, random_attention, random_movements)[seed % 4](seed)
 
 
 def fuzz(seed: int, count: int) -> tuple[list[int], int]:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from compiler.graph.ir import Array, Graph, Node, Op, TensorType, Value
-from compiler.graph.ops.move import ChannelTranspose
+from compiler.graph.ops.move import ChannelTranspose, Concat, Slice
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QMul
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
+from compiler.graph.ops.upsample import BETWEEN, QInterpolate, Repeat, phases
 from compiler.graph.ops.window import Pair, Quad, Window
 from compiler.tensor.ir import DType
 
@@ -282,6 +283,57 @@ def add(d: Draw, a: str | None = None, b: str | None = None) -> str:
     shift = max(factors["m0"], abs(factors["m1"])).bit_length() - d.r.choice([0, 1])
     op = QAdd(**factors, bias=d.r.choice([0, 32, -5 << shift, 32767 if shift > 8 else 1]), shift=shift, **d.clip())
     return d.apply(op, a, *([b] if b else []))
+
+
+def movements(d: Draw, block: int) -> tuple[str, ...]:
+    """Channels of inputs, and of what is made of them, behind each other and cut out again, and images made larger.
+
+    block: channels that lie in tiles of their own. Some parts consist of such, and are read elsewhere too, or twice.
+    """
+    r = d.r
+    images, _, *size = d.shape()
+    first = images, _some_channels(d, block), size[0], size[1]
+    shapes: dict[str, Shape] = {d.input(first): first}
+
+    def made(name: str) -> None:
+        shapes[name] = shape_of(d.graph(name), name)
+
+    for _ in range(r.randint(1, 3)):
+        made(add(d, d.input((images, _some_channels(d, block), *size))))
+    for _ in range(r.randint(2, 5)):
+        x = r.choice(list(shapes))
+        match r.choice(["concat", "concat", "slice", "larger", "add"]):
+            case "concat":
+                alike = [name for name, shape in shapes.items() if shape[2:] == shapes[x][2:] and shape[1] < 5 * block]
+                made(d.apply(Concat(axis=1), *(r.choice([x, *alike]) for _ in range(r.randint(1, 3)))))
+            case "slice":
+                made(d.apply(_some_of(d, shapes[x], block), x))
+            case "larger" if max(shapes[x][2:]) < 10:
+                made(d.apply(_larger(d), x))
+            case _:
+                made(add(d, x))
+    return tuple(node.output for node in d.nodes if r.random() < 0.3) or (d.nodes[-1].output,)
+
+
+def _some_channels(d: Draw, block: int) -> int:
+    return d.r.choice([block, block, 2 * block, d.channels([1, 3, 5, 17])])
+
+
+def _some_of(d: Draw, shape: Shape, block: int) -> Slice:
+    """A part of the channels, often of whole blocks."""
+    channels, step = shape[1], d.r.choice([1, 1, 1, 2, -1])
+    start = d.r.choice([0, (channels - 1) // block * block, d.r.randrange(channels)])
+    most = (channels - 1 - start) // step + 1 if step > 0 else start // -step + 1
+    count = d.r.choice([most, min(most, block), d.r.randint(1, most)])
+    return Slice(starts=(0, start, 0, 0), steps=(1, step, 1, 1), shape=(shape[0], count, *shape[2:]))
+
+
+def _larger(d: Draw) -> Repeat | QInterpolate:
+    factors = d.pair([*BETWEEN])
+    largest = max(phases(factors[0]).max() * phases(factors[1]).max(), 1)
+    if d.r.random() < 0.5 and d.inp_bits == 8 and largest < 1 << (d.wgt_bits - 1):
+        return QInterpolate(factors=factors)
+    return Repeat(factors=d.pair([1, 2, 3]))
 
 
 def chain(d: Draw, layers: int) -> list[str]:

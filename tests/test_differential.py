@@ -9,7 +9,16 @@ import pytest
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
-from tests.differential import Case, Outcome, check, describe, random_attention, random_layer, random_network
+from tests.differential import (
+    Case,
+    Outcome,
+    check,
+    describe,
+    random_attention,
+    random_layer,
+    random_movements,
+    random_network,
+)
 
 GROUP, GROUPS = 10, 20
 MOST_REFUSED = 1
@@ -47,6 +56,15 @@ def test_networks(seed: int) -> None:
 def test_products_of_activations(group: int) -> None:
     outcomes = agree([random_attention(seed) for seed in range(group * GROUP, (group + 1) * GROUP)])
     assert not [outcome.refusal for outcome in outcomes if outcome.refusal]
+    assert sum(outcome.values >= 8 for outcome in outcomes) >= GROUP // 2, "answers must not be all the same number"
+
+
+@pytest.mark.parametrize("group", range(4), ids=lambda group: f"seeds{group * GROUP}-{(group + 1) * GROUP - 1}")
+def test_concatenations_and_larger_images(group: int) -> None:
+    outcomes = agree([random_movements(seed) for seed in range(group * GROUP, (group + 1) * GROUP)])
+    refusals = [outcome.refusal for outcome in outcomes if outcome.refusal]
+    assert len(refusals) <= 2 * MOST_REFUSED, refusals  # each of several operands has a place in a buffer
+    assert all(TOO_SMALL.fullmatch(refusal) for refusal in refusals), refusals
     assert sum(outcome.values >= 8 for outcome in outcomes) >= GROUP // 2, "answers must not be all the same number"
 
 

@@ -137,6 +137,18 @@ def diagonal(m: Array, r: Placed, y: Tiled, blocks: Blocks) -> tuple[Weighted, A
     return Weighted(x=tiled, weight=DType(m.dtype.name), blockwise=weights.blockwise), weights.packed()
 
 
+def weight_type(blocks: Blocks) -> DType:
+    """What holds a weight of the machine."""
+    return DType.INT16 if blocks.weight_bits == 16 else DType.INT8
+
+
+def unit_tiles(x: Tiled, y: Tiled, blocks: Blocks) -> Array:
+    """Weights [subs_y, subs_x, c_y, c_x] that make a block of channels of `y` of the same block of `x`."""
+    unit = np.eye(x.subs * x.c, dtype=weight_type(blocks).numpy)
+    tiles = unit.reshape(y.subs, y.c, x.subs, x.c)
+    return np.ascontiguousarray(tiles.transpose(0, 2, 1, 3))
+
+
 def pack_channels(values: Array, y: Tiled) -> Array:
     """[O] to [blocks, subs, n, c], each channel repeated over the rows of a tile."""
     padded = np.zeros(y.blocks * y.subs * y.c, values.dtype)

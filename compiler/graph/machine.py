@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compiler.graph.ir import TensorType
+from compiler.graph.ir import Op, TensorType
 from compiler.graph.ops.conv import ChannelMatMul
+from compiler.graph.ops.move import Concat, Slice
 from compiler.graph.ops.qmatmul import unfit
+from compiler.graph.ops.upsample import QInterpolate, Repeat
+from compiler.graph.parts import selects_channels
 from vta_hw.spec.config import VTAConfig
 
 
@@ -28,3 +31,20 @@ def why_not_multiplied(op: ChannelMatMul, types: Sequence[TensorType], config: V
     """Why the accelerator cannot compute the product of two activations; empty if it can."""
     x, w = (t.shape for t in types)
     return why_not_weights(config) or unfit(x, w, op.groups, (config.batch, config.block_in))
+
+
+def why_not_moved(op: Op, shape: Sequence[int], config: VTAConfig) -> str:
+    """Why the accelerator cannot move elements of activations, the first of that shape, as `op` does; empty if it can.
+
+    What it moves goes through its multipliers, so that it must read the tiles that it makes.
+    """
+    match op:
+        case Concat(axis=1) | Repeat() | QInterpolate():
+            pass
+        case Slice() if selects_channels(op, shape):
+            pass
+        case _:
+            return "moves single elements between tiles"
+    if config.batch > 1 and config.block_in != config.block_out:
+        return f"tiles of {config.block_out} channels, which are made, are not read as tiles of {config.block_in}"
+    return ""

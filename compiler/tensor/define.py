@@ -9,7 +9,7 @@ needs to know.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from compiler.tensor.ir import (
@@ -296,6 +296,111 @@ def transpose(name: str, y: Tiled) -> Proc:
 
     body = [_fill("init", a, y, 0), _over("dot", y, multiply, [("i", y.c)]), _copy("store", buffer_y, a, y)]
     return Proc(name, (x, w, buffer_y), _allocate([a], body))
+
+
+def gather_channels(name: str, parts: Sequence[Weighted], y: Tiled) -> Proc:
+    """Y is the sum of the parts, tensors of as many pixels, each times weights: with ones, any choice of channels.
+
+    Parameters: X0, X1, ...; W0, W1, ... like W of `conv2d`; Y.
+    """
+    a, buffer_y = _local("A", y), y.buffer("Y")
+    inputs = [part.x.buffer(f"X{k}") for k, part in enumerate(parts)]
+    names = [*(f"part{k}" for k in range(1, len(parts))), "dot"]
+    products = [
+        _product(axes, part, x, f"W{k}", a, y)
+        for k, (axes, part, x) in enumerate(zip(names, parts, inputs, strict=True))
+    ]
+    body = [_fill("init", a, y, 0), *(nest for _, nest in products), _copy("store", buffer_y, a, y)]
+    return Proc(name, (*inputs, *(weights for weights, _ in products), buffer_y), _allocate([a], body))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Pixels on a side of an image, where weights of a sum meet padding instead of the outermost pixel once more.
+
+    at: (axis, value) of the loops that lead to these pixels. Their sums times `numerator / denominator` are whole.
+    """
+
+    at: tuple[tuple[str, int], ...]
+    numerator: int
+    denominator: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upsampling:
+    """Each pixel becomes `factors` of them, rows and columns, each the sum of `taps` pixels times weights, >> `shift`.
+
+    The sum of phase p along an axis begins ``p * advance - padding`` pixels behind the pixel. It is rounded, halves
+    upwards, and before that corrected on the `sides`.
+    """
+
+    factors: Pair
+    taps: Pair = (1, 1)
+    advances: Pair = (0, 0)
+    padding: Pair = (0, 0)
+    shift: int = 0
+    sides: tuple[Side, ...] = ()
+
+
+SIDE_SHIFT = 14
+"""Quotients on sides are products with numbers of that many bits behind the point: exact for sums of 8-bit numbers."""
+
+
+def upsample(name: str, x: Tiled, y: Tiled, up: Upsampling, weight: DType) -> Proc:
+    """Y has `up.factors` times the rows and columns of X.
+
+    Parameters: X [batches * blocks, height, width, subs_x, n, c_x]; W [rows, columns * subs_y, subs_x, *taps, c_y,
+    c_x], of which rows and columns are the factors; Y [batches * blocks, height, rows, width, columns * subs_y, n,
+    c_y], which is how its bytes lie. co and ow count the pixels of X, oh and s those that become of one.
+    """
+    rows, columns = up.factors
+    pixels = Tiled(
+        batches=x.batches * x.blocks, blocks=x.height, height=rows, width=x.width, subs=columns * y.subs, n=y.n, c=y.c,
+        dtype=y.dtype,
+    )
+    a, buffer_y = _local("A", pixels), pixels.buffer("Y")
+    buffer_x = Buffer.of("X", x.dtype, (pixels.batches, x.height, x.width, x.subs, x.n, x.c))
+    w = Buffer.of("W", weight, (rows, pixels.subs, x.subs, *up.taps, y.c, x.c))
+
+    def multiply(i: Index) -> Stmt:
+        at, inside = [], []
+        for axis, phase, tap, k, extent in (("co", "oh", "ky", 0, x.height), ("ow", "s", "kx", 1, x.width)):
+            first = i[axis] + i[phase] * up.advances[k] if up.advances[k] else i[axis]
+            at.append(first + i[tap] - up.padding[k])
+            inside += [le(0, at[k]), lt(at[k], extent)] if up.padding[k] else []
+        read: Expr = buffer_x[i["no"], at[0], at[1], i["t"], i["n"], i["i"]]
+        if inside:
+            read = Select(both(*inside), read, Const(0, x.dtype))
+        weights = w[i["oh"], i["s"], i["t"], i["ky"], i["kx"], i["c"], i["i"]]
+        return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
+
+    taps = [("t", x.subs), ("ky", up.taps[0]), ("kx", up.taps[1]), ("i", x.c)]
+    body = [_fill("init", a, pixels, 0), _over("dot", pixels, multiply, taps)]
+    for k, side in enumerate(up.sides):
+        body += _corrected(f"side{k}", a, pixels, side)
+    if up.shift:
+        body.append(_update("bias", a, pixels, lambda v, _: v + (1 << (up.shift - 1))))
+        body.append(_update("shift", a, pixels, lambda v, _: v >> up.shift))
+    return Proc(name, (buffer_x, w, buffer_y), _allocate([a], [*body, _copy("store", buffer_y, a, pixels)]))
+
+
+def _corrected(name: str, a: Buffer, y: Tiled, side: Side) -> list[For]:
+    """``a = a * numerator / denominator`` for pixels of a side, where the quotient is whole."""
+    factor = round((side.numerator << SIDE_SHIFT) / side.denominator)
+    steps: list[tuple[str, Callable[[Expr], Expr]]] = [
+        ("scale", lambda v: v * factor),
+        ("half", lambda v: v + (1 << (SIDE_SHIFT - 1))),
+        ("shift", lambda v: v >> SIDE_SHIFT),
+    ]
+
+    def nest_of(step: str, value: Callable[[Expr], Expr]) -> For:
+        def statement(i: Index) -> Stmt:
+            conditions = [condition for axis, at in side.at for condition in (le(at, i[axis]), le(i[axis], at))]
+            return If(both(*conditions), (Store(a, _at(i), value(a[_at(i)])),))
+
+        return _over(f"{name}.{step}", y, statement)
+
+    return [nest_of(*step) for step in steps]
 
 
 def _per_channel(buffer: Buffer, i: Index) -> Expr:

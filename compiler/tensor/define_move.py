@@ -99,6 +99,13 @@ def concat(name: str, dtype: DType, sources: Sequence[Shape], axis: int) -> Proc
     return Proc(name, (*inputs, y), tuple(body))
 
 
+def repeat(name: str, dtype: DType, source: tuple[int, int, int, int], factors: tuple[int, int]) -> Proc:
+    """Each pixel of X [N,C,H,W] becomes ``factors`` rows and columns of Y [N, C, H, rows, W, columns]."""
+    n, c, h, w = source
+    target = n, c, h, factors[0], w, factors[1]
+    return _moved(name, dtype, source, target, lambda x, i: x[i[0], i[1], i[2], i[4]])
+
+
 def take(name: str, dtype: DType, source: Shape, axis: int, count: int) -> Proc:
     """``Y[..., i, ...] = X[..., K[i], ...]`` along `axis`, for K int32 [count], whose elements are limited to X."""
     k = Buffer.of("K", DType.INT32, (count,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
-from compiler.graph.lowering import Blocks, Lowered, Placed
+from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, weight_type
 from compiler.graph.ops import checks
 from compiler.tensor import define, define_move
 
@@ -125,6 +126,9 @@ class Slice(Movement):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         shape = operands[0].shape
+        if _is_tiled(operands[0]):
+            chosen = self.starts[1] + np.arange(self.shape[1]) * self.steps[1]
+            return _gathered(name, operands, [(0, chosen)], result, blocks)
         return Lowered(define_move.strided_slice(name, result.dtype, shape, self.shape, self.starts, self.steps), (0,))
 
 
@@ -182,8 +186,33 @@ class Concat(Movement):
         return np.concatenate(arrays, axis=self.axis)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        if _is_tiled(operands[0]):
+            counts = [operand.shape[1] for operand in operands]
+            begins = itertools.accumulate(counts[:-1], initial=0)
+            parts = [(begin, np.arange(count)) for begin, count in zip(begins, counts, strict=True)]
+            return _gathered(name, operands, parts, result, blocks)
         proc = define_move.concat(name, result.dtype, [operand.shape for operand in operands], self.axis)
         return Lowered(proc, tuple(range(len(operands))))
+
+
+def _is_tiled(operand: Placed) -> bool:
+    return operand.tile not in (None, (1, 1))
+
+
+def _gathered(
+    name: str, operands: Sequence[Placed], parts: Sequence[tuple[int, Array]], result: Placed, blocks: Blocks
+) -> Lowered:
+    """Tiles of channels of the operands: of each those `chosen`, from channel `begin` of the result on."""
+    y = result.tiled(blocks.block_out, blocks.batch)
+    weight = weight_type(blocks)
+    sources, arrays = [], []
+    for operand, (begin, chosen) in zip(operands, parts, strict=True):
+        x = operand.tiled(blocks.block_in, blocks.batch)
+        w = np.zeros((result.shape[1], operand.shape[1], 1, 1), weight.numpy)
+        w[begin + np.arange(len(chosen)), chosen] = 1
+        sources.append(define.Weighted(x=x, weight=weight))
+        arrays.append(GroupedWeights(w, 1, x, y).packed())
+    return Lowered(define.gather_channels(name, sources, y), (*range(len(operands)), *arrays))
 
 
 @dataclass(frozen=True, kw_only=True)

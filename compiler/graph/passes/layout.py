@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from compiler.graph.ir import Graph, Node
 from compiler.graph.layout import Layout
-from compiler.graph.machine import why_not_weights
+from compiler.graph.machine import why_not_moved, why_not_weights
 from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.move import ChannelTranspose, Movement
@@ -18,6 +18,7 @@ from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.unfold import Unfold
+from compiler.graph.ops.upsample import QInterpolate
 from compiler.graph.passes.base import Pass
 from compiler.graph.rewrite import first_free
 from vta_hw.spec.config import VTAConfig
@@ -78,6 +79,8 @@ class AssignLayouts(Pass):
                 return self.read
             case ChannelTranspose() if self.exchanges_tiles(node.op, shape):
                 return self.read
+            case Movement() | QInterpolate() if not why_not_moved(node.op, shape, self.config):
+                return self.made
             case Unfold() | Movement() | Pointwise():
                 return ROW_MAJOR
             case QAvgPool2d():
@@ -104,11 +107,9 @@ class _Sweep:
             self.layouts[node.output] = self._made(node)
 
     def _made(self, node: Node) -> Layout:
-        if isinstance(node.op, ChannelTranspose):
-            shape = self.graph.types[node.inputs[0]].shape
-            return self.step.made if self.step.exchanges_tiles(node.op, shape) else ROW_MAJOR
         if isinstance(node.op, Movement | Pointwise):
-            return ROW_MAJOR
+            shape = self.graph.types[node.inputs[0]].shape
+            return self.step.made if self.step.wanted(node, 0, shape) != ROW_MAJOR else ROW_MAJOR
         if not isinstance(node.op, Quantize):
             return self.step.made
         shape = self.graph.types[node.output].shape

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from compiler.graph.ir import Graph, Node, Op, Place, Placement
-from compiler.graph.machine import adds_activations, why_not_multiplied
+from compiler.graph.machine import adds_activations, why_not_moved, why_not_multiplied
+from compiler.graph.ops.along import Resample
 from compiler.graph.ops.conv import ChannelMatMul
-from compiler.graph.ops.move import ChannelTranspose, Movement
+from compiler.graph.ops.move import Concat, Movement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize, Relayout
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
@@ -18,11 +19,17 @@ from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.ops.unfold import Unfold
+from compiler.graph.ops.upsample import QInterpolate
 from compiler.graph.passes.base import Pass
 from compiler.graph.passes.layout import ROW_MAJOR
+from compiler.tensor.ir import DType
 from vta_hw.spec.config import VTAConfig
 
-ON_ACCELERATOR: Final = (QConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QAdd, QMul, QMaxPool2d, QAvgPool2d)
+ON_ACCELERATOR: Final = (
+    QConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QAdd, QMul, QMaxPool2d, QAvgPool2d, QInterpolate,
+)
+WITHOUT_LOADS: Final = (RescaledConv2d, QMatMul, RescaledMatMul, QInterpolate)
+"""Of these, what loads no activations into the accumulator."""
 WITH_RESIDUAL: Final = 5
 """Inputs of a convolution that adds a residual."""
 
@@ -34,6 +41,8 @@ HOST_REASONS: Final[Mapping[type[Op], str]] = MappingProxyType(
         Unfold: _MOVES,
         Relayout: _MOVES,
         Reshape: "float32 tensor",
+        Concat: "float32 tensor",
+        Resample: "float32 arithmetic: in integers resizing is bilinear, by 2 or 4, in half_pixel coordinates",
     }
 )
 
@@ -56,14 +65,14 @@ class Partition(Pass):
 
 
 def placement_of(graph: Graph, node: Node, config: VTAConfig) -> Placement:
-    if isinstance(node.op, ChannelTranspose) and graph.layouts.get(node.output, ROW_MAJOR) != ROW_MAJOR:
+    if isinstance(node.op, Movement) and graph.layouts.get(node.output, ROW_MAJOR) != ROW_MAJOR:
         return Placement(place=Place.ACCELERATOR)
     if not isinstance(node.op, ON_ACCELERATOR):
         return Placement(place=Place.HOST, reason=_host_reason(graph, node, config))
     rescales = isinstance(node.op, RescaledConv2d | RescaledMatMul)
     if rescales and not config.is_extended:
         return Placement(place=Place.HOST, reason="needs REQUANT, which TVM's instruction set has not")
-    adds = not (rescales or isinstance(node.op, QMatMul))
+    adds = not isinstance(node.op, WITHOUT_LOADS)
     if isinstance(node.op, QConv2d) and len(node.inputs) < WITH_RESIDUAL:
         adds = False
     if adds and not adds_activations(config):
@@ -76,4 +85,8 @@ def _host_reason(graph: Graph, node: Node, config: VTAConfig) -> str:
     if isinstance(node.op, ChannelMatMul):
         why = why_not_multiplied(node.op, [graph.types[name] for name in node.inputs], config)
         return f"float32 arithmetic: {why}" if why else "float32 arithmetic"
-    return _MOVES if isinstance(node.op, Movement) else HOST_REASONS.get(type(node.op), "float32 arithmetic")
+    if isinstance(node.op, Movement):
+        if graph.types[node.output].dtype is DType.FLOAT32:
+            return HOST_REASONS.get(type(node.op), _MOVES)
+        return why_not_moved(node.op, graph.types[node.inputs[0]].shape, config) or _MOVES
+    return HOST_REASONS.get(type(node.op), "float32 arithmetic")

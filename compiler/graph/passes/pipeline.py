@@ -17,9 +17,11 @@ from compiler.graph.passes.grids import OneGridEach
 from compiler.graph.passes.layout import AssignLayouts
 from compiler.graph.passes.movement import SinkMovements
 from compiler.graph.passes.partition import Partition, is_quantised
+from compiler.graph.passes.parts import CopyParts
 from compiler.graph.passes.positions import FillTiles
 from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity
 from compiler.graph.passes.unfold import UnfoldInput
+from compiler.graph.passes.upsample import FindUpsampling
 from compiler.graph.quantize.convert import quantize
 from compiler.graph.quantize.report import Quantized
 from compiler.graph.quantize.values import QuantizeOptions
@@ -51,13 +53,13 @@ def prepare(graph: Graph, config: VTAConfig, options: QuantizeOptions | None = N
             raise QuantizeError(f"Value {name!r} must be float32 to be quantised, not {graph.types[name]}")
     fused = (Fuse(residual=adds_activations(config)), FillTiles(config=config), SinkMovements(), OneGridEach())
     evened = (Equalize(least=least),) if (least := (options or QuantizeOptions()).least_unevenness) is not None else ()
-    return run_passes(graph, (*SIMPLIFY, *fused, *evened))
+    return run_passes(graph, (*SIMPLIFY, FindUpsampling(config=config), *fused, *evened))
 
 
 def place(graph: Graph, config: VTAConfig) -> Graph:
     """A graph with layouts, if it is quantised, and placements: what the back ends read."""
-    tiled = (UnfoldInput(config=config), AssignLayouts(config=config)) if is_quantised(graph) else ()
-    return run_passes(graph, (*tiled, Partition(config=config)))
+    laid_out = (UnfoldInput(config=config), AssignLayouts(config=config), CopyParts()) if is_quantised(graph) else ()
+    return run_passes(graph, (*laid_out, Partition(config=config)))
 
 
 def quantize_model(

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph, Node
-from compiler.graph.ops.move import ChannelTranspose, Pad, Slice, Take
+from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Take
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize, Relayout
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d
+from compiler.graph.ops.upsample import QInterpolate, Repeat
+from compiler.tensor.define import SIDE_SHIFT
 
 INT32 = (-(1 << 31), (1 << 31) - 1)
 Ints = NDArray[np.int64]
@@ -86,8 +88,14 @@ def prove(graph: Graph) -> dict[str, Interval]:
         match node.op:
             case Quantize():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
-            case QMaxPool2d() | Relayout() | ChannelTranspose() | Slice() | Take():
+            case QMaxPool2d() | Relayout() | ChannelTranspose() | Slice() | Take() | Repeat():
                 values[node.output] = interval(node.inputs[0])
+            case QInterpolate():
+                values[node.output] = interval(node.inputs[0])
+                peaks[node.output] = _checked(node, _peak(graph, node, interval))
+            case Concat():
+                parts = list(map(interval, node.inputs))
+                values[node.output] = Interval(lo=min(x.lo for x in parts), hi=max(x.hi for x in parts))
             case Pad():
                 values[node.output] = interval(node.inputs[0]).with_zero()
             case QConv2d() | RescaledConv2d() | QMatMul() | RescaledMatMul() | QAdd() | QMul() | QAvgPool2d():
@@ -110,6 +118,9 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
             scaled = Interval(lo=acc.lo >> node.op.pre_shift, hi=acc.hi >> node.op.pre_shift).times(node.op.mul)
             bias = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))
             return Interval(lo=min(acc.lo, scaled.lo + bias.lo), hi=max(acc.hi, scaled.hi + bias.hi))
+        case QInterpolate():
+            # Weights of all pixels together, and the number that sums on a side are multiplied by.
+            return interval(node.inputs[0]).with_zero().times(1 << (node.op.shift + SIDE_SHIFT + 1))
         case QAdd():
             factors = (node.op.m0, node.op.m1)
             terms = [interval(name).times(m).with_zero() for name, m in zip(node.inputs, factors, strict=False)]

@@ -7,15 +7,17 @@ from dataclasses import replace
 
 from compiler.errors import MissingScaleError, QuantizeError, UnfitGridError
 from compiler.graph.ir import Array, Graph, Node
-from compiler.graph.machine import why_not_multiplied
+from compiler.graph.machine import why_not_moved, why_not_multiplied
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.elementwise import FakeQuantize, Pointwise
 from compiler.graph.ops.fused import FusedAdd, FusedConv
-from compiler.graph.ops.move import ChannelTranspose, Pad, Slice, Take
+from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Take
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
+from compiler.graph.ops.upsample import Interpolate, QInterpolate, Repeat
 from compiler.graph.quantize import rules
 from compiler.graph.quantize.bounds import prove
 from compiler.graph.quantize.calibrate import measure
+from compiler.graph.quantize.joined import WITH_INTEGERS, is_in_integers
 from compiler.graph.quantize.report import LayerReport, Quantized
 from compiler.graph.quantize.values import QuantizeOptions, Values
 from vta_hw.spec.config import VTAConfig
@@ -81,10 +83,7 @@ def _is_convolution(values: Values, node: Node) -> bool:
 
 def _is_between(values: Values, node: Node) -> bool:
     """Whether any op of integers reads the result."""
-    return any(isinstance(each.op, _WITH_INTEGERS) for each in values.source.nodes if node.output in each.inputs)
-
-
-_WITH_INTEGERS = (FusedConv, FusedAdd, ChannelMatMul, AveragePool, GlobalAveragePool)
+    return any(isinstance(each.op, WITH_INTEGERS) for each in values.source.nodes if node.output in each.inputs)
 
 
 def _quantize_node(values: Values, node: Node) -> LayerReport | None:
@@ -115,9 +114,15 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
         case Pointwise(function="multiply") if len(shape) == 4 and len(node.inputs) == 2:
             if (ordered := _gated(values, node)) is not None:
                 return _or_float(values, node, rules.multiply(values, ordered))
-        case ChannelTranspose() | Slice() | Take() | Pad(value=0.0):
+        case Concat() if is_in_integers(values.source, node) and any(map(values.has_integers, node.inputs)):
+            return rules.concat(values, node, node.op)
+        case ChannelTranspose() | Slice() | Take() | Pad(value=0.0) | Repeat():
             if len(shape) == 4 and values.has_integers(node.inputs[0]):
-                return rules.move(values, node)
+                return rules.move(values, node, node.op)
+        case Interpolate() if values.has_integers(node.inputs[0]):
+            op = QInterpolate(factors=node.op.factors)
+            if not why_not_moved(op, shape, values.config):
+                return rules.move(values, node, op)
     values.define_float(node)
     return None
 

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError
-from compiler.graph.ir import Array, Node
+from compiler.graph.ir import Array, Node, Op
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.fused import FusedAdd, FusedConv
+from compiler.graph.ops.move import Concat
 from compiler.graph.ops.pool import AveragePool, MaxPool
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QMul
@@ -326,14 +327,36 @@ def max_pool(values: Values, node: Node, op: MaxPool) -> LayerReport:
     )
 
 
-def move(values: Values, node: Node) -> LayerReport:
-    """An op that moves elements moves integers as well."""
+def move(values: Values, node: Node, op: Op) -> LayerReport:
+    """An op that moves elements, or makes some between them, keeps their scale."""
     x = values.as_integers(node.inputs[0], node)
-    value = values.define_integers(node, node.op, (x.name,), x.scale, x.range)
+    value = values.define_integers(node, op, (x.name,), x.scale, x.range)
     return LayerReport(
-        value=value, source=node.output, node=node.name, kind=node.op.kind,
+        value=value, source=node.output, node=node.name, kind=op.kind,
         bits=values.config.inp_bits, input_scales=(x.scale,),
         output_scale=x.scale, scale_method=Method.INHERITED,
+    )
+
+
+def concat(values: Values, node: Node, op: Concat) -> LayerReport:
+    """All operands on the grid of the result: those that have another are scaled anew."""
+    grid = values.grid(node.output)
+    given = [values.as_integers(name, node) for name in node.inputs]
+    operands, errors = [], [0.0]
+    for number, x in enumerate(given):
+        if x.scale != grid.scale or not x.range.is_within(grid.range):
+            chosen = scale_sum((_term(x, grid.scale),))
+            q = QAdd(m0=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
+            like = replace(node, name=f"{node.name}.{number}")
+            x = Integers(name=values.rewriter.emit(q, (x.name,), like=like), scale=grid.scale, range=grid.range)
+            errors.append(chosen.error)
+        operands.append(x)
+    span = Interval(lo=min(x.range.lo for x in operands), hi=max(x.range.hi for x in operands))
+    value = values.define_integers(node, op, tuple(x.name for x in operands), grid.scale, span)
+    return LayerReport(
+        value=value, source=node.output, node=node.name, kind=op.kind,
+        bits=values.config.inp_bits, input_scales=tuple(x.scale for x in given),
+        output_scale=grid.scale, scale_method=values.method(node.output), error=max(errors),
     )
 
 

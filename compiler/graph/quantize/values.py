@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from compiler.errors import MissingScaleError, QuantizeError
 from compiler.graph.ir import Graph, Node, Op
+from compiler.graph.machine import adds_activations
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.qelementwise import Dequantize, Quantize
+from compiler.graph.ops.upsample import Interpolate
 from compiler.graph.quantize.bounds import Interval
 from compiler.graph.quantize.calibrate import Calibration, Magnitudes
 from compiler.graph.quantize.given import Grid, given_grids
+from compiler.graph.quantize.joined import joined
 from compiler.graph.quantize.report import Method
 from compiler.graph.rewrite import Rewriter
 from compiler.tensor.ir import DType
@@ -108,6 +111,7 @@ class Values:
         self.limits = symmetric(config.inp_bits)
         self._magnitudes = magnitudes
         self._given = given_grids(graph)
+        self._joined = joined(graph, self._own_scale)
         self._floats = {*(value.name for value in graph.inputs), *graph.constants}
         self._integers: dict[str, Integers] = {}
 
@@ -136,9 +140,13 @@ class Values:
         return name in self._integers
 
     def define_float(self, node: Node) -> None:
-        """Keep a node that has no quantised form, or no scale; a fused convolution as ops that the host has."""
+        """Keep a node that has no quantised form, or no scale; what the host has not as ops that it has."""
         inputs = tuple(self.as_float(name, node) for name in node.inputs)
         op = node.op
+        if isinstance(op, Interpolate):
+            *first, op = op.steps
+            for step in first:
+                inputs = (self.rewriter.emit(step, inputs[:3], like=node), *inputs[3:])
         if isinstance(op, FusedConv):
             inputs = (self.rewriter.emit(op.conv, inputs[:3], like=node), *inputs[3:])
             op = FusedAdd(lo=op.lo, hi=op.hi)
@@ -165,7 +173,7 @@ class Values:
 
     def method(self, name: str) -> Method:
         """Where the scale of a value comes from."""
-        return Method.GIVEN if name in self._given else Method.CALIBRATED
+        return Method.GIVEN if self._joined.get(name, name) in self._given else Method.CALIBRATED
 
     def grid(self, name: str, bound: float = math.inf) -> Grid:
         """Scale and range of a value's integers; magnitudes above `bound` are clipped anyway.
@@ -176,7 +184,20 @@ class Values:
         if name in self._given:
             self._given[name].check(self.limits)
             return self._given[name]
+        if name in self._joined:
+            return self.grid(self._joined[name])
         return Grid(scale=self._measured_scale(name, bound), range=self.limits)
+
+    def _own_scale(self, name: str) -> float | None:
+        """Reals per step of a value if it is on no concatenation's grid; None if it has to be, or that is unknown.
+
+        The machine may not be able to rescale it.
+        """
+        if name in self._given:
+            return self._given[name].scale
+        if self._magnitudes is None or not adds_activations(self.config):
+            return None
+        return self._measured_scale(name, math.inf)
 
     def _measured_scale(self, name: str, bound: float) -> float:
         if name in self.source.constants:

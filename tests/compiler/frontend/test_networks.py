@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +57,27 @@ def decoder() -> onnx.ModelProto:
     return model(nodes, {"x": (1, 3, 12, 12)}, ["y"], constants)
 
 
+def unet() -> onnx.ModelProto:
+    """Smaller, and larger again by both ways of resizing, beside what was before; 24 channels fill no tiles."""
+    node = helper.make_node
+    constants = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    nodes: list[onnx.NodeProto] = []
+    widths = [("x", 3, "e1", 16), ("p1", 16, "e2", 24), ("p2", 24, "e3", 24), ("u2", 48, "d2", 16), ("u1", 32, "d1", 8)]
+    for number, (source, ins, name, outs) in enumerate(widths):
+        constants[f"w{name}"] = _weights(outs, ins, 3, 3, seed=number)
+        nodes.append(node("Conv", [source, f"w{name}"], [f"c{name}"], pads=[1, 1, 1, 1]))
+        nodes.append(node("Relu", [f"c{name}"], [name]))
+        if name in ("e1", "e2"):
+            nodes.append(node("MaxPool", [name], [f"p{name[1]}"], kernel_shape=[2, 2], strides=[2, 2]))
+        if name in ("e3", "d2"):
+            mode, level = ("nearest", 2) if name == "e3" else ("linear", 1)
+            nodes.append(node("Resize", [name, "", "scales"], [f"r{level}"], mode=mode))
+            nodes.append(node("Concat", [f"e{level}", f"r{level}"], [f"u{level}"], axis=1))
+    constants["wy"] = _weights(4, 8, 1, 1, seed=9)
+    nodes.append(node("Conv", ["d1", "wy"], ["y"]))
+    return model(nodes, {"x": (1, 3, 12, 12)}, ["y"], constants)
+
+
 def test_float_networks_on_the_cpu_equal_onnx() -> None:
     proto, x = decoder(), floats(1, 3, 12, 12, seed=9)
     program = compile_graph(load_onnx(proto), preset("sim"), target=Target.CPU)
@@ -65,8 +87,11 @@ def test_float_networks_on_the_cpu_equal_onnx() -> None:
 
 
 @pytest.mark.parametrize("isa", ["tvm", "extended"])
-def test_quantised_networks_are_near_onnx_and_engines_agree(isa: str) -> None:
-    proto, x = decoder(), floats(4, 3, 12, 12, seed=9)
+@pytest.mark.parametrize("network", [decoder, unet])
+def test_quantised_networks_are_near_onnx_and_engines_agree(
+    network: Callable[[], onnx.ModelProto], isa: str
+) -> None:
+    proto, x = network(), floats(4, 3, 12, 12, seed=9)
     config = replace(preset("sim"), isa=isa)
     compiled = vta.compile(proto, config=config, calibration=floats(32, 3, 12, 12, seed=8))
     expected = np.concatenate([ReferenceEvaluator(proto).run(None, {"x": x[k : k + 1]})[0] for k in range(len(x))])
@@ -75,6 +100,20 @@ def test_quantised_networks_are_near_onnx_and_engines_agree(isa: str) -> None:
         np.testing.assert_array_equal(answer, answers[0])
     noise = np.mean((answers[0] - expected) ** 2) / np.var(expected)
     assert noise < 0.01  # 20 dB
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_what_makes_images_larger_runs_on_the_accelerator(overlap: bool) -> None:
+    config = replace(preset("sim"), overlap=overlap)
+    compiled = vta.compile(unet(), config=config, calibration=floats(8, 3, 12, 12, seed=8))
+    hosts = compiled.program.attributes["hosts"]
+    assert set(hosts.values()) == {"float32 input", "float32 result", "moves single elements between tiles"}
+    assert [name for name, reason in hosts.items() if "moves" in reason] == [next(iter(hosts)) + ".unfold"]
+    kinds = [layer.attributes["op"] for layer in compiled.program.layers]
+    # The second concatenation takes nothing: both of its operands fill tiles.
+    assert {kind: kinds.count(kind) for kind in ("repeat", "concat", "qinterpolate")} == {
+        "repeat": 1, "concat": 1, "qinterpolate": 1,
+    }
 
 
 def test_convolutions_of_such_networks_run_on_the_accelerator() -> None:

@@ -20,7 +20,7 @@ from compiler.graph.ops.conv import Conv, MatMul
 from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, FakeQuantize, Pointwise, Relu
 from compiler.graph.ops.move import Concat, Slice
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
-from compiler.graph.ops.qelementwise import Quantize
+from compiler.graph.ops.qelementwise import QAdd, Quantize
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.ops.softmax import Softmax
 from compiler.graph.passes.pipeline import prepare, quantize_model
@@ -58,6 +58,8 @@ def deviations(result: Quantized, reals: Callable[[str], Array]) -> dict[str, in
             return graph.constants[name]
         if name not in layers:
             producer = graph.producers[name]
+            if isinstance(producer.op, QAdd):  # scales an operand of a concatenation anew
+                return producer.op.reference(*map(integers, producer.inputs))
             assert isinstance(producer.op, Quantize)
             return producer.op.reference(reals(producer.inputs[0]))
         rounded = np.rint(reals(layers[name].source).astype(np.float64) / result.scales[name])
