@@ -132,10 +132,10 @@ class _Compilation:
     def _items(self, node: Node) -> list[_Item]:
         """The node, between conversions of the 4-bit values that it needs in another form than they are stored in.
 
-        Nothing for one that only names dimensions anew: its result is a view. And nothing for one whose result, or all
-        whose operands, are parts.
+        Nothing for one that only names dimensions anew: its result is a view. And nothing for one whose result is part
+        of its input, or all whose operands are parts of its result.
         """
-        if node.output in self.parts and isinstance(node.op, Slice):
+        if isinstance(node.op, Slice) and node.output in self.parts and self.parts[node.output].whole == node.inputs[0]:
             return []
         if isinstance(node.op, Concat) and consists_of_blocks(self.graph, node):
             return []

@@ -28,8 +28,10 @@ class Equalize(Pass):
 
     The factors bring the largest weights that make a channel and the largest that read it as near to each other as in
     all other channels: the cross-layer equalisation of Nagel et al., "Data-Free Quantization Through Weight
-    Equalization and Bias Correction", 2019. In a chain, as with a depthwise convolution in the middle, it goes on until
-    nothing moves. Results of the graph stay the same to the last bit, but for weights that get too small for float32.
+    Equalization and Bias Correction", 2019. No bias gets larger than the largest: a channel that is little more than
+    its bias, as one that hardly matters often is, would set the scale of all. In a chain, as with a depthwise
+    convolution in the middle, it goes on until nothing moves. Results of the graph stay the same to the last bit, but
+    for weights that get too small for float32.
 
     Between the two may be pools, and clips at 0; no clip elsewhere, such as that of ReLU6, which would need a bound for
     each channel, and nothing that others read. Weights that the model gives as integers stay, and so does what a
@@ -92,7 +94,7 @@ class Channels:
         if there.any():
             exact = (np.log2(read[there]) - np.log2(made[there])) / 2
             exponents[there] = np.clip(exact - np.median(exact), -_MOST, _MOST)
-        return exponents
+        return np.minimum(exponents, self._layers[joint.maker].room)
 
     def graph(self) -> Graph:
         """The graph with these channels, which computes what it did."""
@@ -120,6 +122,14 @@ class _Layer:
         assert isinstance(node.op, FusedConv)
         weights, bias = (graph.constants[name] for name in node.inputs[1:3])
         return _Layer(weights, bias, node.op.groups)
+
+    @property
+    def room(self) -> NDArray[np.float64]:
+        """Whole exponents that raise each bias to that of the layer which is the largest, [O], infinite for zeros."""
+        sizes = np.abs(self.bias.astype(np.float64))
+        exponents = np.full(len(sizes), np.inf)
+        exponents[sizes > 0] = np.floor(np.log2(sizes.max() / sizes[sizes > 0]))
+        return exponents
 
     @property
     def rows(self) -> Array:

@@ -18,7 +18,7 @@ from compiler.graph.ops.elementwise import Add, Clip, Relu
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.shape import Flatten
 from compiler.graph.passes.equalize import Channels, Equalize
-from compiler.graph.passes.pipeline import prepare
+from compiler.graph.passes.pipeline import prepare, quantize_model
 from compiler.graph.quantize.values import QuantizeOptions
 from tests.compiler.graph.build import Builder, floats
 from vta_hw.spec.config import VTAConfig
@@ -95,6 +95,23 @@ def test_channels_without_weights_stay() -> None:
     exponents = Channels(prepared).best(joint)
     assert (exponents[[0, 3]] == 0).all()
     assert (exponents[[1, 2]] != 0).all()
+
+
+def test_a_channel_that_is_little_more_than_its_bias_sets_no_scale() -> None:
+    """Two channels hardly depend on the input, as after a normalisation whose factor is nearly zero."""
+    b = Builder()
+    size = np.ones((16, 1, 1, 1), np.float32)
+    size[:2] = 2.0**-12
+    maker = floats(16, 3, 3, 3, seed=1) / np.float32(5) * size, np.ones(16, np.float32)
+    made = b(Relu(), b(Conv(padding=(1, 1, 1, 1)), b.input(*X), *(b.constant(array) for array in maker)))
+    reader = b.constant(floats(16, 16, 1, 1, seed=2) / np.float32(4)), b.constant(np.zeros(16, np.float32))
+    graph = b.graph(b(Conv(), made, *reader))
+    images = floats(*X, seed=3)
+    (exact,) = (evaluate(graph, {"x": images})[name] for name in graph.outputs)
+    for options in (QuantizeOptions(), QuantizeOptions(multiply=False)):
+        quantized = quantize_model(graph, [{"x": images}], config=VTAConfig(), options=options).graph
+        answers = evaluate(quantized, {"x": images})[quantized.outputs[0]]
+        assert 10 * math.log10(float((exact**2).sum() / ((answers - exact) ** 2).sum())) > 30
 
 
 @pytest.mark.parametrize(("isa", "multiply"), [("extended", True), ("tvm", False)])

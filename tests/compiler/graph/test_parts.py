@@ -93,6 +93,12 @@ def test_concatenations_of_concatenations() -> None:
     assert at["v1"][0] == at[inner][0] + 96
 
 
+def test_a_slice_that_is_a_product_may_be_part_of_a_result() -> None:
+    b = Network()
+    piece = b(part_of(32, 3, 16), b.made(32))
+    assert layers(b.graph(b.read(b.concat(piece, b.made(16))))) == ["qadd", "slice", "qadd", "qadd"]
+
+
 @pytest.mark.parametrize("case", ["twice", "two", "input", "constant", "output", "slice"])
 def test_what_lies_elsewhere_is_copied(case: str) -> None:
     b = Network()
