@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compiler.errors import CompileError
+from compiler.errors import CompileError, LoweringError
 from compiler.graph.ir import Graph, Node, Place
 from compiler.graph.layout import pack
 from compiler.graph.lowering import Blocks, Lowered, Placed
@@ -185,7 +185,10 @@ class _Compilation:
             overlap=self.config.overlap,
         )
         operands = [self._placed(name) for name in node.inputs]
-        lowered = node.op.lower(node.name, operands, self._placed(node.output), blocks)
+        try:
+            lowered = node.op.lower(node.name, operands, self._placed(node.output), blocks)
+        except LoweringError as error:
+            raise LoweringError(f"Layer {node.name!r}: {error}") from None
         accelerated = (
             self.target is Target.VTA and node.placement is not None and node.placement.place is Place.ACCELERATOR
         )

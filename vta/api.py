@@ -206,13 +206,15 @@ def compile_model(
     model: path or contents of an ONNX file, an ONNX model, or a graph, float or quantised. config: a configuration, the
     name of a preset or the path of a vta_config.json; the CPU computes with its number of bits. calibration: inputs of
     a few dozen images, from which the quantiser learns the ranges that the model does not give: an array, or a dict by
-    input name, float32 [N, ...]; a model that is quantised throughout, in QDQ or QOperator form, needs none. options:
-    how it chooses the integers (`compiler.graph.quantize.values.QuantizeOptions`). batch: images in one run, by default
-    the configuration's BATCH. progress: called with (steps done, steps).
+    input name, float32 [N, ...]; a model that is quantised throughout, in QDQ or QOperator form, needs none, and any
+    other the CPU computes without them in the model's own types. options: how the quantiser chooses the integers
+    (`compiler.graph.quantize.values.QuantizeOptions`). batch: images in one run, by default the configuration's BATCH.
+    progress: called with (steps done, steps).
 
     Raises ApiError, ConfigError or CompileError.
     """
     from compiler.driver import Target, compile_graph
+    from compiler.graph.batch import rebatched
     from vta.checking import proved
 
     if target not in [member.value for member in Target]:
@@ -220,7 +222,12 @@ def compile_model(
     machine = config if isinstance(config, VTAConfig) else resolve(config)
     if batch is not None and (type(batch) is not int or not 1 <= batch <= MAX_BATCH):
         raise ApiError(f"Batch must be an integer from 1 to {MAX_BATCH}, not {batch!r}")
-    graph = quantized_graph(model, machine, calibration, machine.batch if batch is None else batch, options)
+    images = machine.batch if batch is None else batch
+    model = _graph(model)
+    if target == Target.CPU.value and calibration is None and not _gives_ranges(model):
+        graph = rebatched(model, images)
+    else:
+        graph = quantized_graph(model, machine, calibration, images, options)
     program = compile_graph(graph, machine, target=Target(target), progress=progress)
     return CompiledProgram(proved(program), graph=graph)
 
@@ -273,6 +280,14 @@ def _graph(model: str | Path | bytes | onnx.ModelProto | Graph) -> Graph:
     return model if isinstance(model, Graph) else load_onnx(model)
 
 
+def _gives_ranges(graph: Graph) -> bool:
+    """Whether a model is quantised, or says itself how some of its values are."""
+    from compiler.graph.ops.elementwise import FakeQuantize
+    from compiler.graph.passes.partition import is_quantised
+
+    return is_quantised(graph) or any(isinstance(node.op, FakeQuantize) for node in graph.nodes)
+
+
 def _quantized(
     graph: Graph,
     config: VTAConfig,
@@ -280,11 +295,10 @@ def _quantized(
     options: QuantizeOptions | None,
 ) -> tuple[Graph, Quantized, dict[str, Array]]:
     """(the float graph that was quantised, the quantised one, the calibration by input, empty if there is none)."""
-    from compiler.graph.ops.elementwise import FakeQuantize
     from compiler.graph.passes.pipeline import prepare
     from compiler.graph.quantize.convert import quantize
 
-    if calibration is None and not any(isinstance(node.op, FakeQuantize) for node in graph.nodes):
+    if calibration is None and not _gives_ranges(graph):
         raise ApiError("Calibration must be given for a float model: a few dozen of its inputs")
     prepared = prepare(graph, config, options)
     if calibration is None:

@@ -1,6 +1,7 @@
 """What a model computes of constants, with the reference evaluator that comes with onnx.
 
-Only operators whose results are bounded by their inputs are folded: a damaged file may ask for any amount of memory.
+Of operators whose results are not bounded by their inputs, those are folded whose results have few elements: a damaged
+file may ask for any amount of memory.
 """
 
 from __future__ import annotations

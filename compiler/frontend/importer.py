@@ -156,13 +156,13 @@ class Importer:
     def value(self, node: OnnxNode, position: int) -> str:
         """Graph value of an input; a constant one becomes a constant of the graph.
 
-        Floats become float32, unless they stand beside float64 that is computed.
+        Floats of 16 bits become float32, and float64 beside computed float32.
         """
         name = node.inputs[position]
         if name not in self._types:
             array = self._statics[name]
             beside = {self._types[other].dtype for other in node.inputs if other in self._types}
-            if array.dtype.kind == "f" and DType.FLOAT64 not in beside:
+            if array.dtype.kind == "f" and (array.dtype != np.float64 or DType.FLOAT32 in beside):
                 array = self.weights(node, position)
             self._add_constant(name, array, self.weight_scale(node, position, 0) if array.ndim else None)
         return self._widened.get(name, name)
@@ -182,8 +182,11 @@ class Importer:
         return name
 
     def _add_constant(self, name: str, array: NDArray[Any], scale: NDArray[np.float32] | None) -> None:
+        try:
+            self._types[name] = TensorType.of(array)
+        except GraphError as error:
+            raise FrontendError(f"constant {name!r} is refused: {error}") from None
         self._constants[name] = array
-        self._types[name] = TensorType.of(array)
         if scale is not None:
             self._weight_scales[name] = scale
 

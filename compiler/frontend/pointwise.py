@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from compiler.errors import FrontendError
 from compiler.frontend.importer import Converter, Importer, OnnxNode, as_float32
-from compiler.frontend.tensors import check_shape
 from compiler.graph.ops.elementwise import Add, Cast, Clip, Identity, Pointwise, Relu
 from compiler.tensor.functions import MAX_EXPONENT
 from compiler.tensor.ir import DType
@@ -51,7 +50,6 @@ _OF_MANY: Final = MappingProxyType({"Max": "maximum", "Mean": "mean", "Min": "mi
 _MOST_OPERANDS: Final = 64
 _MAX_WHOLE_EXPONENT: Final = 63
 _LARGEST: Final = float(np.finfo(np.float32).max)
-_ZERO: Final = np.zeros((), np.int8)
 
 
 def _function(importer: Importer, node: OnnxNode, function: str, *parameters: float) -> None:
@@ -77,54 +75,43 @@ def _of_many(importer: Importer, node: OnnxNode) -> None:
 
 def _add(importer: Importer, node: OnnxNode) -> None:
     node.require(2, 2)
-    _sum(importer, node, _addend(importer, node, 0), _addend(importer, node, 1))
-
-
-def _sum(importer: Importer, node: OnnxNode, a: str, b: str) -> None:
+    a, b = _addend(importer, node, 0), _addend(importer, node, 1)
     is_float = importer.type_of(a).dtype is DType.FLOAT32
     importer.emit(node, Add() if is_float else Pointwise(function="add"), (a, b))
 
 
 def _addend(importer: Importer, node: OnnxNode, position: int) -> str:
-    """An operand; a constant one may be a mask, of infinite numbers."""
-    if not importer.is_static(node, position) or not np.isinf(importer.static(node, position)).any():
-        return importer.value(node, position)
-    return importer.constant(_mask(importer, node, position), f"{node.inputs[position]}.finite")
+    """An operand; a constant one of infinite numbers is a mask, and these become the largest finite ones.
 
-
-def _mask(importer: Importer, node: OnnxNode, position: int) -> NDArray[Any]:
-    """A constant whose infinite numbers become the largest finite ones, which do to a softmax what they do.
-
-    Only where a mask leaves nothing does it differ: there a softmax of infinite numbers has no answer.
+    They do to a softmax what infinite ones do. Only where a mask leaves nothing does it differ: there a softmax of
+    infinite numbers has no answer.
     """
+    if not importer.is_static(node, position):
+        return importer.value(node, position)
     array = importer.static(node, position)
-    if array.dtype.kind != "f" or array.dtype == np.float64:
-        return np.asarray(np.nan_to_num(array, nan=np.nan))
-    return as_float32(np.clip(array, -_LARGEST, _LARGEST), f"input {position}")
+    if array.dtype.kind != "f" or array.dtype == np.float64 or not np.isinf(array).any():
+        return importer.value(node, position)
+    finite = np.clip(array.astype(np.float32), -_LARGEST, _LARGEST)
+    return importer.constant(as_float32(finite, f"input {position}"), f"{node.inputs[position]}.finite")
 
 
 def _where(importer: Importer, node: OnnxNode) -> None:
-    """The condition is known, so each value that is computed is one between bounds."""
     node.require(3, 3)
-    condition = importer.static(node, 0)
-    if condition.dtype != np.bool_:
-        raise FrontendError(f"condition must be bool, not {condition.dtype.name}")
-    sides = ((1, condition), (2, ~condition))
-    computed = [side for side in sides if not importer.is_static(node, side[0])] or [sides[0]]
-    if len(computed) == 1:
-        ((position, holds),) = computed
-        _chosen(importer, node, importer.value(node, position), holds, _mask(importer, node, 3 - position))
-        return
-    a, b = (
-        _chosen(importer, node, importer.value(node, position), holds, _ZERO, last=False)
-        for position, holds in computed
-    )
-    _sum(importer, node, a, b)
+    a, b = _addend(importer, node, 1), _addend(importer, node, 2)
+    dtype = importer.type_of(a).dtype
+    given = importer.static(node, 0).dtype.name if importer.is_static(node, 0) else importer.dtype(node, 0).value
+    if given != DType.BOOL.value:
+        raise FrontendError(f"condition must be bool, not {given}")
+    if importer.is_static(node, 0):
+        holds = importer.constant(importer.static(node, 0).astype(dtype.numpy), f"{node.inputs[0]}.{dtype.value}")
+    else:
+        holds = importer.emit(node, Cast(dtype=dtype), (importer.value(node, 0),), last=False)
+    importer.emit(node, Pointwise(function="where"), (holds, a, b))
 
 
 def _trilu(importer: Importer, node: OnnxNode) -> None:
     node.require(1, 2)
-    shape = importer.shape(node, 0)
+    shape, value = importer.shape(node, 0), importer.value(node, 0)
     if len(shape) < 2:
         raise FrontendError(f"input must have rank 2 or more, not shape {list(shape)}")
     offsets = importer.integers(node, 1) if node.has(1) else (0,)
@@ -133,42 +120,10 @@ def _trilu(importer: Importer, node: OnnxNode) -> None:
     upper = bool(node.attributes.integer("upper", 1, low=0, high=1))
     rows, columns = np.ogrid[: shape[-2], : shape[-1]]
     holds = columns - rows >= offsets[0] if upper else columns - rows <= offsets[0]
-    _chosen(importer, node, importer.value(node, 0), holds, _ZERO)
-
-
-def _limits(dtype: DType) -> tuple[float, float]:
-    """The lowest and the highest finite number of a type."""
-    if not dtype.is_float:
-        return dtype.limits
-    largest = _LARGEST if dtype is DType.FLOAT32 else float(np.finfo(np.float64).max)
-    return -largest, largest
-
-
-def _chosen(
-    importer: Importer,
-    node: OnnxNode,
-    value: str,
-    holds: NDArray[np.bool_],
-    other: NDArray[Any],
-    *,
-    last: bool = True,
-) -> str:
-    """The finite value where that holds, and the other numbers elsewhere, as both of its bounds."""
-    dtype = importer.type_of(value).dtype
-    if dtype is DType.BOOL:
-        raise FrontendError("operands must be numbers, not bool")
-    lowest, highest = _limits(dtype)
-    try:
-        check_shape(np.broadcast_shapes(importer.shape_of(value), holds.shape, other.shape))
-    except ValueError:
-        shapes = [list(shape) for shape in (holds.shape, importer.shape_of(value), other.shape)]
-        raise FrontendError(f"operands must broadcast to one shape, not {shapes}") from None
-    for function, bound in (("maximum", lowest), ("minimum", highest)):
-        numbers = np.where(holds, np.array(bound, dtype.numpy), other.astype(dtype.numpy))
-        limit = importer.constant(numbers, f"{node.outputs[0]}.{function}")
-        ends = last and function == "minimum"
-        value = importer.emit(node, Pointwise(function=function), (value, limit), last=ends)
-    return value
+    dtype = importer.type_of(value).dtype.numpy
+    triangle = importer.constant(holds.astype(dtype), f"{node.outputs[0]}.triangle")
+    zero = importer.constant(np.zeros((), dtype), f"{node.outputs[0]}.zero")
+    importer.emit(node, Pointwise(function="where"), (triangle, value, zero))
 
 
 def _gelu(importer: Importer, node: OnnxNode) -> None:
@@ -191,9 +146,7 @@ def _power(importer: Importer, node: OnnxNode) -> None:
             computed = importer.emit(node, Cast(dtype=DType.FLOAT32), (computed,), last=False)
         importer.emit(node, Pointwise(function="general_power"), (operand, computed))
         return
-    exponents = importer.static(node, 1)
-    if exponents.dtype.kind not in "fiu":
-        raise FrontendError(f"exponents must be numbers, not {exponents.dtype}")
+    exponents = _exponents(importer, node)
     exponent = float(exponents.reshape(-1)[0])
     alike = (exponents == exponents.reshape(-1)[0]).all()
     if alike and 2 * exponent == round(2 * exponent) and abs(exponent) <= MAX_EXPONENT:
@@ -205,9 +158,16 @@ def _power(importer: Importer, node: OnnxNode) -> None:
     importer.emit(node, general, (operand, importer.constant(single, f"{node.inputs[1]}.float")))
 
 
+def _exponents(importer: Importer, node: OnnxNode) -> NDArray[Any]:
+    exponents = importer.static(node, 1)
+    if exponents.dtype.kind not in "fiu" or not exponents.size:
+        raise FrontendError(f"exponents must be numbers, not {exponents.dtype}{list(exponents.shape)}")
+    return exponents
+
+
 def _whole_power(importer: Importer, node: OnnxNode) -> None:
     """Integers to known powers, exactly."""
-    exponents, dtype = importer.static(node, 1), importer.dtype(node, 0)
+    exponents, dtype = _exponents(importer, node), importer.dtype(node, 0)
     if not ((exponents >= 0) & (exponents <= _MAX_WHOLE_EXPONENT) & (exponents == np.trunc(exponents))).all():
         raise FrontendError(
             f"exponents of integers must be whole and in 0..{_MAX_WHOLE_EXPONENT}, not {exponents.tolist()!r:.40}"

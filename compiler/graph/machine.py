@@ -39,6 +39,8 @@ def why_not_moved(op: Op, shape: Sequence[int], config: VTAConfig) -> str:
     What it moves goes through its multipliers, so that it must read the tiles that it makes.
     """
     match op:
+        case QInterpolate() if op.largest_weight >= 1 << (config.wgt_bits - 1):
+            return f"weights of up to {op.largest_weight} are no weights of {config.wgt_bits} bits"
         case Concat(axis=1) | Repeat() | QInterpolate():
             pass
         case Slice() if selects_channels(op, shape):

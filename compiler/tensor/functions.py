@@ -328,6 +328,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = MappingProxyType(
         "swish": Function(lambda x, alpha: x * sigmoid(x * f32(alpha)), parameters=1),
         "tanh": Function(tanh),
         "thresholded_relu": Function(lambda x, alpha: Select(less(f32(alpha), x), x, f32(0.0)), parameters=1),
+        "where": Function(lambda holds, a, b: Select(Compare(CompareOp.EQ, holds, zero(holds)), b, a), 3, numbers=True),
         "whole_power": Function(whole_power, 2, 1, numbers=True),
     }
 )

@@ -134,17 +134,22 @@ def _write(expr: Expr) -> Json:
             raise SerialError(f"Expression must be one of the IR's, not {expr!r}")
 
 
+_MOST = (1 << 63) - 1
+
+
 def _write_const(const: Const) -> Json:
     if const.type is DType.INT64:
         return const.value
     value: Json = const.value
-    if isinstance(value, float) and not math.isfinite(value):
-        value = str(value)  # JSON has no infinity
+    beyond = value > _MOST if isinstance(value, int) else not math.isfinite(value)
+    if beyond:
+        value = str(value)  # JSON has no infinity, and a program file no integers beyond 64 bits with a sign
     return ["const", const.type.value, int(value) if const.type is DType.BOOL else value]
 
 
 # -- reading
 
+_MOST_DIGITS = 20
 E = TypeVar("E", bound=enum.Enum)
 
 _UNARY = {op.value: op for op in UnaryOp}
@@ -306,6 +311,8 @@ class _Reader:
     def const(self, dtype: DType, number: Json, path: Path) -> Const:
         if isinstance(number, str) and number in _NOT_FINITE:
             number = _NOT_FINITE[number]
+        if dtype is DType.UINT64 and isinstance(number, str) and number.isascii() and number.isdecimal():
+            number = int(number[:_MOST_DIGITS])
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise _refuse(path, f"Constant must be a number, not {_kind(number)}")
         return Const(number, dtype)

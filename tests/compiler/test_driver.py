@@ -241,7 +241,9 @@ def test_weights_must_be_constant() -> None:
     b.conv(b.image())
     b.input(16, 16, 1, 1, name="v", dtype=DType.INT8)
     y = b(CONV, "x", "v", "wm", "wb")
-    assert refusal(b.graph(y)) == "Operand of shape (16, 16, 1, 1) must be constant to be packed at compile time"
+    assert refusal(b.graph(y)) == (
+        "Layer 'qconv2d v1': Operand of shape (16, 16, 1, 1) must be constant to be packed at compile time"
+    )
 
 
 @pytest.mark.parametrize(

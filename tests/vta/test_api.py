@@ -14,6 +14,7 @@ from compiler.errors import CompileError
 from compiler.graph.layout import Layout, pack
 from compiler.tensor.serial import SerialError
 from runtime.errors import SessionError
+from tests.compiler.frontend.models import single
 from tests.vta.programs import SHAPE, cpu_program, plus_three, vta_program
 from tests.vta.streams import raw_program
 from vta.api import CompiledProgram
@@ -47,6 +48,16 @@ def test_a_vta_program_runs_launches_and_host_steps(count: int) -> None:
     runs = -(-count // 2)
     assert program.statistics.counters["alu_counter"] == 2 * runs
     assert program.statistics.layers[0].counters["insn_count"] == 4 * runs
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.float64])
+def test_a_float_model_without_calibration_stays_as_it_is_on_the_cpu(dtype: type[np.number[Any]]) -> None:
+    program = vta.compile(single("Neg", (1, 4), dtype=dtype), target="cpu", batch=2)
+    x = np.arange(12, dtype=dtype).reshape(3, 4)
+    answers = program.run(x)
+    assert answers.dtype == dtype
+    np.testing.assert_array_equal(answers, -x)
+    np.testing.assert_array_equal(program.run(x, "reference"), -x)
 
 
 def test_progress_counts_images() -> None:

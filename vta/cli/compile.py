@@ -93,7 +93,8 @@ def compile_command(
     """Compile a neural network, MODEL.onnx, to a program file.
 
     Weights and activations become 8-bit integers; --calibrate gives the images from which their ranges are learned.
-    A model that is quantised already brings its ranges along. Prints what each layer costs: the bound on MAC
+    A model that is quantised already brings its ranges along; with --target cpu and without --calibrate any other stays
+    as it is. Prints what each layer costs: the bound on MAC
     utilisation is MACs / (cycles * MACs a cycle), where the cycles are at least the GEMM (reset included) and ALU
     micro-ops, and at least DRAM bytes / bus bytes.
     """

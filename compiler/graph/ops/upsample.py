@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -98,6 +99,11 @@ class QInterpolate(Op):
 
     kind: ClassVar[str] = "qinterpolate"
     factors: Pair
+
+    @property
+    def largest_weight(self) -> int:
+        """Of a pixel, in the product of both axes."""
+        return math.prod(int(phases(factor).max()) for factor in self.factors)
 
     @property
     def shift(self) -> int:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from compiler.graph.ir import Graph, Node, Op
-from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.elementwise import FakeQuantize
-from compiler.graph.ops.fused import FusedAdd, FusedConv
-from compiler.graph.ops.pool import AveragePool, GlobalAveragePool
 from compiler.graph.passes.base import Pass
 from compiler.graph.quantize.given import given_grids
+from compiler.graph.quantize.joined import WITH_INTEGERS
 from compiler.graph.rewrite import first_free, pruned
-
-_MAKING: Final = (FusedConv, FusedAdd, ChannelMatMul, AveragePool, GlobalAveragePool)
-"""What makes new integers; ops that keep those they read have no grid of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +30,7 @@ class OneGridEach(Pass):
         for node in graph.nodes:
             inputs = tuple(copies.get((name, node.op), name) for name in node.inputs)
             nodes.append(replace(node, inputs=inputs))
-            if not isinstance(node.op, _MAKING) or node.output in agreed:
+            if not isinstance(node.op, WITH_INTEGERS) or node.output in agreed:
                 continue
             for op in _grids_read(graph, node.output):
                 copies[node.output, op] = first_free(f"{node.output}.copy", taken)

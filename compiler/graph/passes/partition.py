@@ -69,6 +69,10 @@ def placement_of(graph: Graph, node: Node, config: VTAConfig) -> Placement:
         return Placement(place=Place.ACCELERATOR)
     if not isinstance(node.op, ON_ACCELERATOR):
         return Placement(place=Place.HOST, reason=_host_reason(graph, node, config))
+    if isinstance(node.op, QInterpolate):
+        why = why_not_moved(node.op, graph.types[node.inputs[0]].shape, config)
+        if why:
+            return Placement(place=Place.HOST, reason=why)
     rescales = isinstance(node.op, RescaledConv2d | RescaledMatMul)
     if rescales and not config.is_extended:
         return Placement(place=Place.HOST, reason="needs REQUANT, which TVM's instruction set has not")

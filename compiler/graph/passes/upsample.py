@@ -10,7 +10,7 @@ import numpy as np
 from compiler.graph.ir import Graph, Node
 from compiler.graph.ops.along import Resample
 from compiler.graph.ops.move import Take
-from compiler.graph.ops.upsample import BETWEEN, Interpolate, Repeat, phases
+from compiler.graph.ops.upsample import BETWEEN, Interpolate, QInterpolate, Repeat, phases
 from compiler.graph.ops.window import Pair
 from compiler.graph.passes.base import Pass
 from compiler.graph.rewrite import Rewriter, rewrite
@@ -59,7 +59,7 @@ class FindUpsampling(Pass):
 
     def _has_weights(self, factors: Pair) -> bool:
         """Whether the weights of pixels are weights of the machine, and sums of its activations are exact."""
-        largest = int(phases(factors[0]).max() * phases(factors[1]).max())
+        largest = QInterpolate(factors=factors).largest_weight
         return set(factors) <= set(BETWEEN) and largest < 1 << (self.config.wgt_bits - 1) and self.config.inp_bits <= 8
 
 

@@ -14,7 +14,7 @@ from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.upsample import Interpolate
 
 WITH_INTEGERS: Final = (FusedConv, FusedAdd, ChannelMatMul, AveragePool, GlobalAveragePool)
-"""What makes new integers of integers."""
+"""What makes new integers of integers; ops that keep those they read have no grid of their own."""
 
 _KEEPING: Final = (Movement, MaxPool, Interpolate)
 """What keeps the scale of its one input."""

@@ -98,6 +98,9 @@ def _ideal(
     producer = graph.producers[name]
     if isinstance(producer.op, Quantize):
         return producer.op.reference(exact[producer.inputs[0]])
+    if name not in sources:  # an operand that is only scaled anew, for a concatenation
+        inputs = [_ideal(graph, each, sources, exact, scales) for each in producer.inputs]
+        return producer.op.reference(*inputs)
     layer = sources[name]
     limit = 1 << (layer.bits - 1)
     rounded = np.rint(exact[layer.source].astype(np.float64) / scales[name])

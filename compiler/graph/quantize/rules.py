@@ -317,18 +317,11 @@ def fake_quantize(values: Values, node: Node) -> LayerReport | None:
 
 
 def max_pool(values: Values, node: Node, op: MaxPool) -> LayerReport:
-    x = values.as_integers(node.inputs[0], node)
-    q = QMaxPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, dilation=op.dilation)
-    value = values.define_integers(node, q, (x.name,), x.scale, x.range)
-    return LayerReport(
-        value=value, source=node.output, node=node.name, kind=q.kind,
-        bits=values.config.inp_bits, input_scales=(x.scale,),
-        output_scale=x.scale, scale_method=Method.INHERITED,
-    )
+    return move(values, node, QMaxPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, dilation=op.dilation))
 
 
 def move(values: Values, node: Node, op: Op) -> LayerReport:
-    """An op that moves elements, or makes some between them, keeps their scale."""
+    """An op that moves elements, chooses some, or makes some between them, keeps their scale."""
     x = values.as_integers(node.inputs[0], node)
     value = values.define_integers(node, op, (x.name,), x.scale, x.range)
     return LayerReport(
@@ -343,12 +336,17 @@ def concat(values: Values, node: Node, op: Concat) -> LayerReport:
     grid = values.grid(node.output)
     given = [values.as_integers(name, node) for name in node.inputs]
     operands, errors = [], [0.0]
+    anew: dict[str, Integers] = {}
     for number, x in enumerate(given):
-        if x.scale != grid.scale or not x.range.is_within(grid.range):
+        if x.name in anew:
+            x = anew[x.name]
+        elif x.scale != grid.scale or not x.range.is_within(grid.range):
             chosen = scale_sum((_term(x, grid.scale),))
             q = QAdd(m0=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
             like = replace(node, name=f"{node.name}.{number}")
-            x = Integers(name=values.rewriter.emit(q, (x.name,), like=like), scale=grid.scale, range=grid.range)
+            name = values.rewriter.emit(q, (x.name,), like=like)
+            anew[x.name] = Integers(name=name, scale=grid.scale, range=grid.range)
+            x = anew[x.name]
             errors.append(chosen.error)
         operands.append(x)
     span = Interval(lo=min(x.range.lo for x in operands), hi=max(x.range.hi for x in operands))

@@ -113,7 +113,8 @@ NODES = {
         "Pad", X, [ints(0, 0, 1, 1, 0, 0, 1, 1)], mode="mirror"
     ),
     "Node 'n' (Pad): pads must have two for each of 4 axes, not be (1, 1)": single("Pad", X, [ints(1, 1)]),
-    "Node 'n' (Pow): exponents must be numbers, not bool": single("Pow", X, [np.array(True)]),
+    "Node 'n' (Pow): exponents must be numbers, not bool[]": single("Pow", X, [np.array(True)]),
+    "Node 'n' (Pow): exponents must be numbers, not float32[0]": single("Pow", (1, 1), [np.zeros(0, np.float32)]),
     "Node 'n' (Resize): must have scales or sizes": single("Resize", X),
     "Node 'n' (Resize): attribute 'mode' must be nearest, linear, cubic, not 'area'": single("Resize", X, mode="area"),
     "Node 'n' (Slice): slice must have an element, not none of [1, 4, 6, 6]": single(
@@ -127,7 +128,7 @@ NODES = {
     "Node 'n' (Range): operator must have constant inputs": single("Range", (), [ints(4).reshape(()), ints(1)]),
     "Node 'n' (Trilu): input must have rank 2 or more, not shape [3]": single("Trilu", (3,)),
     "Node 'n' (Trilu): input 1 must be one integer, not (1, 2)": single("Trilu", X, [ints(1, 2)]),
-    "Node 'n' (Where): input 0 must be a constant, not the computed 'x'": single("Where", X, [HALF, HALF]),
+    "Node 'n' (Where): condition must be bool, not float32": single("Where", X, [HALF, HALF]),
     "Node 'n' (MaxPool): attribute 'kernel_shape' must be given": single("MaxPool", X),
     "Node 'n' (MaxPool): padding (2, 0, 0, 0) must leave each 2x2 window an element of the input, not none": single(
         "MaxPool", X, kernel_shape=[2, 2], pads=[2, 0, 0, 0]

@@ -12,6 +12,7 @@ from compiler.graph.ops.move import Concat, Take
 from compiler.graph.ops.pool import MaxPool
 from compiler.graph.passes.pipeline import prepare
 from compiler.graph.quantize.convert import quantize
+from compiler.graph.quantize.noise import signal_to_noise
 from compiler.graph.quantize.report import Quantized
 from tests.compiler.graph.build import Builder, floats
 from vta_hw.spec.config import VTAConfig
@@ -69,6 +70,23 @@ def test_what_others_read_too_keeps_its_grid_where_that_is_much_finer(gain: floa
         (report,) = (layer for layer in result.layers if layer.kind == "concat")
         assert report.input_scales == (found[skip], found[other])
         assert report.error < 0.01
+
+
+def test_an_operand_that_stands_twice_is_scaled_anew_once() -> None:
+    b = Network()
+    x = b.input(1, 3, 4, 4)
+    skip, other = b.conv(x, 3, gain=0.1), b.conv(x, 3)
+    result = quantized(b.graph(b.conv(b(Concat(axis=1), skip, other, skip), 12), b.conv(skip, 4)))
+    assert kinds(result).count("qadd") == 1
+
+
+def test_noise_is_measured_through_operands_that_are_scaled_anew() -> None:
+    b = Network()
+    x = b.input(1, 3, 4, 4)
+    skip, other = b.conv(x, 3, gain=0.1), b.conv(x, 3)
+    graph = b.graph(b.conv(b(Concat(axis=1), skip, other), 8), b.conv(skip, 4))
+    losses = signal_to_noise(prepare(graph, CONFIG), quantized(graph), [{x: floats(4, 3, 4, 4, seed=5)}])
+    assert all(30 < loss.own < 60 for loss in losses)
 
 
 def test_a_machine_that_cannot_scale_anew_makes_all_on_one_grid() -> None:

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from compiler.driver import compile_graph
 from compiler.errors import GraphError
 from compiler.frontend.onnx import load_onnx
 from compiler.graph.evaluate import evaluate
@@ -130,6 +131,17 @@ def test_both_steps_are_joined_only_where_the_first_has_no_other_reader() -> Non
     both = b(Take(axis=3, indices=(0, 0, 1, 1)), rows)
     found = FindUpsampling(config=VTAConfig()).apply(b.graph(rows, both))
     assert [node.op for node in found.nodes] == [Repeat(factors=(2, 1)), Repeat(factors=(1, 2))]
+
+
+def test_a_machine_whose_weights_are_too_narrow_leaves_it_to_the_host() -> None:
+    config = VTAConfig(log_wgt_width=2, log_wgt_buff_size=17)
+    b = Builder()
+    x = b.input(1, 16, 2, 2, dtype=DType.INT8)
+    graph = b.graph(b(QInterpolate(factors=(2, 2)), b(ADD, x)))
+    outcome = check(Case(seed=0, config=config, graph=graph, inputs={x: int8s(1, 16, 2, 2)}))
+    assert (outcome.problems, outcome.refusal) == ((), None)
+    reasons = compile_graph(graph, config).attributes["hosts"]
+    assert "weights of up to 9 are no weights of 4 bits" in reasons.values()
 
 
 def test_refusals() -> None:

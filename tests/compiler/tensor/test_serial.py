@@ -48,6 +48,14 @@ def test_floats_survive() -> None:
         assert repr(stored.value) == repr(Const(value, DType.FLOAT32))
 
 
+def test_the_largest_integers_survive() -> None:
+    y = Buffer.of("y", DType.UINT64, (1,))
+    proc = Proc("p", (y,), (Store(y, (Const(0),), Const((1 << 64) - 1, DType.UINT64)),))
+    json_form = to_json(proc)
+    assert "18446744073709551615" in json.dumps(json_form)
+    assert from_json(json_form) == proc
+
+
 def test_the_digest_is_that_of_the_content() -> None:
     assert digest(HALF) == digest(copy.deepcopy(HALF))
     assert digest(HALF) != digest(HALF.with_body(HALF.body * 2))
