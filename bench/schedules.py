@@ -14,8 +14,9 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from compiler.tensor.define import Requantize, Tiled, Weighted, Window, conv2d
+from compiler.tensor.define import Requantize, conv2d
 from compiler.tensor.ir import Proc
+from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.vta.lower import LaunchBuilder
 from compiler.vta.microops import MicroOps
 from compiler.vta.schedule import schedule

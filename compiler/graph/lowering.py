@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.errors import LoweringError
-from compiler.tensor.define import Tiled, Weighted
 from compiler.tensor.ir import DType, Proc
+from compiler.tensor.tiles import Tiled, Weighted
 
 Array = NDArray[Any]
 

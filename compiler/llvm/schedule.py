@@ -7,9 +7,9 @@ rows that one output row reads; the channels of a tile are a vector.
 from __future__ import annotations
 
 from compiler.tensor.analysis import innermost, loops_of, padded_read
-from compiler.tensor.define import AXES
 from compiler.tensor.ir import Alloc, Body, For, LoopKind, Proc, Scope, Var
 from compiler.tensor.schedule import Schedule, ScheduleError
+from compiler.tensor.tiles import AXES
 from compiler.tensor.traverse import stmt_exprs, walk, walk_expr
 
 _ROWS = ("no", "co", "oh")

@@ -1,10 +1,8 @@
 """The one tensor-IR definition of each op, from which the schedules of every target start.
 
-Tensors of the quantised network are stored in tiles, ``[N/n, C/(s*c), H, W, s, n, c]``: the innermost ``n x c`` is one
-scratchpad element of the accelerator, and `s` elements follow each other where the stored channel block is wider than
-the element (BLOCK_IN differs from BLOCK_OUT). An op is a sequence of perfect loop nests over that output domain, some
-with reduction loops inside, each holding one statement that some machine executes as it stands. That is all a schedule
-needs to know.
+Tensors of the quantised network are stored in tiles (`tiles`). An op is a sequence of perfect loop nests over the tiles
+of its result, some with reduction loops inside, each holding one statement that some machine executes as it stands.
+That is all a schedule needs to know.
 """
 
 from __future__ import annotations
@@ -12,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from compiler.tensor import tiles
 from compiler.tensor.ir import (
-    Alloc,
     Binary,
     BinaryOp,
     Buffer,
@@ -27,69 +25,14 @@ from compiler.tensor.ir import (
     Select,
     Stmt,
     Store,
-    Var,
     both,
     cast,
     le,
     lt,
     maximum,
     minimum,
-    nest,
 )
-
-Pair = tuple[int, int]
-Padding = tuple[int, int, int, int]
-"""top, left, bottom, right"""
-
-AXES = ("no", "co", "oh", "ow", "s", "n", "c")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tiled:
-    """Shape of a tensor stored in tiles: `batches` x `blocks` x `height` x `width` x `subs` tiles of `n` x `c`."""
-
-    batches: int
-    blocks: int
-    height: int
-    width: int
-    subs: int = 1
-    n: int
-    c: int
-    dtype: DType = DType.INT8
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.batches, self.blocks, self.height, self.width, self.subs, self.n, self.c)
-
-    def buffer(self, name: str, dtype: DType | None = None) -> Buffer:
-        return Buffer.of(name, dtype or self.dtype, self.shape)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """Sliding window, in elements; the window at output row oh reads rows ``oh*stride - top + k*dilation``."""
-
-    kernel: Pair
-    stride: Pair = (1, 1)
-    padding: Padding = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
-
-    def row(self, oh: Expr, ky: Expr) -> Expr:
-        return oh * self.stride[0] + ky * self.dilation[0] - self.padding[0]
-
-    def column(self, ow: Expr, kx: Expr) -> Expr:
-        return ow * self.stride[1] + kx * self.dilation[1] - self.padding[1]
-
-    def inside(self, x: Tiled, oh: Expr, ow: Expr, ky: Expr, kx: Expr) -> list[Expr]:
-        """The conditions, of those that padding makes necessary, for the tap to lie in `x`."""
-        top, left, bottom, right = self.padding
-        row, column = self.row(oh, ky), self.column(ow, kx)
-        conditions: list[Expr] = []
-        if top or bottom:
-            conditions += [le(0, row), lt(row, x.height)]
-        if left or right:
-            conditions += [le(0, column), lt(column, x.width)]
-        return conditions
+from compiler.tensor.tiles import Index, Pair, Tiled, Weighted, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,67 +77,25 @@ class Rescale:
         return cast(DType.INT32, minimum(maximum(signed, 0 if self.relu else -high - 1), high))
 
 
-Index = dict[str, Expr]
-
-
-def _over(name: str, y: Tiled, statement: Callable[[Index], Stmt], reduce: list[tuple[str, int]] | None = None) -> For:
-    """One loop nest over the tiles of `y`, the loops of `reduce` just outside the tile's own two."""
-    outer = list(zip(AXES[:5], y.shape[:5], strict=True))
-    loops = [*outer, *(reduce or []), ("n", y.n), ("c", y.c)]
-    if reduce and reduce[-1][0] == "i":  # the dot product of a tile is its innermost loop
-        loops = [*outer, *reduce[:-1], ("n", y.n), ("c", y.c), reduce[-1]]
-    index: Index = {axis: Var(f"{name}.{axis}") for axis, _ in loops}
-    return nest([(f"{name}.{axis}", extent) for axis, extent in loops], statement(index))
-
-
-def _at(index: Index) -> tuple[Expr, ...]:
-    return tuple(index[axis] for axis in AXES)
-
-
-def _update(name: str, a: Buffer, y: Tiled, value: Callable[[Expr, Index], Expr]) -> For:
-    """``a = value(a)`` for every element."""
-    return _over(name, y, lambda i: Store(a, _at(i), value(a[_at(i)], i)))
-
-
 def _fill(name: str, a: Buffer, y: Tiled, value: int) -> For:
-    return _over(name, y, lambda i: Store(a, _at(i), Const(value, a.type)))
+    return tiles.over(name, y, lambda i: Store(a, tiles.at(i), Const(value, a.type)))
 
 
 def _copy(name: str, to: Buffer, source: Buffer, y: Tiled) -> For:
-    return _over(name, y, lambda i: Store(to, _at(i), cast(to.type, source[_at(i)])))
+    return tiles.over(name, y, lambda i: Store(to, tiles.at(i), cast(to.type, source[tiles.at(i)])))
 
 
 def _clip(a: Buffer, y: Tiled, shift: int, low: int, high: int) -> list[For]:
-    steps = [_update("shift", a, y, lambda v, _: v >> shift)] if shift else []
+    steps = [tiles.update("shift", a, y, lambda v, _: v >> shift)] if shift else []
     return [
         *steps,
-        _update("high", a, y, lambda v, _: minimum(v, high)),
-        _update("low", a, y, lambda v, _: maximum(v, low)),
+        tiles.update("high", a, y, lambda v, _: minimum(v, high)),
+        tiles.update("low", a, y, lambda v, _: maximum(v, low)),
     ]
-
-
-def _allocate(buffers: list[Buffer], body: list[For]) -> tuple[Stmt, ...]:
-    inner: tuple[Stmt, ...] = tuple(body)
-    for buffer in reversed(buffers):
-        inner = (Alloc(buffer, inner),)
-    return inner
 
 
 def _local(name: str, y: Tiled) -> Buffer:
     return Buffer.of(name, DType.INT32, y.shape, Scope.LOCAL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weighted:
-    """What weights multiply: an input, its window, and the weights' type.
-
-    blockwise: a block of outputs reads the block of inputs at its own place alone, as a depthwise convolution does.
-    """
-
-    x: Tiled
-    window: Window = Window(kernel=(1, 1))
-    weight: DType = DType.INT8
-    blockwise: bool = False
 
 
 def _product(name: str, term: Weighted, buffer_x: Buffer, buffer_w: str, a: Buffer, y: Tiled) -> tuple[Buffer, For]:
@@ -215,17 +116,17 @@ def _product(name: str, term: Weighted, buffer_x: Buffer, buffer_w: str, a: Buff
         if inside := window.inside(x, i["oh"], i["ow"], i[ky], i[kx]):
             read = Select(both(*inside), read, Const(0, x.dtype))
         weights = w[i["co"], i["s"], chunk, i[t], i[ky], i[kx], i["c"], i["i"]]
-        return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
+        return Store(a, tiles.at(i), a[tiles.at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
 
     blocks = [] if blockwise else [(ci, x.blocks)]
-    return w, _over(name, y, multiply, [*blocks, (t, x.subs), (ky, kh), (kx, kw), ("i", x.c)])
+    return w, tiles.over(name, y, multiply, [*blocks, (t, x.subs), (ky, kh), (kx, kw), ("i", x.c)])
 
 
 def _residual(residual: Weighted, multiplier: int, a: Buffer, y: Tiled) -> tuple[tuple[Buffer, Buffer], list[For]]:
     """R and its weights D, and the nests that put ``R * D * multiplier`` into an accumulator that is zero."""
     r = residual.x.buffer("R")
     d, product = _product("residual", residual, r, "D", a, y)
-    scale = [_update("residual.scale", a, y, lambda v, _: v * multiplier)] if multiplier != 1 else []
+    scale = [tiles.update("residual.scale", a, y, lambda v, _: v * multiplier)] if multiplier != 1 else []
     return (r, d), [product, *scale]
 
 
@@ -240,9 +141,9 @@ def _columns(x: Tiled, y: Tiled, a: Buffer) -> tuple[tuple[Buffer, Buffer], For]
     def multiply(i: Index) -> Stmt:
         read = buffer_x[i["no"], i["ci"], i["oh"], i["ow"], i["s"], i["n"], i["i"]]
         weights = w[i["no"], i["ci"], i["co"], i["c"], i["i"]]
-        return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
+        return Store(a, tiles.at(i), a[tiles.at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
 
-    return (buffer_x, w), _over("dot", y, multiply, [("ci", x.blocks), ("i", x.c)])
+    return (buffer_x, w), tiles.over("dot", y, multiply, [("ci", x.blocks), ("i", x.c)])
 
 
 def matmul(name: str, x: Tiled, y: Tiled, requantize: Requantize, multiplier: int, bias: int) -> Proc:
@@ -254,13 +155,13 @@ def matmul(name: str, x: Tiled, y: Tiled, requantize: Requantize, multiplier: in
     factors, product = _columns(x, y, a)
     body = [_fill("init", a, y, 0), product]
     if requantize.pre_shift:
-        body.append(_update("preshift", a, y, lambda v, _: v >> requantize.pre_shift))
+        body.append(tiles.update("preshift", a, y, lambda v, _: v >> requantize.pre_shift))
     if multiplier != 1:
-        body.append(_update("scale", a, y, lambda v, _: v * multiplier))
+        body.append(tiles.update("scale", a, y, lambda v, _: v * multiplier))
     if bias:
-        body.append(_update("bias", a, y, lambda v, _: v + bias))
+        body.append(tiles.update("bias", a, y, lambda v, _: v + bias))
     body += [*_clip(a, y, requantize.shift, requantize.low, requantize.high), _copy("store", buffer_y, a, y)]
-    return Proc(name, (*factors, buffer_y), _allocate([a], body))
+    return Proc(name, (*factors, buffer_y), tiles.allocate([a], body))
 
 
 def rescaled_matmul(name: str, x: Tiled, y: Tiled, rescale: Rescale) -> Proc:
@@ -275,8 +176,8 @@ def rescaled_matmul(name: str, x: Tiled, y: Tiled, rescale: Rescale) -> Proc:
     def value(v: Expr, i: Index) -> Expr:
         return rescale.value(v, p[0, 0, 0, i["n"], i["c"]], p[0, 0, 1, i["n"], i["c"]])
 
-    body = [_fill("init", a, y, 0), product, _update("requant", a, y, value), _copy("store", buffer_y, a, y)]
-    return Proc(name, (*factors, p, buffer_y), _allocate([a], body))
+    body = [_fill("init", a, y, 0), product, tiles.update("requant", a, y, value), _copy("store", buffer_y, a, y)]
+    return Proc(name, (*factors, p, buffer_y), tiles.allocate([a], body))
 
 
 def transpose(name: str, y: Tiled) -> Proc:
@@ -292,10 +193,10 @@ def transpose(name: str, y: Tiled) -> Proc:
     def multiply(i: Index) -> Stmt:
         weights = w[i["no"], i["oh"], i["co"], i["c"], i["i"]]
         read = x[i["ow"], i["n"], i["i"]]
-        return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
+        return Store(a, tiles.at(i), a[tiles.at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
 
-    body = [_fill("init", a, y, 0), _over("dot", y, multiply, [("i", y.c)]), _copy("store", buffer_y, a, y)]
-    return Proc(name, (x, w, buffer_y), _allocate([a], body))
+    body = [_fill("init", a, y, 0), tiles.over("dot", y, multiply, [("i", y.c)]), _copy("store", buffer_y, a, y)]
+    return Proc(name, (x, w, buffer_y), tiles.allocate([a], body))
 
 
 def gather_channels(name: str, parts: Sequence[Weighted], y: Tiled) -> Proc:
@@ -311,7 +212,7 @@ def gather_channels(name: str, parts: Sequence[Weighted], y: Tiled) -> Proc:
         for k, (axes, part, x) in enumerate(zip(names, parts, inputs, strict=True))
     ]
     body = [_fill("init", a, y, 0), *(nest for _, nest in products), _copy("store", buffer_y, a, y)]
-    return Proc(name, (*inputs, *(weights for weights, _ in products), buffer_y), _allocate([a], body))
+    return Proc(name, (*inputs, *(weights for weights, _ in products), buffer_y), tiles.allocate([a], body))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,16 +273,16 @@ def upsample(name: str, x: Tiled, y: Tiled, up: Upsampling, weight: DType) -> Pr
         if inside:
             read = Select(both(*inside), read, Const(0, x.dtype))
         weights = w[i["oh"], i["s"], i["t"], i["ky"], i["kx"], i["c"], i["i"]]
-        return Store(a, _at(i), a[_at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
+        return Store(a, tiles.at(i), a[tiles.at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
 
     taps = [("t", x.subs), ("ky", up.taps[0]), ("kx", up.taps[1]), ("i", x.c)]
-    body = [_fill("init", a, pixels, 0), _over("dot", pixels, multiply, taps)]
+    body = [_fill("init", a, pixels, 0), tiles.over("dot", pixels, multiply, taps)]
     for k, side in enumerate(up.sides):
         body += _corrected(f"side{k}", a, pixels, side)
     if up.shift:
-        body.append(_update("bias", a, pixels, lambda v, _: v + (1 << (up.shift - 1))))
-        body.append(_update("shift", a, pixels, lambda v, _: v >> up.shift))
-    return Proc(name, (buffer_x, w, buffer_y), _allocate([a], [*body, _copy("store", buffer_y, a, pixels)]))
+        body.append(tiles.update("bias", a, pixels, lambda v, _: v + (1 << (up.shift - 1))))
+        body.append(tiles.update("shift", a, pixels, lambda v, _: v >> up.shift))
+    return Proc(name, (buffer_x, w, buffer_y), tiles.allocate([a], [*body, _copy("store", buffer_y, a, pixels)]))
 
 
 def _corrected(name: str, a: Buffer, y: Tiled, side: Side) -> list[For]:
@@ -396,15 +297,11 @@ def _corrected(name: str, a: Buffer, y: Tiled, side: Side) -> list[For]:
     def nest_of(step: str, value: Callable[[Expr], Expr]) -> For:
         def statement(i: Index) -> Stmt:
             conditions = [condition for axis, at in side.at for condition in (le(at, i[axis]), le(i[axis], at))]
-            return If(both(*conditions), (Store(a, _at(i), value(a[_at(i)])),))
+            return If(both(*conditions), (Store(a, tiles.at(i), value(a[tiles.at(i)])),))
 
-        return _over(f"{name}.{step}", y, statement)
+        return tiles.over(f"{name}.{step}", y, statement)
 
     return [nest_of(*step) for step in steps]
-
-
-def _per_channel(buffer: Buffer, i: Index) -> Expr:
-    return buffer[i["co"], i["s"], i["n"], i["c"]]
 
 
 def conv2d(
@@ -430,18 +327,19 @@ def conv2d(
     channel = (y.blocks, y.subs, y.n, y.c)
     m, b = Buffer.of("M", DType.INT32, channel), Buffer.of("B", DType.INT32, channel)
     if requantize.pre_shift:
-        body.append(_update("preshift", a, y, lambda v, _: v >> requantize.pre_shift))
+        body.append(tiles.update("preshift", a, y, lambda v, _: v >> requantize.pre_shift))
     if requantize.multiplier:
-        body.append(_update("scale", a, y, lambda v, i: v * _per_channel(m, i)))
-    body.append(_update("bias", a, y, lambda v, i: v + _per_channel(b, i)))
+        body.append(tiles.update("scale", a, y, lambda v, i: v * tiles.per_channel(m, i)))
+    body.append(tiles.update("bias", a, y, lambda v, i: v + tiles.per_channel(b, i)))
     allocated, params = [a], [buffer_x, w, *([m] if requantize.multiplier else []), b, *addends]
     if isinstance(residual, Tiled):
         r, t = residual.buffer("R"), _local("T", y)
         allocated.append(t)
         params.append(r)
-        body += [*_scaled("residual", t, r, y, residual_multiplier), _update("add", a, y, lambda v, i: v + t[_at(i)])]
+        body += _scaled("residual", t, r, y, residual_multiplier)
+        body.append(tiles.update("add", a, y, lambda v, i: v + t[tiles.at(i)]))
     body += [*_clip(a, y, requantize.shift, requantize.low, requantize.high), _copy("store", buffer_y, a, y)]
-    return Proc(name, (*params, buffer_y), _allocate(allocated, body))
+    return Proc(name, (*params, buffer_y), tiles.allocate(allocated, body))
 
 
 def rescaled_conv2d(
@@ -467,15 +365,15 @@ def rescaled_conv2d(
     def parameter(which: int, i: Index) -> Expr:
         return p[i["co"], i["s"], which, i["n"], i["c"]]
 
-    body.append(_update("requant", a, y, lambda v, i: rescale.value(v, parameter(0, i), parameter(1, i))))
+    body.append(tiles.update("requant", a, y, lambda v, i: rescale.value(v, parameter(0, i), parameter(1, i))))
     body.append(_copy("store", buffer_y, a, y))
-    return Proc(name, (*params, buffer_y), _allocate([a], body))
+    return Proc(name, (*params, buffer_y), tiles.allocate([a], body))
 
 
 def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: int) -> list[For]:
     """``to = source * multiplier``, as the load and the operation that a machine has for it."""
     load = _copy(name, to, source, y)
-    return [load] if multiplier == 1 else [load, _update(f"{name}.scale", to, y, lambda v, _: v * multiplier)]
+    return [load] if multiplier == 1 else [load, tiles.update(f"{name}.scale", to, y, lambda v, _: v * multiplier)]
 
 
 def add(name: str, y: Tiled, multipliers: tuple[int, ...], bias: int, shift: int, low: int, high: int) -> Proc:
@@ -487,12 +385,12 @@ def add(name: str, y: Tiled, multipliers: tuple[int, ...], bias: int, shift: int
     for k, multiplier in enumerate(multipliers):
         body += _scaled(f"term{k}", terms[k], inputs[k], y, multiplier)
     for k, term in enumerate(terms[1:], start=1):
-        body.append(_update(f"add{k}", total, y, lambda v, i, term=term: v + term[_at(i)]))  # type: ignore[misc]  # mypy takes the default for a second argument
+        body.append(tiles.update(f"add{k}", total, y, lambda v, i, term=term: v + term[tiles.at(i)]))  # type: ignore[misc]  # mypy takes the default for a second argument
     if bias:
-        body.append(_update("bias", total, y, lambda v, _: v + bias))
+        body.append(tiles.update("bias", total, y, lambda v, _: v + bias))
     buffer_y = y.buffer("Y")
     body += [*_clip(total, y, shift, low, high), _copy("store", buffer_y, total, y)]
-    return Proc(name, (*inputs, buffer_y), _allocate(terms, body))
+    return Proc(name, (*inputs, buffer_y), tiles.allocate(terms, body))
 
 
 def multiply(name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: int, low: int, high: int) -> Proc:
@@ -503,13 +401,13 @@ def multiply(name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: i
         row, column = (Const(0) if size == 1 else i[axis] for axis, size in (("oh", x.height), ("ow", x.width)))
         return cast(DType.INT32, buffers[1][i["no"], i["co"], row, column, i["s"], i["n"], i["c"]])
 
-    body = [_copy("term", t, buffers[0], y), _update("multiply", t, y, lambda v, i: v * factor(i))]
+    body = [_copy("term", t, buffers[0], y), tiles.update("multiply", t, y, lambda v, i: v * factor(i))]
     if multiplier != 1:
-        body.append(_update("scale", t, y, lambda v, _: v * multiplier))
+        body.append(tiles.update("scale", t, y, lambda v, _: v * multiplier))
     if bias:
-        body.append(_update("bias", t, y, lambda v, _: v + bias))
+        body.append(tiles.update("bias", t, y, lambda v, _: v + bias))
     body += [*_clip(t, y, shift, low, high), _copy("store", buffer_y, t, y)]
-    return Proc(name, (*buffers, buffer_y), _allocate([t], body))
+    return Proc(name, (*buffers, buffer_y), tiles.allocate([t], body))
 
 
 def _pool(x: Tiled, y: Tiled, window: Window, a: Buffer, combine: Callable[[Expr, Expr], Expr]) -> For:
@@ -519,11 +417,11 @@ def _pool(x: Tiled, y: Tiled, window: Window, a: Buffer, combine: Callable[[Expr
     def statement(i: Index) -> Stmt:
         row, column = window.row(i["oh"], i["ky"]), window.column(i["ow"], i["kx"])
         tap = cast(DType.INT32, source[i["no"], i["co"], row, column, i["s"], i["n"], i["c"]])
-        store = Store(a, _at(i), combine(a[_at(i)], tap))
+        store = Store(a, tiles.at(i), combine(a[tiles.at(i)], tap))
         inside = window.inside(x, i["oh"], i["ow"], i["ky"], i["kx"])
         return If(both(*inside), (store,)) if inside else store
 
-    return _over("pool", y, statement, [("ky", window.kernel[0]), ("kx", window.kernel[1])])
+    return tiles.over("pool", y, statement, [("ky", window.kernel[0]), ("kx", window.kernel[1])])
 
 
 def max_pool2d(name: str, x: Tiled, y: Tiled, window: Window) -> Proc:
@@ -531,7 +429,7 @@ def max_pool2d(name: str, x: Tiled, y: Tiled, window: Window) -> Proc:
     a, buffer_y = _local("A", y), y.buffer("Y")
     lowest = -(1 << (x.dtype.bits - 1))
     body = [_fill("init", a, y, lowest), _pool(x, y, window, a, maximum), _copy("store", buffer_y, a, y)]
-    return Proc(name, (x.buffer("X"), buffer_y), _allocate([a], body))
+    return Proc(name, (x.buffer("X"), buffer_y), tiles.allocate([a], body))
 
 
 def avg_pool2d(
@@ -545,11 +443,11 @@ def avg_pool2d(
     m = Buffer.of("M", DType.INT32, (y.height, y.width, y.n, y.c))
     body = [_fill("init", a, y, 0), _pool(x, y, window, a, lambda v, tap: v + tap)]
     if multiplier is None:
-        body.append(_update("scale", a, y, lambda v, i: v * m[i["oh"], i["ow"], i["n"], i["c"]]))
+        body.append(tiles.update("scale", a, y, lambda v, i: v * m[i["oh"], i["ow"], i["n"], i["c"]]))
     elif multiplier != 1:
-        body.append(_update("scale", a, y, lambda v, _: v * multiplier))
+        body.append(tiles.update("scale", a, y, lambda v, _: v * multiplier))
     if bias:
-        body.append(_update("bias", a, y, lambda v, _: v + bias))
+        body.append(tiles.update("bias", a, y, lambda v, _: v + bias))
     body += [*_clip(a, y, shift, low, high), _copy("store", buffer_y, a, y)]
     params = (x.buffer("X"), *([m] if multiplier is None else []), buffer_y)
-    return Proc(name, params, _allocate([a], body))
+    return Proc(name, params, tiles.allocate([a], body))

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from compiler.tensor.define import Window
 from compiler.tensor.define_move import Index, Shape, broadcast_index, collapsed, limited, over
 from compiler.tensor.functions import div, f32, number
 from compiler.tensor.functions import sub as difference
@@ -40,6 +39,7 @@ from compiler.tensor.ir import (
     nest,
 )
 from compiler.tensor.share import computed_once
+from compiler.tensor.tiles import Window
 
 Pair = tuple[int, int]
 Shape4 = tuple[int, int, int, int]

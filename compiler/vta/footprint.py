@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from compiler.tensor.affine import affine
 from compiler.tensor.analysis import Access, accesses, innermost, loops_of
-from compiler.tensor.define import AXES
 from compiler.tensor.ir import Alloc, Const, DType, For, Proc, Scope, Var, constant
+from compiler.tensor.tiles import AXES
 from compiler.tensor.traverse import walk
 from compiler.tensor.unify import Match, unify
 from compiler.vta.instructions import instruction_set

@@ -15,6 +15,7 @@ from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, weight_type
 from compiler.graph.ops import checks
 from compiler.tensor import define, define_move
+from compiler.tensor.tiles import Tiled, Weighted
 
 Shape = tuple[int, ...]
 
@@ -69,7 +70,7 @@ class ChannelTranspose(Movement):
             shape = (products, inner, positions)
             return Lowered(define_move.transpose(name, result.dtype, shape, (0, 2, 1)), (0,))
         block = blocks.block_in
-        y = define.Tiled(
+        y = Tiled(
             batches=products, blocks=positions // block, height=inner // block, width=block, n=1, c=block,
             dtype=result.dtype,
         )
@@ -210,7 +211,7 @@ def _gathered(
         x = operand.tiled(blocks.block_in, blocks.batch)
         w = np.zeros((result.shape[1], operand.shape[1], 1, 1), weight.numpy)
         w[begin + np.arange(len(chosen)), chosen] = 1
-        sources.append(define.Weighted(x=x, weight=weight))
+        sources.append(Weighted(x=x, weight=weight))
         arrays.append(GroupedWeights(w, 1, x, y).packed())
     return Lowered(define.gather_channels(name, sources, y), (*range(len(operands)), *arrays))
 

@@ -16,8 +16,8 @@ from compiler.graph.ops import checks
 from compiler.graph.ops.conv import convolve
 from compiler.graph.ops.window import Pair, Quad, Window
 from compiler.tensor import define
-from compiler.tensor.define import Tiled
 from compiler.tensor.ir import DType
+from compiler.tensor.tiles import Tiled, Weighted
 
 MAX_FACTOR = (1 << 15) - 1
 """Largest magnitude of a scalar factor: VTA's ALU immediates have 16 bits (VTA spec 2.4)."""
@@ -73,12 +73,12 @@ class IntegerConv(Op):
     def macs(self, types: Sequence[TensorType]) -> int:
         return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])
 
-    def weighted(self, operands: Sequence[Placed], y: Tiled, blocks: Blocks) -> tuple[define.Weighted, Array]:
+    def weighted(self, operands: Sequence[Placed], y: Tiled, blocks: Blocks) -> tuple[Weighted, Array]:
         """The input as what weights multiply to give `y`, and the weights in tiles."""
         x, w = operands[0].tiled(blocks.block_in, blocks.batch), operands[1].constant()
         window = self.window(TensorType.of(w)).definition
         weights = GroupedWeights(w, self.groups, x, y)
-        source = define.Weighted(x=x, window=window, weight=DType(w.dtype.name), blockwise=weights.blockwise)
+        source = Weighted(x=x, window=window, weight=DType(w.dtype.name), blockwise=weights.blockwise)
         return source, weights.packed()
 
 
@@ -133,7 +133,7 @@ class QConv2d(IntegerConv):
             pre_shift=self.pre_shift, shift=self.shift, low=self.lo, high=self.hi, multiplier=scaled
         )
         multiplier = self.r_mul
-        residual: define.Weighted | Tiled | None = None
+        residual: Weighted | Tiled | None = None
         last: tuple[int | Array, ...] = ()
         if len(operands) == 5:
             residual, last = y, (4,)

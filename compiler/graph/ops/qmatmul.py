@@ -17,7 +17,7 @@ from compiler.graph.ops.conv import channel_product, multiply_channels
 from compiler.graph.ops.qconv import MAX_FACTOR, clip_to, wrap32
 from compiler.graph.ops.rescaled import rescale
 from compiler.tensor import define
-from compiler.tensor.define import Tiled
+from compiler.tensor.tiles import Tiled
 
 
 @dataclass(frozen=True, kw_only=True)

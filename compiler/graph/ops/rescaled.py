@@ -15,6 +15,7 @@ from compiler.graph.ops import checks
 from compiler.graph.ops.qconv import MAX_FACTOR, IntegerConv, wrap32
 from compiler.tensor import define
 from compiler.tensor.ir import DType
+from compiler.tensor.tiles import Weighted
 
 FACTOR_BITS = 24
 MAX_SHIFT = 63
@@ -74,7 +75,7 @@ class RescaledConv2d(IntegerConv):
         y = result.tiled(blocks.block_out, blocks.batch)
         source, weights = self.weighted(operands, y, blocks)
         b, scale = (operand.constant() for operand in operands[2:4])
-        residual: define.Weighted | None = None
+        residual: Weighted | None = None
         last: tuple[int | Array, ...] = ()
         if len(operands) == 6:
             residual, packed = diagonal(operands[5].constant(), operands[4], y, blocks)

@@ -17,8 +17,9 @@ from compiler.graph.ops.along import Resample
 from compiler.graph.ops.move import Movement
 from compiler.graph.ops.window import Pair
 from compiler.tensor import define, define_move
-from compiler.tensor.define import Side, Tiled, Upsampling
+from compiler.tensor.define import Side, Upsampling
 from compiler.tensor.ir import DType
+from compiler.tensor.tiles import Tiled
 
 BETWEEN: Final = (1, 2, 4)
 """Factors of bilinear interpolation in integers: quotients are shifts, and weights have 8 bits."""

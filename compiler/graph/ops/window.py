@@ -9,7 +9,7 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array
-from compiler.tensor import define
+from compiler.tensor import tiles
 
 Pair = tuple[int, int]
 Quad = tuple[int, int, int, int]
@@ -25,9 +25,9 @@ class Window:
     dilation: Pair = (1, 1)
 
     @property
-    def definition(self) -> define.Window:
+    def definition(self) -> tiles.Window:
         """The same for the tensor IR."""
-        return define.Window(
+        return tiles.Window(
             kernel=self.kernel, stride=self.stride, padding=self.padding, dilation=self.dilation
         )
 

@@ -11,7 +11,7 @@ from compiler.graph.layout import Layout, pack, unpack
 from compiler.graph.lowering import GroupedWeights
 from compiler.graph.ops.conv import convolve
 from compiler.graph.ops.window import Window
-from compiler.tensor.define import Tiled
+from compiler.tensor.tiles import Tiled
 from tests.compiler.graph.build import int8s
 
 SHAPES = st.tuples(*[st.integers(1, 5)] * 4)

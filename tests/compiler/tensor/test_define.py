@@ -17,11 +17,12 @@ from compiler.graph.ops import softmax as exact
 from compiler.llvm.schedule import schedule as cpu_schedule
 from compiler.tensor import define_host
 from compiler.tensor.analysis import loops_of
-from compiler.tensor.define import Requantize, Tiled, Weighted, Window, add, avg_pool2d, conv2d, max_pool2d
+from compiler.tensor.define import Requantize, add, avg_pool2d, conv2d, max_pool2d
 from compiler.tensor.interp import run
 from compiler.tensor.ir import Alloc, DType, LoopKind, Proc
 from compiler.tensor.schedule import Schedule
 from compiler.tensor.serial import from_json, to_json
+from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.tensor.traverse import walk
 from compiler.tensor.verify import verify
 from compiler.vta.schedule import schedule as vta_schedule

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from compiler.tensor.define import Requantize, Rescale, Tiled, Weighted, Window, conv2d, rescaled_conv2d
+from compiler.tensor.define import Requantize, Rescale, conv2d, rescaled_conv2d
 from compiler.tensor.ir import Proc
+from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.vta.lower import LaunchBuilder
 from compiler.vta.microops import MicroOps
 from compiler.vta.schedule import schedule

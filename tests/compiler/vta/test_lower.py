@@ -14,8 +14,9 @@ import pytest
 
 from compiler.driver import compile_graph
 from compiler.errors import LoweringError
-from compiler.tensor.define import Requantize, Tiled, Weighted, add, conv2d
+from compiler.tensor.define import Requantize, add, conv2d
 from compiler.tensor.ir import DType, Proc
+from compiler.tensor.tiles import Tiled, Weighted
 from compiler.vta.lower import LaunchBuilder
 from compiler.vta.microops import MicroOps
 from compiler.vta.schedule import schedule

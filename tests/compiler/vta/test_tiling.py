@@ -8,8 +8,9 @@ import pytest
 
 from compiler.driver import compile_graph
 from compiler.errors import LoweringError
-from compiler.tensor.define import Requantize, Tiled, Weighted, Window, add, conv2d, max_pool2d
+from compiler.tensor.define import Requantize, add, conv2d, max_pool2d
 from compiler.tensor.ir import Proc, Scope
+from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.vta.tiling import PIECE, TILED, Stage, Tiling, TilingProblem
 from tests.compiler.vta.touches import Space, launches
 from tests.differential import random_layer

@@ -1,0 +1,113 @@
+"""Tensors stored in tiles, and loop nests over them: what the definitions of all ops on images are made of.
+
+A tensor is ``[N/n, C/(s*c), H, W, s, n, c]``: the innermost ``n x c`` is one scratchpad element of the accelerator, or
+with one row a vector of a CPU, and `s` elements follow each other where the stored channel block is wider than the
+element (BLOCK_IN differs from BLOCK_OUT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compiler.tensor.ir import Alloc, Buffer, DType, Expr, For, Stmt, Store, Var, le, lt, nest
+
+Pair = tuple[int, int]
+Padding = tuple[int, int, int, int]
+"""top, left, bottom, right"""
+
+AXES = ("no", "co", "oh", "ow", "s", "n", "c")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiled:
+    """Shape of a tensor stored in tiles: `batches` x `blocks` x `height` x `width` x `subs` tiles of `n` x `c`."""
+
+    batches: int
+    blocks: int
+    height: int
+    width: int
+    subs: int = 1
+    n: int
+    c: int
+    dtype: DType = DType.INT8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.batches, self.blocks, self.height, self.width, self.subs, self.n, self.c)
+
+    def buffer(self, name: str, dtype: DType | None = None) -> Buffer:
+        return Buffer.of(name, dtype or self.dtype, self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Sliding window, in elements; the window at output row oh reads rows ``oh*stride - top + k*dilation``."""
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+
+    def row(self, oh: Expr, ky: Expr) -> Expr:
+        return oh * self.stride[0] + ky * self.dilation[0] - self.padding[0]
+
+    def column(self, ow: Expr, kx: Expr) -> Expr:
+        return ow * self.stride[1] + kx * self.dilation[1] - self.padding[1]
+
+    def inside(self, x: Tiled, oh: Expr, ow: Expr, ky: Expr, kx: Expr) -> list[Expr]:
+        """The conditions, of those that padding makes necessary, for the tap to lie in `x`."""
+        top, left, bottom, right = self.padding
+        row, column = self.row(oh, ky), self.column(ow, kx)
+        conditions: list[Expr] = []
+        if top or bottom:
+            conditions += [le(0, row), lt(row, x.height)]
+        if left or right:
+            conditions += [le(0, column), lt(column, x.width)]
+        return conditions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighted:
+    """What weights multiply: an input, its window, and the weights' type.
+
+    blockwise: a block of outputs reads the block of inputs at its own place alone, as a depthwise convolution does.
+    """
+
+    x: Tiled
+    window: Window = Window(kernel=(1, 1))
+    weight: DType = DType.INT8
+    blockwise: bool = False
+
+
+Index = dict[str, Expr]
+
+
+def over(name: str, y: Tiled, statement: Callable[[Index], Stmt], reduce: list[tuple[str, int]] | None = None) -> For:
+    """One loop nest over the tiles of `y`, the loops of `reduce` just outside the tile's own two."""
+    outer = list(zip(AXES[:5], y.shape[:5], strict=True))
+    loops = [*outer, *(reduce or []), ("n", y.n), ("c", y.c)]
+    if reduce and reduce[-1][0] == "i":  # the dot product of a tile is its innermost loop
+        loops = [*outer, *reduce[:-1], ("n", y.n), ("c", y.c), reduce[-1]]
+    index: Index = {axis: Var(f"{name}.{axis}") for axis, _ in loops}
+    return nest([(f"{name}.{axis}", extent) for axis, extent in loops], statement(index))
+
+
+def at(index: Index) -> tuple[Expr, ...]:
+    return tuple(index[axis] for axis in AXES)
+
+
+def update(name: str, a: Buffer, y: Tiled, value: Callable[[Expr, Index], Expr]) -> For:
+    """``a = value(a)`` for every element."""
+    return over(name, y, lambda i: Store(a, at(i), value(a[at(i)], i)))
+
+
+def per_channel(buffer: Buffer, i: Index) -> Expr:
+    return buffer[i["co"], i["s"], i["n"], i["c"]]
+
+
+def allocate(buffers: list[Buffer], body: list[For]) -> tuple[Stmt, ...]:
+    inner: tuple[Stmt, ...] = tuple(body)
+    for buffer in reversed(buffers):
+        inner = (Alloc(buffer, inner),)
+    return inner
