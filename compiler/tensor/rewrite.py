@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
 from compiler.tensor.affine import affine, simplify, variables
 from compiler.tensor.analysis import Site, accesses, conflicts, innermost, padded_read, separated
+from compiler.tensor.interval import Interval, interval, loop_interval
 from compiler.tensor.ir import (
     Alloc,
     Binary,
@@ -55,7 +56,7 @@ from compiler.tensor.legality import (
     sites_of,
 )
 from compiler.tensor.printer import format_expr
-from compiler.tensor.traverse import map_body, map_expr, rebind, substitute, walk_expr, with_body
+from compiler.tensor.traverse import map_body, map_expr, rebind, substitute, walk, walk_expr, with_body
 from compiler.tensor.unify import unify
 
 
@@ -116,6 +117,72 @@ def split(proc: Proc, loop: str, factor: int, outer: str, inner: str) -> Proc:
         return (For(Var(outer), Const(-(-extent // factor)), (For(Var(inner), inner_extent, body),), stmt.kind),)
 
     return proc.with_body(_replace_loop(proc.body, loop, new))
+
+
+def cut(proc: Proc, loop: str, first: int, new: str) -> Proc:
+    site = site_of(proc, loop)
+    if not isinstance(site.loop.extent, Const):
+        raise IllegalRewrite(f"extent of loop {loop!r} must be constant, not {format_expr(site.loop.extent)}")
+    extent = constant(site.loop.extent)
+    if not 0 < first < extent:
+        raise IllegalRewrite(f"loop {loop!r} must be cut in 1..{extent - 1}, not at {first}")
+    inside = [site.loop, *(stmt for stmt in walk(site.loop.body) if isinstance(stmt, For))]
+    buffers = [stmt.buffer for stmt in walk(site.loop.body) if isinstance(stmt, Alloc)]
+    check_new_loops(proc, *(one.var.name + new for one in inside))
+    for buffer in buffers:
+        check_new_buffer(proc, buffer.name + new)
+    rest = _renamed((replace(site.loop, extent=Const(extent - first)),), new)
+    (rest_loop,) = rest
+    assert isinstance(rest_loop, For)
+    moved = substitute(rest_loop.body, {rest_loop.var.name: rest_loop.var + first})
+    halves = (replace(site.loop, extent=Const(first)), replace(rest_loop, body=moved))
+    ranges = {r.name: loop_interval(r.extent, {}) for r in site.outer}
+    return proc.with_body(_replace_loop(proc.body, loop, lambda _: _within_ranges(halves, ranges)))
+
+
+def _renamed(body: Body, suffix: str) -> Body:
+    """A copy whose loops and allocated buffers have names of their own."""
+    loops = {stmt.var.name: Var(stmt.var.name + suffix) for stmt in walk(body) if isinstance(stmt, For)}
+
+    def at(stmt: Stmt) -> Body | None:
+        match stmt:
+            case For():
+                return (replace(stmt, var=loops[stmt.var.name], body=map_body(stmt.body, None, at)),)
+            case Alloc():
+                buffer = replace(stmt.buffer, name=stmt.buffer.name + suffix)
+                inner = map_body(_moved(stmt.body, stmt.buffer.name, buffer, [Const(0)] * len(buffer.shape)), None, at)
+                return (replace(stmt, buffer=buffer, body=inner),)
+            case _:
+                return None
+
+    return substitute(map_body(body, None, at), dict(loops))
+
+
+def _within_ranges(body: Body, ranges: Mapping[str, Interval]) -> Body:
+    """Extents that are the smaller of two, where the loops around say which."""
+    out: list[Stmt] = []
+    for stmt in body:
+        match stmt:
+            case For():
+                extent = _smaller(simplify(stmt.extent), ranges)
+                inside = {**ranges, stmt.var.name: loop_interval(extent, ranges)}
+                out.append(replace(stmt, extent=extent, body=_within_ranges(stmt.body, inside)))
+            case If() | Alloc() | Mapped():
+                out.append(with_body(stmt, _within_ranges(stmt.body, ranges)))
+            case _:
+                out.append(stmt)
+    return tuple(out)
+
+
+def _smaller(expr: Expr, ranges: Mapping[str, Interval]) -> Expr:
+    if not (isinstance(expr, Binary) and expr.op is BinaryOp.MIN):
+        return expr
+    (a0, a1), (b0, b1) = interval(expr.a, ranges), interval(expr.b, ranges)
+    if a1 <= b0:
+        return Const(a0) if a0 == a1 else expr.a
+    if b1 <= a0:
+        return Const(b0) if b0 == b1 else expr.b
+    return expr
 
 
 def _nest_below(site: Site, names: set[str]) -> tuple[list[For], Body]:
@@ -231,7 +298,7 @@ def rotate(proc: Proc, buffer: str, copies: int) -> Proc:
     return proc.with_body(map_body(proc.body, None, at))
 
 
-def _moved(body: Body, old: str, new: Buffer, origins: list[Expr]) -> Body:
+def _moved(body: Body, old: str, new: Buffer, origins: Sequence[Expr]) -> Body:
     """Redirect accesses from `old` to `new`, whose element 0 is the element `origins` of `old`."""
 
     def shift(index: tuple[Expr, ...]) -> tuple[Expr, ...]:

@@ -32,7 +32,7 @@ class Step:
 
 
 _PRIMITIVES = (
-    *("split", "reorder", "fuse", "merge", "set_kind", "narrow", "stage", "set_scope", "rotate", "split_fill"),
+    *("split", "cut", "reorder", "fuse", "merge", "set_kind", "narrow", "stage", "set_scope", "rotate", "split_fill"),
     *("drop_unit_loops", "mark"),
 )
 """Methods of `Schedule` that a trace may name."""
@@ -71,6 +71,14 @@ class Schedule:
     def split(self, loop: str, factor: int, outer: str, inner: str) -> None:
         """Replace `loop` by `outer` over chunks of `factor` and `inner` within one; the last may be shorter."""
         self._apply("split", rewrite.split, loop, factor, outer, inner)
+
+    def cut(self, loop: str, first: int, new: str) -> None:
+        """Replace `loop` by two that follow each other: its `first` iterations, and the rest.
+
+        Loops and buffers of the rest are named by appending `new`. Extents that `split` left as the smaller of two
+        become the one that it is in each half.
+        """
+        self._apply("cut", rewrite.cut, loop, first, new)
 
     def reorder(self, *loops: str) -> None:
         """Put the loops of a perfect nest, all of which are named, in the given order, outermost first."""

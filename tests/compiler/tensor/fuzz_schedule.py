@@ -110,6 +110,7 @@ class Moves:
             self.set_scope,
             self.rotate,
             self.split_fill,
+            self.cut,
             lambda _: ("drop_unit_loops", ()),
         ]
         return Step(*self.r.choice(makers)(proc))
@@ -188,6 +189,10 @@ class Moves:
 
     def rotate(self, proc: Proc) -> tuple[str, tuple[Argument, ...]]:
         return "rotate", (self.buffer(proc), self.r.randint(0 if self.chance(5) else 1, 3))
+
+    def cut(self, proc: Proc) -> tuple[str, tuple[Argument, ...]]:
+        self.count += 1
+        return "cut", (self.loop(proc), self.r.randint(0, 6), f".c{self.count}" if not self.chance(3) else "")
 
     def split_fill(self, proc: Proc) -> tuple[str, tuple[Argument, ...]]:
         self.count += 1

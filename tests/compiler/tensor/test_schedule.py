@@ -318,6 +318,56 @@ def test_set_kind_refuses_to_unroll_a_ragged_loop() -> None:
     assert refused(s, lambda s: s.set_kind("j", LoopKind.UNROLLED)) == sentence
 
 
+# -- cut
+
+
+def test_cut() -> None:
+    def call(s: Schedule) -> None:
+        s.split("i", 3, "io", "ii")
+        s.cut("io", 1, ".rest")
+        s.drop_unit_loops()
+
+    assert applied(make(nest(LOOPS, Store(Y, (I1, J), X[I1, J]))), call) == (
+        "for ii in 3:\n"
+        "  for j in 3:\n"
+        "    y[ii, j] = x[ii, j]\n"
+        "for j.rest in 3:\n"
+        "  y[3, j.rest] = x[3, j.rest]"
+    )
+
+
+def test_cut_gives_each_half_buffers_of_its_own() -> None:
+    body = Alloc(T, (Store(T, (I1, Const(0)), X[I1, 0]), Store(Y, (I1, Const(0)), T[I1, 0])))
+    assert applied(make(nest([("i", 4)], body)), lambda s: s.cut("i", 3, "'")) == (
+        "for i in 3:\n"
+        "  alloc t: int32[8, 8] local:\n"
+        "    t[i, 0] = x[i, 0]\n"
+        "    y[i, 0] = t[i, 0]\n"
+        "for i' in 1:\n"
+        "  alloc t': int32[8, 8] local:\n"
+        "    t'[i' + 3, 0] = x[i' + 3, 0]\n"
+        "    y[i' + 3, 0] = t'[i' + 3, 0]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("loop", "first", "new", "sentence"),
+    [
+        ("i", 0, "'", "loop 'i' must be cut in 1..3, not at 0"),
+        ("i", 4, "'", "loop 'i' must be cut in 1..3, not at 4"),
+        ("i", 2, "", "new loop name must not be in use, 'i' is"),
+        ("k", 2, "'", "loop must be one of i, j, not 'k'"),
+    ],
+)
+def test_cut_refuses(loop: str, first: int, new: str, sentence: str) -> None:
+    assert refused(make(copy()), lambda s: s.cut(loop, first, new)) == sentence
+
+
+def test_cut_refuses_a_loop_of_varying_extent() -> None:
+    loop = For(I1, Const(4), (For(J, I1, (Store(Y, (I1, J), X[I1, J]),)),))
+    assert refused(make(loop), lambda s: s.cut("j", 1, "'")) == "extent of loop 'j' must be constant, not i"
+
+
 # -- split_fill
 
 

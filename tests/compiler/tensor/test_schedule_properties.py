@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.compiler.tensor.fuzz_schedule import check
 
 PRIMITIVES = {
+    "cut",
     "drop_unit_loops",
     "fuse",
     "merge",
