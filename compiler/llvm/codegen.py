@@ -34,6 +34,7 @@ from compiler.tensor.ir import (
     Store,
     constant,
 )
+from compiler.tensor.traverse import walk
 
 SYMBOL = "tensor_procedure"
 STACK_BUFFER_BYTES = 64 * 1024
@@ -91,6 +92,7 @@ class _Codegen:
         self.expressions = Expressions(self.emitter)
         self.scratch: list[int] = []
         self.stack = 0
+        self.reserved: dict[tuple[str, int], str] = {}  # so that copies of an unrolled body share one place
 
     def body(self, at: Context, body: Body) -> None:
         for stmt in body:
@@ -131,10 +133,14 @@ class _Codegen:
         if stmt.kind is LoopKind.VECTORIZED and at.lanes is None and (lanes := lane_count(stmt)) > 1:
             self.vector_loop(at, stmt, lanes)
             return
-        extent = self.expressions.value(at, stmt.extent)
-        hints: tuple[str, ...] = ()
         if stmt.kind is LoopKind.UNROLLED and isinstance(stmt.extent, Const) and constant(stmt.extent) <= MAX_UNROLLED:
-            hints = ("unroll.full",)
+            for n in range(constant(stmt.extent)):  # a buffer that has constant indices is registers
+                self.body(at.bind(stmt.var.name, literal(DType.INT64, n), (n, n)), stmt.body)
+            return
+        extent = self.expressions.value(at, stmt.extent)
+        scheduled = any(isinstance(inner, For) and inner.kind is LoopKind.VECTORIZED for inner in walk(stmt.body))
+        # The schedule has said how this is to run; unrolled further, its sums would not fit the registers.
+        hints = ("unroll.disable", "vectorize.enable=false") if scheduled else ()
         self.scalar_loop(at, stmt, literal(DType.INT64, 0), extent, hints)
 
     def scalar_loop(self, at: Context, stmt: For, start: Value, stop: Value, hints: tuple[str, ...]) -> None:
@@ -200,7 +206,10 @@ class _Codegen:
         buffer = stmt.buffer
         copies = at.lanes.count if at.lanes else 1
         extents = [max(interval(extent, at.ranges)[1], 0) for extent in buffer.shape]
-        pointer = self.reserve(memory_dtype(buffer.type), max(math.prod(extents), 1) * copies)
+        room = buffer.name, max(math.prod(extents), 1) * copies
+        if room not in self.reserved:
+            self.reserved[room] = self.reserve(memory_dtype(buffer.type), room[1])
+        pointer = self.reserved[room]
         shape = tuple(self.expressions.value(at, extent) for extent in buffer.shape)
         self.expressions.places[buffer.name] = Place(pointer=pointer, shape=shape, copies=copies, allocated=True)
         self.body(at, stmt.body)

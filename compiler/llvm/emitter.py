@@ -57,6 +57,10 @@ class Value:
     def is_literal(self) -> bool:
         return not self.text.startswith("%")
 
+    @property
+    def is_scalar_literal(self) -> bool:
+        return self.is_literal and self.lanes == 1
+
 
 def literal(dtype: DType, value: int | float) -> Value:
     """A constant. Integers must fit `dtype`; floats are rounded to its precision."""

@@ -15,7 +15,21 @@ from compiler.llvm.conversions import cast
 from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, mangled, memory_dtype
 from compiler.llvm.lanes import element_step
 from compiler.tensor.interval import Interval
-from compiler.tensor.ir import Binary, BinaryOp, Buffer, Cast, Compare, Const, DType, Expr, Load, Select, Unary, Var
+from compiler.tensor.ir import (
+    Binary,
+    BinaryOp,
+    Buffer,
+    Cast,
+    Compare,
+    Const,
+    DType,
+    Expr,
+    Fma,
+    Load,
+    Select,
+    Unary,
+    Var,
+)
 from compiler.tensor.traverse import walk_expr
 
 
@@ -91,6 +105,8 @@ class Expressions:
                 return operators.binary(self.e, expr.op, self.value(at, expr.a), self.divisor(at, expr.b))
             case Binary():
                 return operators.binary(self.e, expr.op, self.value(at, expr.a), self.value(at, expr.b))
+            case Fma():
+                return operators.fma(self.e, *(self.value(at, each) for each in (expr.a, expr.b, expr.c)))
             case Compare():
                 return operators.compare(self.e, expr.op, self.value(at, expr.a), self.value(at, expr.b))
             case Select():
@@ -188,7 +204,9 @@ class Expressions:
         total = literal(DType.INT64, 0)
         for n, (expr, extent) in enumerate(zip(index, place.shape, strict=True)):
             position = self.steady(at, expr)
-            if n:
+            if n and all(part.is_scalar_literal for part in (total, position, extent)):
+                position = literal(DType.INT64, int(total.text) * int(extent.text) + int(position.text))
+            elif n:
                 scaled, position, extent = operators.unify(e, total, position, extent)
                 product = e.value(DType.INT64, scaled.lanes, f"mul{flags} {scaled.typed}, {extent.text}")
                 position = e.value(DType.INT64, scaled.lanes, f"add{flags} {product.typed}, {position.text}")

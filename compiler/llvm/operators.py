@@ -6,7 +6,8 @@ The meaning is that of `compiler.tensor.interp`; divisors are positive, which `c
 from __future__ import annotations
 
 from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, mangled
-from compiler.tensor.ir import BinaryOp, CompareOp, DType, Kind, UnaryOp
+from compiler.tensor.ir import BinaryOp, CompareOp, Const, DType, Kind, UnaryOp
+from compiler.tensor.ir import binary as fold
 
 _INTEGER = {BinaryOp.ADD: "add", BinaryOp.SUB: "sub", BinaryOp.MUL: "mul", BinaryOp.SHL: "shl"}
 _INSTRUCTION = {
@@ -46,6 +47,10 @@ def unify(e: Emitter, *values: Value) -> list[Value]:
 
 
 def binary(e: Emitter, op: BinaryOp, a: Value, b: Value) -> Value:
+    if a.dtype is DType.INT64 and a.is_scalar_literal and b.is_scalar_literal:
+        folded = fold(op, Const(int(a.text)), Const(int(b.text)))
+        if isinstance(folded, Const):
+            return literal(DType.INT64, folded.value)
     if op in (BinaryOp.FLOORDIV, BinaryOp.MOD):
         return _divide(e, op, a, b)
     a, b = unify(e, a, b)
@@ -76,6 +81,11 @@ def _divide(e: Emitter, op: BinaryOp, a: Value, b: Value) -> Value:
     quotient = e.value(dtype, a.lanes, f"sdiv {a.typed}, {b.text}")
     minus_one = e.value(dtype, a.lanes, f"sext {negative.typed} to {a.type}")
     return e.value(dtype, a.lanes, f"add {quotient.typed}, {minus_one.text}")
+
+
+def fma(e: Emitter, *operands: Value) -> Value:
+    a, b, c = unify(e, *operands)
+    return e.call(a.dtype, a.lanes, f"fma.{mangled(a.dtype, a.lanes)}", a.argument, b.argument, c.argument)
 
 
 def compare(e: Emitter, op: CompareOp, a: Value, b: Value) -> Value:

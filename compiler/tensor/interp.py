@@ -37,6 +37,7 @@ from compiler.tensor.ir import (
     Const,
     DType,
     Expr,
+    Fma,
     For,
     If,
     Kind,
@@ -105,6 +106,21 @@ def _to_integer(dtype: DType) -> Callable[[Any], int]:
         return low if value <= low else high if value >= high else int(value)
 
     return convert
+
+
+def fma(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
+    """``a * b + c``, rounded once.
+
+    The product is exact in float64; the sum is rounded to odd there, after which rounding to float32 errs no more
+    (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+    """
+    product, addend = float(a) * float(b), float(c)
+    total = product + addend
+    part = total - product
+    error = (product - (total - part)) + (addend - part)  # of the sum, exactly (Knuth's TwoSum)
+    if error != 0 and math.isfinite(total) and int(math.frexp(total)[0] * 2.0**53) % 2 == 0:
+        total = math.nextafter(total, math.copysign(math.inf, error))
+    return np.float32(total)
 
 
 _FLOAT: dict[BinaryOp, Callable[[Any, Any], Any]] = {
@@ -201,6 +217,9 @@ class _Machine:
                 return self.unary(expr)
             case Binary():
                 return _binary(expr.op, expr.dtype, self.expr(expr.a), self.expr(expr.b))
+            case Fma():
+                a, b, c = self.expr(expr.a), self.expr(expr.b), self.expr(expr.c)
+                return lambda env: fma(a(env), b(env), c(env))
             case Compare():
                 compare, a, b = _COMPARE[expr.op], self.expr(expr.a), self.expr(expr.b)
                 return lambda env: compare(a(env), b(env))

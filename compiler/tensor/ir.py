@@ -9,8 +9,8 @@ Rules, checked by `verify.py`:
 * an extent may use outer loop variables; an extent of zero or less means no iteration;
 * integer arithmetic wraps at the width of its type; ``SHR`` is arithmetic, of unsigned integers logical, with an amount
   in ``0..bits-1``;
-* float arithmetic is IEEE of the precision of its type, one rounding per operation (never contracted); float16 is only
-  stored, and cast to and from float32;
+* float arithmetic is IEEE of the precision of its type, one rounding per operation: nothing is contracted, `Fma` says
+  where a product and a sum round as one; float16 is only stored, and cast to and from float32;
 * an allocated buffer holds undefined values until written and lives for one execution of its `Alloc`;
 * every index is within the shape of its buffer.
 """
@@ -208,6 +208,19 @@ class Binary(Expr):
     @property
     def dtype(self) -> DType:
         return self.a.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Fma(Expr):
+    """``a * b + c`` in float32, rounded once."""
+
+    a: Expr
+    b: Expr
+    c: Expr
+
+    @property
+    def dtype(self) -> DType:
+        return DType.FLOAT32
 
 
 @dataclass(frozen=True, slots=True)

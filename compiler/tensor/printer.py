@@ -29,6 +29,7 @@ from compiler.tensor.ir import (
     Const,
     DType,
     Expr,
+    Fma,
     For,
     If,
     Load,
@@ -125,6 +126,8 @@ def _expr(expr: Expr, outer: int) -> str:
             return f"{expr.op.value}({format_expr(expr.a)})"
         case Cast():
             return f"{expr.type.value}({format_expr(expr.a)})"
+        case Fma():
+            return f"fma({_list((expr.a, expr.b, expr.c))})"
         case Load():
             return f"{expr.buffer.name}[{_list(expr.index)}]"
         case Binary(BinaryOp.MIN | BinaryOp.MAX):

@@ -31,6 +31,7 @@ from compiler.tensor.ir import (
     Const,
     DType,
     Expr,
+    Fma,
     For,
     If,
     Load,
@@ -124,6 +125,8 @@ def _write(expr: Expr) -> Json:
             return [expr.op.value, _write(expr.a)]
         case Binary() | Compare():
             return [expr.op.value, _write(expr.a), _write(expr.b)]
+        case Fma():
+            return ["fma", _write(expr.a), _write(expr.b), _write(expr.c)]
         case Select():
             return ["select", _write(expr.cond), _write(expr.a), _write(expr.b)]
         case Cast():
@@ -296,6 +299,8 @@ class _Reader:
                 return Load(self.known(buffer, path), where)
             case ["cast", dtype, _]:
                 return Cast(_member(DType, dtype, path), operand(2))
+            case ["fma", _, _, _]:
+                return Fma(operand(1), operand(2), operand(3))
             case ["select", _, _, _]:
                 return Select(operand(1), operand(2), operand(3))
             case [str() as op, _] if op in _UNARY:

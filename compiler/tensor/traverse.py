@@ -14,6 +14,7 @@ from compiler.tensor.ir import (
     Compare,
     Const,
     Expr,
+    Fma,
     For,
     If,
     Load,
@@ -38,6 +39,8 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return (expr.a, expr.b)
         case Select():
             return (expr.cond, expr.a, expr.b)
+        case Fma():
+            return (expr.a, expr.b, expr.c)
         case Load():
             return expr.index
         case _:
@@ -120,6 +123,9 @@ def map_expr(expr: Expr, f: Callable[[Expr], Expr | None]) -> Expr:
         case Unary():
             a = map_expr(expr.a, f)
             return expr if a is expr.a else Unary(expr.op, a)
+        case Fma():
+            a, b, c = map_expr(expr.a, f), map_expr(expr.b, f), map_expr(expr.c, f)
+            return expr if a is expr.a and b is expr.b and c is expr.c else Fma(a, b, c)
         case _:
             return expr
 

@@ -22,6 +22,7 @@ from compiler.tensor.ir import (
     Const,
     DType,
     Expr,
+    Fma,
     For,
     Load,
     Proc,
@@ -124,6 +125,8 @@ class _Unifier:
                 return formal.op is actual.op and self._expr(formal.a, actual.a)
             case Compare(), Compare():
                 return formal.op is actual.op and self._expr(formal.a, actual.a) and self._expr(formal.b, actual.b)
+            case Fma(), Fma():
+                return self._all((formal.a, formal.b, formal.c), (actual.a, actual.b, actual.c))
             case Select(), Select() if formal.cond.__class__ is Compare:
                 return self._all((formal.cond, formal.a, formal.b), (actual.cond, actual.a, actual.b))
             case Select(cond=Load(buffer=buffer)), Select() if buffer == INSIDE:

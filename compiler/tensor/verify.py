@@ -25,6 +25,7 @@ from compiler.tensor.ir import (
     Const,
     DType,
     Expr,
+    Fma,
     For,
     If,
     Kind,
@@ -196,6 +197,9 @@ class _Verifier:
                 _require_type(f"Operand of {expr.op.value}", expr.a, _UNARY_OPERAND[expr.op])
             case Binary():
                 self.binary(at, expr)
+            case Fma():
+                for each in (expr.a, expr.b, expr.c):
+                    _require_type("Operand of fma", each, DType.FLOAT32)
             case Compare():
                 _require_alike(f"Operands of {expr.op.value}", expr.a, expr.b)
                 _require_arithmetic(f"Operands of {expr.op.value}", expr.a.dtype)

@@ -8,6 +8,7 @@ from compiler.llvm.codegen import generate
 from compiler.llvm.lanes import element_step, lane_count, step
 from compiler.tensor.ir import (
     Alloc,
+    Body,
     Buffer,
     Const,
     DType,
@@ -103,15 +104,11 @@ def test_vector_code_of_a_whole_number_of_vectors_is_straight() -> None:
         "start:\n"
         "  %v1 = add <16 x i64> splat (i64 0), <i64 0, i64 1, i64 2, i64 3, i64 4, i64 5, i64 6, i64 7, "
         "i64 8, i64 9, i64 10, i64 11, i64 12, i64 13, i64 14, i64 15>\n"
-        "  %v2 = mul nuw nsw i64 0, 256\n"
-        "  %v3 = add nuw nsw i64 %v2, 0\n"
-        "  %p4 = getelementptr inbounds i8, ptr %arg0, i64 %v3\n"
-        "  %v5 = load <16 x i8>, ptr %p4, align 1\n"
-        "  %v6 = sext <16 x i8> %v5 to <16 x i32>\n"
-        "  %v7 = mul nuw nsw i64 0, 256\n"
-        "  %v8 = add nuw nsw i64 %v7, 0\n"
-        "  %p9 = getelementptr inbounds i32, ptr %arg1, i64 %v8\n"
-        "  store <16 x i32> %v6, ptr %p9, align 4\n"
+        "  %p2 = getelementptr inbounds i8, ptr %arg0, i64 0\n"
+        "  %v3 = load <16 x i8>, ptr %p2, align 1\n"
+        "  %v4 = sext <16 x i8> %v3 to <16 x i32>\n"
+        "  %p5 = getelementptr inbounds i32, ptr %arg1, i64 0\n"
+        "  store <16 x i32> %v4, ptr %p5, align 4\n"
         "  ret void\n"
         "}\n"
     )
@@ -124,10 +121,18 @@ def test_the_rest_is_a_scalar_loop_left_alone() -> None:
     assert '!{!"llvm.loop.vectorize.enable", i1 false}' in rest
 
 
-def test_unrolled_loops_are_marked() -> None:
-    unrolled = For(J, Const(4), (Store(Y, (J, J), Const(1, DType.INT32)),), LoopKind.UNROLLED)
-    assert '!{!"llvm.loop.unroll.full"}' in text(unrolled)
-    assert "llvm.loop" not in text(nest([("i", 2)], For(J, N, unrolled.body, LoopKind.UNROLLED)))
+def test_unrolled_loops_are_written_out_with_constant_places() -> None:
+    body: Body = (Store(Y, (J, J), Const(1, DType.INT32)),)
+    unrolled = text(For(J, Const(4), body, LoopKind.UNROLLED))
+    places = [f"getelementptr inbounds i32, ptr %arg1, i64 {n * 257}\n" for n in range(4)]
+    assert all(place in unrolled for place in places)
+    assert "br " not in unrolled
+    assert "phi" in text(nest([("i", 2)], For(J, N, body, LoopKind.UNROLLED)))  # its extent is not known
+
+
+def test_copies_of_an_unrolled_body_share_one_buffer() -> None:
+    once = Alloc(LOCAL, (Store(LOCAL, (Const(0),), Const(0, DType.INT32)),))
+    assert text(For(J, Const(4), (once,), LoopKind.UNROLLED)).count("alloca") == 1
 
 
 def test_small_buffers_are_on_the_stack_within_a_limit() -> None:

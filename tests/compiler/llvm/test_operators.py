@@ -19,6 +19,7 @@ from compiler.tensor.ir import (
     Const,
     DType,
     Expr,
+    Fma,
     For,
     LoopKind,
     Proc,
@@ -145,6 +146,11 @@ def test_every_float16_is_widened_and_what_lies_between_two_is_narrowed() -> Non
 def test_unary() -> None:
     check(DType.FLOAT32, DType.FLOAT32, lambda a, b: Unary(UnaryOp.RINT, a))
     check(DType.INT32, DType.FLOAT32, lambda a, b: Unary(UnaryOp.BITCAST, a))
+
+
+def test_fma() -> None:
+    check(DType.FLOAT32, DType.FLOAT32, lambda a, b: Fma(a, b, Binary(BinaryOp.SUB, b, a)))
+    check(DType.FLOAT32, DType.FLOAT32, lambda a, b: Fma(a, Const(1 / 3, DType.FLOAT32), a * b))
 
 
 def test_products_and_sums_are_not_contracted() -> None:

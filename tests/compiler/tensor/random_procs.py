@@ -21,6 +21,7 @@ from compiler.tensor.ir import (
     Const,
     DType,
     Expr,
+    Fma,
     For,
     If,
     Load,
@@ -97,9 +98,9 @@ class Generator:
         if kind <= 7:
             return Select(self.condition(at, depth - 1), a, b)
         if dtype is DType.FLOAT32:
-            return (
-                Unary(UnaryOp.RINT, a) if kind == 8 else Unary(UnaryOp.BITCAST, self.expr(at, DType.INT32, depth - 1))
-            )
+            if kind == 8:
+                return Fma(a, b, self.expr(at, dtype, depth - 1)) if self.integer(0, 1) else Unary(UnaryOp.RINT, a)
+            return Unary(UnaryOp.BITCAST, self.expr(at, DType.INT32, depth - 1))
         return self.operation(dtype, a, b)
 
     def cast(self, at: Scope_, dtype: DType, depth: int) -> Expr:

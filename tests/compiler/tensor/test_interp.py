@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
 from compiler.tensor.arguments import ArgumentError
-from compiler.tensor.interp import InterpError, run
+from compiler.tensor.interp import InterpError, fma, run
 from compiler.tensor.ir import (
     Alloc,
     Binary,
@@ -53,6 +54,38 @@ def evaluate(expr: Expr) -> Any:
     result = np.zeros(1, expr.dtype.numpy)
     run(Proc("evaluate", (out,), (Store(out, (Const(0),), expr),)), [result])
     return result[0]
+
+
+def test_fma_is_the_float_nearest_to_the_exact_result() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(3000):
+        a, b, c = (np.float32(rng.integers(-(1 << 24), 1 << 24) * 2.0 ** rng.integers(-30, 30)) for _ in range(3))
+        if rng.integers(2):
+            product = np.float32(float(a) * float(b))
+            c = np.float32(np.spacing(product) * rng.choice((0.5, -0.5, 2.0**-30)))
+        exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
+        found = fma(a, b, c)
+        neighbours = [np.nextafter(found, np.float32(side)) for side in (-np.inf, np.inf)]
+        error = abs(Fraction(float(found)) - exact)
+        assert all(error <= abs(Fraction(float(other)) - exact) for other in neighbours)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_fma_rounds_once(sign: int) -> None:
+    """The float64 nearest to the sum lies half-way between two floats, the sum does not."""
+    a, b, c = np.float32(24929 * sign), np.float32(673), np.float32(2.0**-40 * sign)
+    assert np.float32(float(a) * float(b) + float(c)) == 16777216 * sign
+    assert fma(a, b, c) == 16777218 * sign
+    assert fma(a, b, -c) == 16777216 * sign
+
+
+def test_fma_of_what_is_no_number() -> None:
+    inf = np.float32(np.inf)
+    with np.errstate(all="ignore"):
+        assert fma(inf, np.float32(2), np.float32(1)) == inf
+        assert np.isnan(fma(inf, np.float32(0), np.float32(1)))
+        assert np.isnan(fma(inf, np.float32(1), -inf))
+        assert fma(np.float32(3e38), np.float32(2), np.float32(0)) == inf
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
