@@ -23,7 +23,7 @@ from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.parts import consists_of_blocks, parts
 from compiler.graph.passes.partition import is_quantised
-from compiler.graph.passes.pipeline import place
+from compiler.graph.passes.pipeline import place, place_on_cpu
 from compiler.graph.rewrite import first_free
 from compiler.llvm.schedule import schedule as schedule_cpu
 from compiler.memory_plan import Lifetime, align, plan
@@ -63,7 +63,8 @@ def compile_graph(
     _check_outputs(graph)
     if is_quantised(graph):
         _check_bits(graph, config)
-    return _Compilation(place(graph, config), config, target, progress).program()
+    placed = place_on_cpu(graph, config) if target is Target.CPU else place(graph, config)
+    return _Compilation(placed, config, target, progress).program()
 
 
 def _check_outputs(graph: Graph) -> None:

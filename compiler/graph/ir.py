@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from compiler.errors import GraphError, LoweringError
 from compiler.graph.layout import Layout
 from compiler.graph.lowering import Blocks, Lowered, Placed
-from compiler.tensor.ir import DType
+from compiler.tensor.ir import NUMBERS, DType
 
 Array = NDArray[Any]
 
@@ -171,7 +171,7 @@ class Graph:
 
     def verify(self) -> None:
         """Raises GraphError unless every value is defined once and before use, every op accepts its operands, every
-        output exists, layouts belong to integer values of rank 4, and scales of weights to constants."""
+        output exists, layouts belong to numbers of rank 4, and scales of weights to constants."""
         defined: set[str] = set()
         for name in (*(value.name for value in self.inputs), *self.constants):
             _define(name, defined)
@@ -187,8 +187,8 @@ class Graph:
             if name not in defined:
                 raise GraphError(f"Layout must belong to a value of the graph, not {name!r}")
             t = self.types[name].logical
-            if len(t.shape) != 4 or not t.dtype.is_integer:
-                raise GraphError(f"Value {name!r} with layout {layout} must be integer of rank 4, not {t}")
+            if len(t.shape) != 4 or t.dtype not in NUMBERS:
+                raise GraphError(f"Value {name!r} with layout {layout} must be numbers of rank 4, not {t}")
         for name, scale in self.weight_scales.items():
             if name not in self.constants or scale.shape != self.constants[name].shape[:1]:
                 raise GraphError(f"Scales must be those of each channel of a constant, not {scale.size} of {name!r}")

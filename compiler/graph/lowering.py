@@ -79,6 +79,16 @@ class Placed:
             dtype=self.dtype,
         )
 
+    def in_blocks(self) -> Tiled:
+        """The tensor in blocks of channels, each pixel's a vector; row-major ones are blocks of one channel."""
+        n, c = packed_tile(self)
+        if n != 1:
+            raise LoweringError(f"Tensor must have tiles of one image, not {n}x{c}")
+        images, count, height, width = self.image
+        return Tiled(
+            batches=images, blocks=-(-count // c), height=height, width=width, n=1, c=c, dtype=self.dtype
+        )
+
     def is_read_by_products(self, blocks: Blocks) -> bool:
         """Whether the tensor lies in tiles that a matrix product reads."""
         if self.tile is None:
@@ -119,15 +129,22 @@ class GroupedWeights:
 
         Missing channels become zero.
         """
+        return self._tiles(1 if self.blockwise else self.x.blocks)
+
+    def _tiles(self, blocks: int) -> Array:
         x, y = self.x, self.y
         outs, ins, *kernel = self.w.shape
-        blocks = 1 if self.blockwise else x.blocks
         full = np.zeros((y.blocks * y.subs * y.c, blocks * x.subs * x.c, *kernel), self.w.dtype)
         row = np.arange(outs)[:, None]
         column = row // (outs // self.groups) * ins + np.arange(ins)
         full[row, column % full.shape[1]] = self.w
         tiles = full.reshape(y.blocks, y.subs, y.c, blocks, x.subs, x.c, *kernel)
         return np.ascontiguousarray(tiles.transpose(0, 1, 3, 4, 6, 7, 2, 5))
+
+
+    def by_input(self) -> Array:
+        """[blocks_y, blocks_x, KH, KW, c_x, c_y], of every output by every input channel; missing ones become zero."""
+        return np.ascontiguousarray(self._tiles(self.x.blocks)[:, 0, :, 0].swapaxes(-1, -2))
 
 
 def diagonal(m: Array, r: Placed, y: Tiled, blocks: Blocks) -> tuple[Weighted, Array]:
@@ -157,6 +174,15 @@ def pack_channels(values: Array, y: Tiled) -> Array:
     return np.ascontiguousarray(np.broadcast_to(tiles, (y.blocks, y.subs, y.n, y.c)))
 
 
+def pack_depthwise(w: Array, y: Tiled) -> Array:
+    """Weights [O,1,KH,KW] of a channel each to [blocks_y, 1, KH, KW, 1, c_y]; missing channels become zero."""
+    outs, _, *kernel = w.shape
+    full = np.zeros((y.blocks * y.c, *kernel), w.dtype)
+    full[:outs] = w[:, 0]
+    blocks = full.reshape(y.blocks, 1, y.c, *kernel, 1)
+    return np.ascontiguousarray(blocks.transpose(0, 1, 3, 4, 5, 2))
+
+
 def pack_positions(values: Array, y: Tiled) -> Array:
     """[OH,OW] to [OH, OW, n, c], each repeated over the whole tile."""
     return np.ascontiguousarray(np.broadcast_to(values[:, :, None, None], (*values.shape, y.n, y.c)))
@@ -165,6 +191,15 @@ def pack_positions(values: Array, y: Tiled) -> Array:
 def packed_tile(operand: Placed) -> tuple[int, int]:
     """The tile of a packed operand; one element if it lies row-major."""
     return operand.tile or (1, 1)
+
+
+def stored_elements(operand: Placed) -> int:
+    """Number of elements in memory, those that fill up tiles among them."""
+    if operand.tile is None:
+        return elements([operand])
+    images, channels, height, width = operand.image
+    n, c = operand.tile
+    return -(-images // n) * n * -(-channels // c) * c * height * width
 
 
 def elements(operands: Sequence[Placed]) -> int:

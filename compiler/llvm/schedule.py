@@ -1,25 +1,33 @@
 """The schedule of an op on a CPU: the same definition as everywhere, cut for caches and vector units.
 
-All nests run row by row of the output, so that temporaries stay in cache; padding is resolved into a local copy of the
-rows that one output row reads; the channels of a tile are a vector.
+Integers: all nests run row by row of the output, so that temporaries stay in cache; padding is resolved into a local
+copy of the rows that one output row reads; the channels of a tile are a vector.
+
+Floats: the sums of some blocks of channels of neighbouring pixels are computed together and stay in registers from the
+bias to the result; padding is resolved into a copy of the input.
 """
 
 from __future__ import annotations
 
+from compiler.llvm.registers import Registers, best_tile
 from compiler.tensor.analysis import innermost, loops_of, padded_read
-from compiler.tensor.ir import Alloc, Body, For, LoopKind, Proc, Scope, Var
+from compiler.tensor.ir import Alloc, Body, For, LoopKind, Proc, Scope, Var, constant
 from compiler.tensor.schedule import Schedule, ScheduleError
 from compiler.tensor.tiles import AXES
 from compiler.tensor.traverse import stmt_exprs, walk, walk_expr
 
+_REGISTERS = Registers()
 _ROWS = ("no", "co", "oh")
 
 
-def schedule(proc: Proc) -> Schedule:
-    """Schedule `proc`, one of `compiler.tensor.define`; any other procedure stays as it is."""
+def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
+    """Schedule `proc`, one of `compiler.tensor.define` or `define_blocked`; any other procedure stays as it is."""
     s = Schedule(proc)
     nests = _nests(proc.body)
     if not nests or not all(_is_tiled(nest) for nest in nests):
+        return s
+    if proc.params[-1].type.is_float:
+        _sums_in_registers(s, nests, registers)
         return s
     for nest in nests:
         _dot_product_inside(s, nest)
@@ -37,6 +45,40 @@ def schedule(proc: Proc) -> Schedule:
     return s
 
 
+def _sums_in_registers(s: Schedule, nests: list[For], registers: Registers) -> None:
+    blocks, pixels, channels = (_extent(nests[0], axis) for axis in ("co", "ow", "c"))
+    tile = best_tile(blocks, pixels, channels, registers)
+    inside: list[str] = []
+    outside: list[list[str]] = []
+    for nest in nests:
+        no, co, oh, ow, *innermost_axes = (_loop(nest, axis) for axis in AXES)
+        s.split(co, tile.blocks, f"{co}.tile", f"{co}.sum")
+        s.split(ow, tile.pixels, f"{ow}.tile", f"{ow}.sum")
+        outside.append([no, f"{co}.tile", oh, f"{ow}.tile"])
+        sums = [f"{ow}.sum", f"{co}.sum"]  # the number of a pixel is used up before the next is read
+        reduced = [loop.var.name for loop in _loops(nest) if loop.var.name not in (no, co, oh, ow, *innermost_axes)]
+        s.reorder(*outside[-1], *reduced, *sums, *innermost_axes)
+        inside += sums
+    for loops in zip(*outside, strict=True):
+        s.merge(*loops)
+    chunk = outside[0][-1]
+    for stmt in walk(s.proc.body):
+        if isinstance(stmt, Alloc):
+            s.narrow(stmt.buffer.name, chunk)
+    for buffer in sorted({buffer for nest in nests for buffer in _padded(nest)}):
+        s.stage(buffer, None, Scope.LOCAL, f"{buffer}.padded")
+    rest = ""
+    if pixels % tile.pixels and pixels > tile.pixels:
+        rest = ".rest"
+        s.cut(chunk, pixels // tile.pixels, rest)
+    s.drop_unit_loops()
+    left = {site.loop.var.name for site in loops_of(s.proc.body)}
+    for loop in inside:
+        for name in {loop, loop + rest} & left:
+            s.set_kind(name, LoopKind.UNROLLED)
+    _vectorize(s)
+
+
 def _nests(body: Body) -> list[For]:
     while len(body) == 1 and isinstance(body[0], Alloc):
         body = body[0].body
@@ -48,12 +90,25 @@ def _is_tiled(nest: For) -> bool:
     return found is not None and len(found[2].index) == len(AXES) and all(isinstance(i, Var) for i in found[2].index)
 
 
+def _loops(nest: For) -> list[For]:
+    found = innermost(nest)
+    assert found is not None
+    return found[0]
+
+
 def _loop(nest: For, axis: str) -> str:
+    """The loop over an axis of the result."""
     found = innermost(nest)
     assert found is not None
     index = found[2].index[AXES.index(axis)]
     assert isinstance(index, Var)
     return index.name
+
+
+def _extent(nest: For, axis: str) -> int:
+    name = _loop(nest, axis)
+    (extent,) = (loop.extent for loop in _loops(nest) if loop.var.name == name)
+    return constant(extent)
 
 
 def _padded(nest: For) -> set[str]:

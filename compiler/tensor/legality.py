@@ -216,30 +216,25 @@ def _limits(conditions: Sequence[Compare]) -> tuple[int, int]:
     return low, high
 
 
-def padding_of(body: Body, buffer: str) -> tuple[Buffer, Padding]:
-    """The buffer, and the conditions of the padded reads of it. All reads must be padded alike, with zero."""
-    found: list[tuple[Buffer, Padding]] = []
+def padding_of(body: Body, buffer: str) -> tuple[Buffer, Padding, Const]:
+    """The buffer, the conditions of the padded reads of it, and the padding. All reads must be padded alike."""
+    found: list[tuple[Buffer, Padding, Const]] = []
 
     def visit(expr: Expr) -> Expr | None:
         read = padded_read(expr)
         if read is not None and read.load.buffer.name == buffer:
-            if not _is_zero(read.fill):
-                raise IllegalRewrite(f"padding of {buffer!r} must be zero, not {format_expr(read.fill)}")
-            found.append((read.load.buffer, _by_axis(read.load, read.inside)))
+            if not isinstance(read.fill, Const):
+                raise IllegalRewrite(f"padding of {buffer!r} must be a constant, not {format_expr(read.fill)}")
+            found.append((read.load.buffer, _by_axis(read.load, read.inside), read.fill))
             return expr
         if isinstance(expr, Load) and expr.buffer.name == buffer:
-            found.append((expr.buffer, {}))
+            found.append((expr.buffer, {}, Const(0, expr.dtype)))
         return None
 
     map_body(body, visit)
-    if any(one != found[0] for one in found):
+    if any(repr(one) != repr(found[0]) for one in found):  # 0.0 and -0.0 are equal
         raise IllegalRewrite(f"all reads of {buffer!r} must be padded alike")
     return found[0]
-
-
-def _is_zero(expr: Expr) -> bool:
-    """Whether all bits are zero, which those of the float -0.0 are not."""
-    return isinstance(expr, Const) and expr.value == 0 and not str(expr.value).startswith("-")
 
 
 def _by_axis(load: Load, conditions: tuple[Expr, ...]) -> Padding:

@@ -137,7 +137,7 @@ def cut(proc: Proc, loop: str, first: int, new: str) -> Proc:
     moved = substitute(rest_loop.body, {rest_loop.var.name: rest_loop.var + first})
     halves = (replace(site.loop, extent=Const(first)), replace(rest_loop, body=moved))
     ranges = {r.name: loop_interval(r.extent, {}) for r in site.outer}
-    return proc.with_body(_replace_loop(proc.body, loop, lambda _: _within_ranges(halves, ranges)))
+    return proc.with_body(_replace_loop(proc.body, loop, lambda _: rebind(_within_ranges(halves, ranges))))
 
 
 def _renamed(body: Body, suffix: str) -> Body:
@@ -159,7 +159,7 @@ def _renamed(body: Body, suffix: str) -> Body:
 
 
 def _within_ranges(body: Body, ranges: Mapping[str, Interval]) -> Body:
-    """Extents that are the smaller of two, where the loops around say which."""
+    """Extents of loops and shapes that are the smaller of two, where the loops around say which."""
     out: list[Stmt] = []
     for stmt in body:
         match stmt:
@@ -167,7 +167,11 @@ def _within_ranges(body: Body, ranges: Mapping[str, Interval]) -> Body:
                 extent = _smaller(simplify(stmt.extent), ranges)
                 inside = {**ranges, stmt.var.name: loop_interval(extent, ranges)}
                 out.append(replace(stmt, extent=extent, body=_within_ranges(stmt.body, inside)))
-            case If() | Alloc() | Mapped():
+            case Alloc():
+                shape = tuple(_smaller(simplify(extent), ranges) for extent in stmt.buffer.shape)
+                inner = _within_ranges(stmt.body, ranges)
+                out.append(replace(stmt, buffer=replace(stmt.buffer, shape=shape), body=inner))
+            case If() | Mapped():
                 out.append(with_body(stmt, _within_ranges(stmt.body, ranges)))
             case _:
                 out.append(stmt)
@@ -352,7 +356,7 @@ def stage(proc: Proc, buffer: str, loop: str | None, scope: Scope, name: str, dt
     touched = [access for access in accesses(body) if access.buffer.name == buffer]
     if not touched or any(access.write for access in touched):
         raise IllegalRewrite(f"buffer {buffer!r} must be read and not written in {loop or proc.name!r}")
-    source, padding = padding_of(body, buffer)
+    source, padding, fill = padding_of(body, buffer)
     rank = len(source.shape)
     check_new_buffer(proc, name)
     check_new_loops(proc, *(f"{name}.{axis}" for axis in range(rank)))
@@ -361,7 +365,7 @@ def stage(proc: Proc, buffer: str, loop: str | None, scope: Scope, name: str, dt
         raise IllegalRewrite(f"padded reads of {buffer!r} must compare every index that may leave it")
     box = box_of(touched, outer, leaving)
     staged = Buffer(name, dtype or source.type, tuple(size for _, size in box), scope)
-    copy = _copy(source, staged, box, padding)
+    copy = _copy(source, staged, box, padding, fill)
     reading = _moved(_unpadded(body, buffer, dtype), buffer, staged, [origin for origin, _ in box])
     new_body = _live_range(reading, staged, (copy,))
     if site is None:
@@ -369,8 +373,8 @@ def stage(proc: Proc, buffer: str, loop: str | None, scope: Scope, name: str, dt
     return proc.with_body(_replace_loop(proc.body, site.loop.var.name, lambda stmt: (replace(stmt, body=new_body),)))
 
 
-def _copy(source: Buffer, staged: Buffer, box: Box, padding: Padding) -> Stmt:
-    """``staged = source`` in `box`, with zero where the conditions of `padding` do not hold."""
+def _copy(source: Buffer, staged: Buffer, box: Box, padding: Padding, fill: Const) -> Stmt:
+    """``staged = source`` in `box`, with `fill` where the conditions of `padding` do not hold."""
     axes = [Var(f"{staged.name}.{axis}") for axis in range(len(box))]
     at = tuple(simplify(origin + axis) for (origin, _), axis in zip(box, axes, strict=True))
     value: Expr = Load(source, at)
@@ -378,7 +382,7 @@ def _copy(source: Buffer, staged: Buffer, box: Box, padding: Padding) -> Stmt:
         conditions = [
             Compare(c.op, _rebase(c.a, at[axis]), _rebase(c.b, at[axis])) for axis, cs in padding.items() for c in cs
         ]
-        value = Select(both(*conditions), value, Const(0, source.type))
+        value = Select(both(*conditions), value, fill)
     store = Store(staged, tuple(axes), cast(staged.type, value))
     loops = [(axis.name, size) for axis, (_, size) in zip(axes, box, strict=True)]
     return nest(loops, store) if loops else store

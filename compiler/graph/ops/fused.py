@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
-from compiler.graph.lowering import Blocks, Lowered, Placed, elements
+from compiler.graph.lowering import (
+    Blocks,
+    GroupedWeights,
+    Lowered,
+    Placed,
+    pack_channels,
+    pack_depthwise,
+    stored_elements,
+)
 from compiler.graph.ops import checks
 from compiler.graph.ops.conv import Conv
 from compiler.graph.ops.window import Pair, Quad
-from compiler.tensor import define_host
+from compiler.tensor import define_blocked, define_host
+from compiler.tensor.define_blocked import Range
 from compiler.tensor.ir import DType
+from compiler.tensor.tiles import Weighted
 
 
 def _clip(array: Array, lo: float, hi: float) -> Array:
@@ -57,6 +67,19 @@ class FusedConv(Op):
         y = self.conv.reference(*arrays[:3])
         return _clip(y + arrays[3] if len(arrays) == 4 else y, self.lo, self.hi)
 
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x, y = operands[0].in_blocks(), result.in_blocks()
+        w, bias = operands[1].constant(), operands[2].constant()
+        window = self.conv.window(TensorType.of(w))
+        depthwise = x.c == y.c and w.shape[1] == 1 and self.groups == len(w)
+        if window.is_pixel and not depthwise:  # all pixels are alike, so that rows need not end
+            x, y = (replace(t, height=1, width=t.height * t.width) for t in (x, y))
+        weights = pack_depthwise(w, y) if depthwise else GroupedWeights(w, self.groups, x, y).by_input()
+        source = Weighted(x=x, window=window.definition, weight=DType.FLOAT32, blockwise=depthwise)
+        residual = len(operands) == 4
+        proc = define_blocked.conv2d(name, source, y, Range(lo=self.lo, hi=self.hi), residual=residual)
+        return Lowered(proc, (0, weights, pack_channels(bias, y), *((3,) if residual else ())))
+
     def macs(self, types: Sequence[TensorType]) -> int:
         return self.conv.macs(types[:3])
 
@@ -82,5 +105,5 @@ class FusedAdd(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         low, high = (None if math.isinf(bound) else bound for bound in (self.lo, self.hi))
-        proc = define_host.clip(name, elements(operands), low, high, len(operands))
+        proc = define_host.clip(name, stored_elements(result), low, high, len(operands))
         return Lowered(proc, tuple(range(len(operands))))

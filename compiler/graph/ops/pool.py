@@ -14,8 +14,9 @@ from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.ops import checks
 from compiler.graph.ops.window import Pair, Quad, Window
-from compiler.tensor import define_float
+from compiler.tensor import define_blocked, define_float
 from compiler.tensor.ir import NUMBERS, DType
+from compiler.tensor.tiles import Weighted
 
 
 def pooled(types: Sequence[TensorType], window: Window, *dtypes: DType) -> TensorType:
@@ -28,6 +29,11 @@ def pooled(types: Sequence[TensorType], window: Window, *dtypes: DType) -> Tenso
             "an element of the input, not none"
         )
     return TensorType((batch, channels, *size), types[0].dtype)
+
+
+def blocked(x: Placed, window: Window) -> Weighted:
+    """An input in blocks of channels, each read by the block of results at its own place."""
+    return Weighted(x=x.in_blocks(), window=window.definition, weight=x.dtype, blockwise=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,8 @@ class MaxPool(Op):
         return result
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        if result.tile is not None:
+            return Lowered(define_blocked.max_pool2d(name, blocked(operands[0], self.window), result.in_blocks()), (0,))
         source = define_float.Windowed(operands[0].image, self.window.definition)
         return Lowered(define_float.max_pool(name, source, result.image, result.dtype), (0,))
 
@@ -94,8 +102,12 @@ class AveragePool(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x = operands[0].image
+        counts = self.counts(*x[2:]).astype(np.float32)
+        if result.tile is not None:
+            source = blocked(operands[0], self.window)
+            return Lowered(define_blocked.average_pool2d(name, source, result.in_blocks()), (0, counts))
         proc = define_float.average_pool(name, define_float.Windowed(x, self.window.definition), result.image)
-        return Lowered(proc, (0, self.counts(*x[2:]).astype(np.float32)))
+        return Lowered(proc, (0, counts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,5 +126,8 @@ class GlobalAveragePool(Op):
         return mean.astype(np.float32)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        if result.tile is not None:
+            whole = AveragePool(kernel=(operands[0].image[2], operands[0].image[3]))
+            return whole.lower(name, operands, result, blocks)
         along = define_float.Along.of(operands[0].shape, 2, 4)
         return Lowered(define_float.reduce(name, along, define_float.Reduction.MEAN), (0,))

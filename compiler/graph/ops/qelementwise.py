@@ -158,7 +158,7 @@ class Relayout(Op):
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 1)
-        checks.activation(types, *checks.QUANTISED)
+        checks.activation(types, *checks.QUANTISED, DType.FLOAT32)
         return types[0].logical
 
     def reference(self, *arrays: Array) -> Array:

@@ -32,6 +32,11 @@ class Window:
         )
 
     @property
+    def is_pixel(self) -> bool:
+        """Whether each window is the pixel at its own place."""
+        return (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0, 0, 0))
+
+    @property
     def span(self) -> Pair:
         """Rows and columns from the first to the last tap, both included."""
         return (self.kernel[0] - 1) * self.dilation[0] + 1, (self.kernel[1] - 1) * self.dilation[1] + 1

@@ -10,6 +10,7 @@ from compiler.graph.ir import Array, Graph
 from compiler.graph.machine import adds_activations
 from compiler.graph.passes.activations import FindGelu
 from compiler.graph.passes.base import run_passes
+from compiler.graph.passes.blocks import BlockChannels
 from compiler.graph.passes.convolution import DenseToConv, FoldAffine, MatMulToImages
 from compiler.graph.passes.equalize import Equalize
 from compiler.graph.passes.fuse import Fuse
@@ -60,6 +61,24 @@ def place(graph: Graph, config: VTAConfig) -> Graph:
     """A graph with layouts, if it is quantised, and placements: what the back ends read."""
     laid_out = (UnfoldInput(config=config), AssignLayouts(config=config), CopyParts()) if is_quantised(graph) else ()
     return run_passes(graph, (*laid_out, Partition(config=config)))
+
+
+FOR_CPU = (
+    RemoveIdentity(),
+    FoldConstants(),
+    DenseToConv(),
+    FoldAffine(),
+    Fuse(),
+    BlockChannels(channels=16),
+)
+"""From a graph as imported to one of fused ops on blocks of channels; what cannot be in blocks stays as it is."""
+
+
+def place_on_cpu(graph: Graph, config: VTAConfig) -> Graph:
+    """The same for a CPU: a float graph is fused, its channels in blocks."""
+    if is_quantised(graph):
+        return place(graph, config)
+    return run_passes(graph, (*FOR_CPU, Partition(config=config)))
 
 
 def quantize_model(

@@ -45,8 +45,8 @@ def graph(*nodes: Node, outputs: tuple[str, ...] = ("y",), **fields: object) -> 
             "Scales must be those of each channel of a constant, not 1 of 'x'",
         ),
         (
-            graph(RELU, layouts={"y": Layout(1, 2)}),
-            "Value 'y' with layout n1c2 must be integer of rank 4, not float32[1,2,3,3]",
+            replace(graph(RELU, layouts={"w": Layout(1, 2)}), constants={"w": floats(4, 2)}),
+            "Value 'w' with layout n1c2 must be numbers of rank 4, not float32[4,2]",
         ),
         (
             graph(RELU, inputs=(replace(X, type=TensorType((1, 0), DType.FLOAT32)),)),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
+from compiler.tensor.interp import run
 from compiler.tensor.ir import (
     Alloc,
     Binary,
@@ -264,9 +268,9 @@ GATHERED = minimum(Cast(DType.INT64, X[I1, 0]) % 16, 15)
             "indices of v must be affine in the loops they vary with, not min(int64(x[i, 0]) % 16, 15)",
         ),
         (
-            padded(AT, le(0, AT), lt(AT, 16), fill=1),
-            ("v", "i", Scope.LOCAL, "c"),
-            "padding of 'v' must be zero, not 1i8",
+            nest(LOOPS, Store(Y, (I1, J), Select(le(0, AT), Load(X, (I1, AT)), cast(DType.INT32, I1)))),
+            ("x", "i", Scope.LOCAL, "c"),
+            "padding of 'x' must be a constant, not int32(i)",
         ),
         (
             padded(AT, le(0, AT), lt(AT, J + 1)),
@@ -309,8 +313,24 @@ def test_stage_refuses_a_padded_diagonal() -> None:
     assert sentence == "padded reads of 'x' must compare every index that may leave it"
 
 
-def test_stage_refuses_negative_zero() -> None:
+def test_stage_keeps_the_padding() -> None:
+    s = make(padded(AT, le(0, AT), lt(AT, 16), fill=-128))
+    assert "-128i8" in applied(s, lambda s: s.stage("v", "i", Scope.LOCAL, "c")).split("y[")[0]
+
+
+@pytest.mark.parametrize("fill", [-0.0, -math.inf])
+def test_stage_keeps_padding_to_the_last_bit(fill: float) -> None:
     f, g = (Buffer.of(name, DType.FLOAT32, (4,)) for name in "fg")
-    read = Select(le(0, I1 - 1), Load(f, (I1 - 1,)), Const(-0.0, DType.FLOAT32))
+    read = Select(le(0, I1 - 1), Load(f, (I1 - 1,)), Const(fill, DType.FLOAT32))
     s = Schedule(Proc("p", (f, g), (nest([("i", 4)], Store(g, (I1,), read)),)))
-    assert refused(s, lambda s: s.stage("f", None, Scope.LOCAL, "c")) == "padding of 'f' must be zero, not -0.0f32"
+    s.stage("f", None, Scope.LOCAL, "c")
+    x, y = np.ones(4, np.float32), np.zeros(4, np.float32)
+    run(s.proc, [x, y])
+    assert y.tobytes() == np.array([fill, 1, 1, 1], np.float32).tobytes()
+
+
+def test_stage_refuses_two_zeros() -> None:
+    f, g = (Buffer.of(name, DType.FLOAT32, (4,)) for name in "fg")
+    reads = [Select(le(0, I1 - 1), Load(f, (I1 - 1,)), Const(zero, DType.FLOAT32)) for zero in (0.0, -0.0)]
+    s = Schedule(Proc("p", (f, g), (nest([("i", 4)], Store(g, (I1,), reads[0] + reads[1])),)))
+    assert refused(s, lambda s: s.stage("f", None, Scope.LOCAL, "c")) == "all reads of 'f' must be padded alike"
