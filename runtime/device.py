@@ -88,7 +88,7 @@ class Device(abc.ABC):
         """The `nbytes` bytes at `address`, as an array of its own."""
 
     def view(self, address: int, nbytes: int) -> NDArray[np.uint8] | None:
-        """The bytes themselves, where host and accelerator see one memory as one array; None elsewhere."""
+        """The bytes themselves, until freed, where host and accelerator see one memory as one array; None elsewhere."""
         return None
 
     @abc.abstractmethod

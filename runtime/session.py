@@ -17,8 +17,9 @@ from vta_hw.spec.program import DTYPE_BITS, Buffer, Host, Launch, Layer, Program
 from vta_sim.errors import Deadlock
 from vta_sim.trace import Trace
 
-HostFunction = Callable[..., None]
-# From the serialised tensor IR of a host step to a function that works in place on its arrays, in parameter order.
+HostFunction = Callable[..., Callable[[], None]]
+"""From arrays, in parameter order, to a call that works on them in place and may be made any number of times."""
+# From the serialised tensor IR of a host step to its function.
 HostLoader = Callable[[Mapping[str, Any]], HostFunction]
 
 
@@ -90,6 +91,7 @@ class Session:
         self.timeout = timeout
         self._buffers = {buffer.name: buffer for buffer in program.buffers}
         self._functions = {k: host(step.proc) for k, step in enumerate(program.steps) if isinstance(step, Host)}
+        self._calls: dict[int, Callable[[], None]] = {}  # of host steps whose arrays are the device's memory
         self._statistics: RunStatistics | None = None
         self._arena: int | None = device.allocate(program.arena_bytes)
         for address, data in self._images():
@@ -106,6 +108,7 @@ class Session:
     def close(self) -> None:
         """Free the arena; a closed session does not run."""
         if self._arena is not None:
+            self._calls.clear()
             self._device.free(self._arena)
             self._arena = None
 
@@ -131,7 +134,7 @@ class Session:
                 case Launch():
                     reports.append((step, self._launch(arena, step)))
                 case Host():
-                    self._call(arena, step, self._functions[position])
+                    self._call(arena, step, position)
                 case _:
                     raise SessionError(f"Step must be a launch or a host function, not {step!r}")
         self._statistics = self._summary(reports)
@@ -170,14 +173,20 @@ class Session:
         except Deadlock as deadlock:
             raise deadlock.in_layers(self._program.layers, step.insn_begin) from None
 
-    def _call(self, arena: int, step: Host, function: HostFunction) -> None:
+    def _call(self, arena: int, step: Host, position: int) -> None:
+        if position in self._calls:
+            self._calls[position]()
+            return
         buffers = [self._buffers[name] for name in step.buffers]
         views = [self._device.view(arena + buffer.address, buffer.nbytes) for buffer in buffers]
         arrays = [
             self._read(arena, buffer) if view is None else shaped(view, buffer)
             for buffer, view in zip(buffers, views, strict=True)
         ]
-        function(*arrays)
+        call = self._functions[position](*arrays)
+        if all(view is not None for view in views):
+            self._calls[position] = call
+        call()
         for buffer, array, view in zip(buffers, arrays, views, strict=True):
             if view is None and buffer.role in (Role.OUTPUT, Role.WORKSPACE):
                 self._device.write(arena + buffer.address, array)

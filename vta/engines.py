@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -124,7 +125,7 @@ def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:
 
         def interpret(source: Mapping[str, Any]) -> HostFunction:
             proc = serial.from_json(dict(source))
-            return lambda *arrays: interp.run(proc, viewed(proc, arrays))
+            return lambda *arrays: partial(interp.run, proc, viewed(proc, arrays))
 
         return interpret
 
@@ -132,6 +133,6 @@ def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:
 
     def compiled(source: Mapping[str, Any]) -> HostFunction:
         function = jit.compile_proc(serial.from_json(dict(source)))
-        return lambda *arrays: function(*viewed(function.proc, arrays))
+        return lambda *arrays: function.bound(*viewed(function.proc, arrays))
 
     return compiled

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,24 @@ from compiler.tensor.ir import Proc
 from compiler.tensor.verify import verify
 
 Array = np.ndarray[Any, Any]
+
+
+class _Scratch(threading.local):
+    """Memory that every call of a thread may use: new pages for each would take longer than most calls."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def addresses(self, sizes: Sequence[int]) -> list[int]:
+        """Where buffers of these sizes, in bytes, are until the next call."""
+        padded = [-(-nbytes // ALIGNMENT) * ALIGNMENT for nbytes in sizes]
+        if sum(padded) + ALIGNMENT > self._memory.size:
+            self._memory = np.empty(sum(padded) + ALIGNMENT, np.uint8)
+        at = -(-int(self._memory.ctypes.data) // ALIGNMENT) * ALIGNMENT
+        return list(itertools.accumulate(padded[:-1], initial=at)) if padded else []
+
+
+_scratch = _Scratch()
 
 
 class CompiledProc:
@@ -38,12 +59,19 @@ class CompiledProc:
 
         Raises ArgumentError if an array does not fit its parameter, or if a stored one shares memory with another.
         """
+        self.bound(*arrays)()
+
+    def bound(self, *arrays: Array) -> Callable[[], None]:
+        """The same as a call without arguments, to be made any number of times; what can be wrong is found here."""
         self._signature.check(arrays)
         addresses = [int(array.ctypes.data) for array in arrays]
         self._check_overlap(addresses, arrays)
-        scratch = [np.empty(nbytes + ALIGNMENT, np.uint8) for nbytes in self._scratch]
-        aligned = [-(-array.ctypes.data // ALIGNMENT) * ALIGNMENT for array in scratch]
-        self._function(*addresses, *aligned)
+
+        def call() -> None:
+            _ = arrays  # which must live as long as this
+            self._function(*addresses, *_scratch.addresses(self._scratch))
+
+        return call
 
     def _check_overlap(self, addresses: list[int], arrays: tuple[Array, ...]) -> None:
         spans = sorted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from runtime.device import Bases
 from runtime.devices.host import HostDevice
 from runtime.errors import DeviceError, DeviceTimeout, SessionError
-from runtime.session import RunStatistics, Session
+from runtime.session import HostFunction, RunStatistics, Session
 from tests.runtime.fake import FakeDevice, K, W, insns, program
 from vta_hw.spec.config import VTAConfig, preset
 from vta_hw.spec.program import Host, Launch, Program
@@ -22,7 +23,7 @@ Array = NDArray[Any]
 INPUT = np.array([[10, 20, 30], [40, 50, 60]], np.int16)
 
 
-def load_host(source: Mapping[str, Any]) -> Callable[..., None]:
+def load_host(source: Mapping[str, Any]) -> HostFunction:
     """The two host functions, by the name in their source."""
 
     def add(x: Array, k: Array, w: Array) -> None:
@@ -32,7 +33,7 @@ def load_host(source: Mapping[str, Any]) -> Callable[..., None]:
         y[:] = (2 * w.astype(np.int16)).reshape(3, 2)
 
     functions: dict[str, Callable[..., None]] = {"sum": add, "double": double}
-    return functions[source["name"]]
+    return partial(partial, functions[source["name"]])
 
 
 def device() -> FakeDevice:
@@ -114,7 +115,7 @@ def test_inputs_and_constants_are_read_only_for_host_steps() -> None:
         k[:] = 0
 
     with (
-        Session(device(), program(), lambda source: writes_to_constant) as session,
+        Session(device(), program(), lambda source: partial(partial, writes_to_constant)) as session,
         pytest.raises(ValueError, match="read-only"),
     ):
         session.run({"x": INPUT})
@@ -187,13 +188,20 @@ def test_host_steps_alone_need_no_accelerator() -> None:
 
 def test_host_steps_work_on_the_memory_itself() -> None:
     seen: list[bool] = []
+    calls: list[int] = []
 
-    def spy(source: Mapping[str, Any]) -> Callable[..., None]:
-        return lambda *arrays: seen.extend(array.flags.owndata for array in arrays)
+    def spy(source: Mapping[str, Any]) -> HostFunction:
+        def bind(*arrays: Array) -> Callable[[], None]:
+            seen.extend(array.flags.owndata for array in arrays)
+            return lambda: calls.append(len(arrays))
+
+        return bind
 
     with Session(HostDevice(VTAConfig()), host_only(), spy) as session:
         session.run({"x": INPUT})
-    assert seen == [False] * 5
+        session.run({"x": INPUT})
+    assert seen == [False] * 5  # once, for both runs
+    assert calls == [3, 2, 3, 2]
 
 
 def test_a_launch_needs_an_accelerator() -> None:
