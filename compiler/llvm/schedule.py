@@ -10,8 +10,9 @@ bias to the result; padding is resolved into a copy of the input.
 from __future__ import annotations
 
 from compiler.llvm.registers import Registers, best_tile
-from compiler.tensor.analysis import innermost, loops_of, padded_read
-from compiler.tensor.ir import Alloc, Body, For, LoopKind, Proc, Scope, Var, constant
+from compiler.tensor.analysis import innermost, loops_of, padded_read, stores
+from compiler.tensor.interval import interval, loop_interval
+from compiler.tensor.ir import Alloc, Body, For, LoopKind, Proc, Scope, Select, Var, constant
 from compiler.tensor.schedule import Schedule, ScheduleError
 from compiler.tensor.tiles import AXES
 from compiler.tensor.traverse import stmt_exprs, walk, walk_expr
@@ -67,6 +68,8 @@ def _sums_in_registers(s: Schedule, nests: list[For], registers: Registers) -> N
             s.narrow(stmt.buffer.name, chunk)
     for buffer in sorted({buffer for nest in nests for buffer in _padded(nest)}):
         s.stage(buffer, None, Scope.LOCAL, f"{buffer}.padded")
+        _cut_where_padding_ends(s, f"{buffer}.padded.{AXES.index('oh')}", ".rows", ".below")
+        _cut_where_padding_ends(s, f"{buffer}.padded.{AXES.index('ow')}", ".columns", ".right")
     rest = ""
     if pixels % tile.pixels and pixels > tile.pixels:
         rest = ".rest"
@@ -77,6 +80,21 @@ def _sums_in_registers(s: Schedule, nests: list[For], registers: Registers) -> N
         for name in {loop, loop + rest} & left:
             s.set_kind(name, LoopKind.UNROLLED)
     _vectorize(s)
+
+
+def _cut_where_padding_ends(s: Schedule, loop: str, inside: str, behind: str) -> None:
+    """Give what lies beside the image loops of its own, whose names end so: the others then ask for nothing."""
+    for site in [each for each in loops_of(s.proc.body) if each.loop.var.name.startswith(loop)]:
+        name, count = site.loop.var.name, constant(site.loop.extent)
+        (store,) = stores(site.loop.body)
+        if not isinstance(store.value, Select):
+            continue
+        ranges = {each.loop.var.name: loop_interval(each.loop.extent, {}) for each in loops_of(s.proc.body)}
+        image = [n for n in range(count) if interval(store.value.cond, {**ranges, name: (n, n)}) != (0, 0)]
+        if image[-1] + 1 < count:
+            s.cut(name, image[-1] + 1, behind)
+        if image[0]:
+            s.cut(name, image[0], inside)
 
 
 def _nests(body: Body) -> list[For]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compiler.tensor.ir import Binary, BinaryOp, Cast, Const, DType, Expr, Select, Var, constant
+from compiler.tensor.ir import Binary, BinaryOp, Cast, Compare, CompareOp, Const, DType, Expr, Select, Var, constant
 
 Interval = tuple[int, int]
 
@@ -30,6 +30,11 @@ def interval(expr: Expr, variables: Mapping[str, Interval]) -> Interval:
             if known is None:
                 return full
             low, high = known
+        case Compare() if not expr.a.dtype.is_float:
+            low, high = _compared(expr.op, interval(expr.a, variables), interval(expr.b, variables))
+        case Binary(BinaryOp.AND):
+            (a0, a1), (b0, b1) = interval(expr.a, variables), interval(expr.b, variables)
+            low, high = min(a0, b0), min(a1, b1)
         case Select():
             (a0, a1), (b0, b1) = interval(expr.a, variables), interval(expr.b, variables)
             low, high = min(a0, b0), max(a1, b1)
@@ -38,6 +43,18 @@ def interval(expr: Expr, variables: Mapping[str, Interval]) -> Interval:
         case _:
             return full
     return (low, high) if full[0] <= low and high <= full[1] else full
+
+
+def _compared(op: CompareOp, a: Interval, b: Interval) -> Interval:
+    """(0, 1) where both may be, else what the comparison is."""
+    (a0, a1), (b0, b1) = a, b
+    match op:
+        case CompareOp.LT:
+            return int(a1 < b0), int(a0 < b1)
+        case CompareOp.LE:
+            return int(a1 <= b0), int(a0 <= b1)
+        case CompareOp.EQ:
+            return int(a0 == a1 == b0 == b1), int(a0 <= b1 and b0 <= a1)
 
 
 def _binary(op: BinaryOp, a: Interval, b: Interval) -> Interval | None:

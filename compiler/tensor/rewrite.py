@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 
 from compiler.tensor.affine import affine, simplify, variables
@@ -33,6 +34,7 @@ from compiler.tensor.ir import (
     Var,
     both,
     cast,
+    conjuncts,
     constant,
     minimum,
     nest,
@@ -159,7 +161,7 @@ def _renamed(body: Body, suffix: str) -> Body:
 
 
 def _within_ranges(body: Body, ranges: Mapping[str, Interval]) -> Body:
-    """Extents of loops and shapes that are the smaller of two, where the loops around say which."""
+    """Extents and shapes that are the smaller of two, and conditions, where the loops around say which."""
     out: list[Stmt] = []
     for stmt in body:
         match stmt:
@@ -171,11 +173,42 @@ def _within_ranges(body: Body, ranges: Mapping[str, Interval]) -> Body:
                 shape = tuple(_smaller(simplify(extent), ranges) for extent in stmt.buffer.shape)
                 inner = _within_ranges(stmt.body, ranges)
                 out.append(replace(stmt, buffer=replace(stmt.buffer, shape=shape), body=inner))
-            case If() | Mapped():
+            case If():
+                cond = _undecided(stmt.cond, ranges)
+                if cond is not None:
+                    out.append(If(cond, _within_ranges(stmt.body, ranges)))
+                elif interval(stmt.cond, ranges) == _TRUE:
+                    out += _within_ranges(stmt.body, ranges)
+            case Mapped():
                 out.append(with_body(stmt, _within_ranges(stmt.body, ranges)))
+            case Store():
+                out.append(Store(stmt.buffer, stmt.index, map_expr(stmt.value, partial(_chosen, ranges=ranges))))
             case _:
                 out.append(stmt)
     return tuple(out)
+
+
+_TRUE: Interval = (1, 1)
+_FALSE: Interval = (0, 0)
+
+
+def _chosen(expr: Expr, ranges: Mapping[str, Interval]) -> Expr | None:
+    """A choice of which is known how it ends, or between conditions of which some are."""
+    if not isinstance(expr, Select):
+        return None
+    cond = _undecided(expr.cond, ranges)
+    if cond is None:
+        side = expr.a if interval(expr.cond, ranges) == _TRUE else expr.b
+        return map_expr(side, partial(_chosen, ranges=ranges))
+    return None if cond is expr.cond else map_expr(Select(cond, expr.a, expr.b), partial(_chosen, ranges=ranges))
+
+
+def _undecided(cond: Expr, ranges: Mapping[str, Interval]) -> Expr | None:
+    """What is left of a conjunction without what always holds; None if that is nothing, or if it never holds."""
+    if interval(cond, ranges) in (_TRUE, _FALSE):
+        return None
+    left = [each for each in conjuncts(cond) if interval(each, ranges) != _TRUE]
+    return cond if len(left) == len(conjuncts(cond)) else both(*left)
 
 
 def _smaller(expr: Expr, ranges: Mapping[str, Interval]) -> Expr:

@@ -76,7 +76,7 @@ class Schedule:
         """Replace `loop` by two that follow each other: its `first` iterations, and the rest.
 
         Loops and buffers of the rest are named by appending `new`. Extents that `split` left as the smaller of two
-        become the one that it is in each half.
+        become the one that it is in each half, and conditions that always or never hold there go.
         """
         self._apply("cut", rewrite.cut, loop, first, new)
 

@@ -19,6 +19,7 @@ from compiler.tensor.ir import (
     Mapped,
     Proc,
     Scope,
+    Select,
     Store,
     Var,
     both,
@@ -347,6 +348,21 @@ def test_cut_gives_each_half_buffers_of_its_own() -> None:
         "  alloc t': int32[8, 8] local:\n"
         "    t'[i' + 3, 0] = x[i' + 3, 0]\n"
         "    y[i' + 3, 0] = t'[i' + 3, 0]"
+    )
+
+
+def test_conditions_go_that_a_cut_decides() -> None:
+    inside = Select(both(le(1, I1), lt(J, 2)), X[I1, J], Const(9, DType.INT32))
+    body = nest(LOOPS, Store(Y, (I1, J), inside), If(le(2, I1), (Store(Y, (I1, J), Const(5, DType.INT32)),)))
+    assert applied(make(body), lambda s: s.cut("i", 1, "'")) == (
+        "for i in 1:\n"
+        "  for j in 3:\n"
+        "    y[i, j] = 9i32\n"
+        "for i' in 3:\n"
+        "  for j' in 3:\n"
+        "    y[i' + 1, j'] = x[i' + 1, j'] if j' < 2 else 9i32\n"
+        "    if 2 <= i' + 1:\n"
+        "      y[i' + 1, j'] = 5i32"
     )
 
 
