@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,15 +172,23 @@ def show(program: CompiledProgram, path: Path, nbytes: int, as_json: bool, losse
                 "arena_bytes": program.program.arena_bytes,
                 "layers": [cost.as_dict() for cost in program.report],
                 "total": program.total.as_dict(),
+                "hosts": hosts_of(program),
                 **({} if losses is None else {"noise": [_finite(loss) for loss in losses]}),
             }
         )
         return
     if program.report:
         print_costs(f"Layers on {config.name}, batch {program.batch}", program)
+        print_table("On the host", ("step", "because of"), list(hosts_of(program).items()), (0, 1))
     if losses:
         print_noise(losses)
     click.echo(f"{path}: {nbytes:,} bytes, {steps} steps, {program.program.arena_bytes:,} bytes of memory to run")
+
+
+def hosts_of(program: CompiledProgram) -> dict[str, str]:
+    """Why each host step is not on the accelerator; a program of another compiler does not say."""
+    hosts = program.program.attributes.get("hosts", {})
+    return {str(step): str(reason) for step, reason in hosts.items()} if isinstance(hosts, Mapping) else {}
 
 
 def print_costs(title: str, program: CompiledProgram) -> None:

@@ -42,6 +42,7 @@ def test_both_targets_give_the_same_bytes(cli: Cli, model: Path) -> None:
     assert sum(layer["macs"] for layer in figures["layers"]) == figures["total"]["macs"] == 1_272_448
     assert all(0 <= layer["utilisation_bound"] <= 1 for layer in figures["layers"])
     assert all(layer["instructions"] > 0 for layer in figures["layers"])
+    assert {"float32 input", "float32 arithmetic"} <= set(figures["hosts"].values())
 
     cpu = ["--target", "cpu", "-o", "cpu.vta"]
     assert cli("compile", "digits.onnx", "--calibrate", "calibration.npz", *cpu).code == 0
@@ -59,6 +60,9 @@ def test_the_table_names_every_layer(cli: Cli, model: Path) -> None:
     for layer in program.layers:
         assert layer.name in outcome.out
     assert "out.vta: " in outcome.out
+    table = outcome.out.split("On the host")[1]
+    assert "float32 input" in table
+    assert "float32 arithmetic" in table
 
 
 def test_noise_names_the_layer_that_loses_most(cli: Cli, model: Path) -> None:
