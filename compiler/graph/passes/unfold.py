@@ -104,10 +104,10 @@ class UnfoldInput(Pass):
         return math.prod(patch.output) * _tiles(len(weight), self.config.block_out)
 
     def _cycles(self, weight: Array, patch: _Patch) -> float:
-        """The longer of multiplying and of moving activations, for one image."""
+        """The longest of multiplying, reading and writing activations, for one image; the bus reads while it writes."""
         tiles = _tiles(weight.shape[1] * math.prod(patch.size), self.config.block_in)
         products = self._products(weight, patch)
-        moved = tiles * self.config.block_in * math.prod(patch.image) + self.config.block_out * products
+        moved = max(tiles * self.config.block_in * math.prod(patch.image), self.config.block_out * products)
         return max(tiles * math.prod(patch.taps) * products, moved * self.config.inp_bits / self.config.bus_bits)
 
 
