@@ -89,7 +89,7 @@ class UnfoldInput(Pass):
             for high in _parts(kernel[0], op.stride[0])
             for wide in _parts(kernel[1], op.stride[1])
         ]
-        patch = min(choices, key=lambda patch: self._cycles(weight, patch))
+        patch = min(choices, key=lambda patch: (self._cycles(weight, patch), sum(self._moved(weight, patch))))
         plain = _tiles(weight.shape[1], self.config.block_in) * math.prod(kernel) * self._products(weight, patch)
         if self._cycles(weight, patch) > _GAIN * plain:
             return None
@@ -106,9 +106,14 @@ class UnfoldInput(Pass):
     def _cycles(self, weight: Array, patch: _Patch) -> float:
         """The longest of multiplying, reading and writing activations, for one image; the bus reads while it writes."""
         tiles = _tiles(weight.shape[1] * math.prod(patch.size), self.config.block_in)
-        products = self._products(weight, patch)
-        moved = max(tiles * self.config.block_in * math.prod(patch.image), self.config.block_out * products)
-        return max(tiles * math.prod(patch.taps) * products, moved * self.config.inp_bits / self.config.bus_bits)
+        moved = max(self._moved(weight, patch)) * self.config.inp_bits / self.config.bus_bits
+        return max(tiles * math.prod(patch.taps) * self._products(weight, patch), moved)
+
+    def _moved(self, weight: Array, patch: _Patch) -> tuple[int, int]:
+        """Activations that are read and written, for one image."""
+        tiles = _tiles(weight.shape[1] * math.prod(patch.size), self.config.block_in)
+        read = tiles * self.config.block_in * math.prod(patch.image)
+        return read, self.config.block_out * self._products(weight, patch)
 
 
 def _tiles(channels: int, block: int) -> int:
