@@ -32,7 +32,7 @@ from compiler.tensor.tiles import Index, Tiled, Weighted, Window
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
+class Bounds:
     """Bounds of a result; infinite ones are none."""
 
     lo: float = -math.inf
@@ -68,7 +68,7 @@ def _taps(window: Window) -> list[tuple[str, int]]:
     return [("ky", window.kernel[0]), ("kx", window.kernel[1])]
 
 
-def conv2d(name: str, source: Weighted, y: Tiled, bounds: Range, *, residual: bool = False) -> Proc:
+def conv2d(name: str, source: Weighted, y: Tiled, bounds: Bounds, *, residual: bool = False) -> Proc:
     """``Y = clip(sum of X * W + B + R, lo, hi)``; X may have blocks of another width than Y.
 
     Parameters: X; W float32 [blocks_y, blocks_x, KH, KW, c_x, c_y], with one block for blocks_x and one channel for c_x

@@ -73,7 +73,7 @@ class Conv(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x, w, y = (operand.image for operand in (*operands[:2], result))
-        source = define_float.Windowed(x, self.window(TensorType(w, DType.FLOAT32)).definition)
+        source = define_float.Windowed(x, self.window(TensorType(w, DType.FLOAT32)))
         proc = define_float.conv2d(name, source, w, y, self.groups, bias=len(operands) == 3)
         return Lowered(proc, tuple(range(len(operands))))
 

@@ -24,7 +24,7 @@ from compiler.graph.ops import checks
 from compiler.graph.ops.conv import Conv
 from compiler.graph.ops.window import Pair, Quad
 from compiler.tensor import define_blocked, define_host
-from compiler.tensor.define_blocked import Range
+from compiler.tensor.define_blocked import Bounds
 from compiler.tensor.ir import DType
 from compiler.tensor.tiles import Weighted
 
@@ -75,9 +75,9 @@ class FusedConv(Op):
         if window.is_pixel and not depthwise:  # all pixels are alike, so that rows need not end
             x, y = (replace(t, height=1, width=t.height * t.width) for t in (x, y))
         weights = pack_depthwise(w, y) if depthwise else GroupedWeights(w, self.groups, x, y).by_input()
-        source = Weighted(x=x, window=window.definition, weight=DType.FLOAT32, blockwise=depthwise)
+        source = Weighted(x=x, window=window, weight=DType.FLOAT32, blockwise=depthwise)
         residual = len(operands) == 4
-        proc = define_blocked.conv2d(name, source, y, Range(lo=self.lo, hi=self.hi), residual=residual)
+        proc = define_blocked.conv2d(name, source, y, Bounds(lo=self.lo, hi=self.hi), residual=residual)
         return Lowered(proc, (0, weights, pack_channels(bias, y), *((3,) if residual else ())))
 
     def macs(self, types: Sequence[TensorType]) -> int:

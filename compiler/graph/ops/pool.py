@@ -33,7 +33,7 @@ def pooled(types: Sequence[TensorType], window: Window, *dtypes: DType) -> Tenso
 
 def blocked(x: Placed, window: Window) -> Weighted:
     """An input in blocks of channels, each read by the block of results at its own place."""
-    return Weighted(x=x.in_blocks(), window=window.definition, weight=x.dtype, blockwise=True)
+    return Weighted(x=x.in_blocks(), window=window, weight=x.dtype, blockwise=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class MaxPool(Op):
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         if result.tile is not None:
             return Lowered(define_blocked.max_pool2d(name, blocked(operands[0], self.window), result.in_blocks()), (0,))
-        source = define_float.Windowed(operands[0].image, self.window.definition)
+        source = define_float.Windowed(operands[0].image, self.window)
         return Lowered(define_float.max_pool(name, source, result.image, result.dtype), (0,))
 
 
@@ -106,7 +106,7 @@ class AveragePool(Op):
         if result.tile is not None:
             source = blocked(operands[0], self.window)
             return Lowered(define_blocked.average_pool2d(name, source, result.in_blocks()), (0, counts))
-        proc = define_float.average_pool(name, define_float.Windowed(x, self.window.definition), result.image)
+        proc = define_float.average_pool(name, define_float.Windowed(x, self.window), result.image)
         return Lowered(proc, (0, counts))
 
 

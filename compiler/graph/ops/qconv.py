@@ -76,7 +76,7 @@ class IntegerConv(Op):
     def weighted(self, operands: Sequence[Placed], y: Tiled, blocks: Blocks) -> tuple[Weighted, Array]:
         """The input as what weights multiply to give `y`, and the weights in tiles."""
         x, w = operands[0].tiled(blocks.block_in, blocks.batch), operands[1].constant()
-        window = self.window(TensorType.of(w)).definition
+        window = self.window(TensorType.of(w))
         weights = GroupedWeights(w, self.groups, x, y)
         source = Weighted(x=x, window=window, weight=DType(w.dtype.name), blockwise=weights.blockwise)
         return source, weights.packed()

@@ -45,7 +45,7 @@ class QMaxPool2d(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x, y = (t.tiled(blocks.block_out, blocks.batch) for t in (operands[0], result))
-        return Lowered(define.max_pool2d(name, x, y, self.window.definition), (0,))
+        return Lowered(define.max_pool2d(name, x, y, self.window), (0,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class QAvgPool2d(Op):
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x, y = (t.tiled(blocks.block_out, blocks.batch) for t in (operands[0], result))
         proc = define.avg_pool2d(
-            name, x, y, self.window.definition, self.mul, self.bias, self.shift, self.lo, self.hi
+            name, x, y, self.window, self.mul, self.bias, self.shift, self.lo, self.hi
         )
         factors = (pack_positions(operands[1].constant(), y),) if self.mul is None else ()
         return Lowered(proc, (0, *factors))

@@ -16,20 +16,11 @@ Quad = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
-    """kernel, stride, dilation: (vertical, horizontal). padding: (top, left, bottom, right), in elements."""
+class Window(tiles.Window):
+    """That of the definitions, with what graph ops ask of it.
 
-    kernel: Pair
-    stride: Pair = (1, 1)
-    padding: Quad = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
-
-    @property
-    def definition(self) -> tiles.Window:
-        """The same for the tensor IR."""
-        return tiles.Window(
-            kernel=self.kernel, stride=self.stride, padding=self.padding, dilation=self.dilation
-        )
+    kernel, stride, dilation: (vertical, horizontal). padding: (top, left, bottom, right), in elements.
+    """
 
     @property
     def is_pixel(self) -> bool:

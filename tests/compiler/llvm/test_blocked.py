@@ -21,7 +21,7 @@ from compiler.llvm.jit import compile_proc
 from compiler.llvm.registers import Registers, SumTile, best_tile
 from compiler.llvm.schedule import schedule
 from compiler.tensor import define_blocked
-from compiler.tensor.define_blocked import Range
+from compiler.tensor.define_blocked import Bounds
 from compiler.tensor.interp import run
 from compiler.tensor.ir import Alloc, DType, For, LoopKind, Proc
 from compiler.tensor.tiles import Tiled, Weighted
@@ -57,12 +57,12 @@ def random_proc(seed: int) -> Proc:
         n=1, c=r.choice((1, c)) if kind == "conv" else c, dtype=DType.FLOAT32,
     )  # fmt: skip
     y = replace(x, blocks=blocks, height=rows, width=columns, c=c)
-    source = Weighted(x=x, window=window.definition, weight=DType.FLOAT32, blockwise=kind != "conv")
+    source = Weighted(x=x, window=window, weight=DType.FLOAT32, blockwise=kind != "conv")
     if kind == "max":
         return define_blocked.max_pool2d("pool", source, y)
     if kind == "average":
         return define_blocked.average_pool2d("pool", source, y)
-    bounds = Range(lo=r.choice((-math.inf, 0.0)), hi=r.choice((math.inf, 1.0)))
+    bounds = Bounds(lo=r.choice((-math.inf, 0.0)), hi=r.choice((math.inf, 1.0)))
     return define_blocked.conv2d("conv", source, y, bounds, residual=r.random() < 0.5)
 
 
@@ -90,10 +90,10 @@ def test_sums_stay_in_registers() -> None:
     """All that is allocated but the padded input has constant places: loops over it are unrolled, or are vectors."""
     source = Weighted(
         x=Tiled(batches=1, blocks=2, height=5, width=29, n=1, c=16, dtype=DType.FLOAT32),
-        window=Window(kernel=(3, 3), padding=(1, 1, 1, 1)).definition,
+        window=Window(kernel=(3, 3), padding=(1, 1, 1, 1)),
         weight=DType.FLOAT32,
     )
-    proc = schedule(define_blocked.conv2d("conv", source, replace(source.x, blocks=4), Range(lo=0.0))).proc
+    proc = schedule(define_blocked.conv2d("conv", source, replace(source.x, blocks=4), Bounds(lo=0.0))).proc
     sums = [stmt for stmt in walk(proc.body) if isinstance(stmt, Alloc) and stmt.buffer.name != "X.padded"]
     tile = best_tile(4, 29, 16, Registers())
     widths = tile.pixels, 29 % tile.pixels
