@@ -9,7 +9,7 @@ from compiler.graph.ir import Graph, Node
 from compiler.graph.layout import Layout
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
-from compiler.graph.ops.qelementwise import Relayout
+from compiler.graph.ops.relayout import Relayout
 from compiler.graph.passes.base import Pass
 from compiler.graph.rewrite import first_free
 from compiler.tensor.ir import DType

@@ -13,9 +13,10 @@ from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.move import ChannelTranspose, Movement
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize, Relayout
+from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.relayout import Relayout
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.unfold import Unfold
 from compiler.graph.ops.upsample import QInterpolate

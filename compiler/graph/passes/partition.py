@@ -13,9 +13,10 @@ from compiler.graph.ops.along import Resample
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.move import Concat, Movement
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize, Relayout
+from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.relayout import Relayout
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.ops.unfold import Unfold

@@ -18,9 +18,10 @@ from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph, Node
 from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Take
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize, Relayout
+from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.relayout import Relayout
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.upsample import QInterpolate, Repeat
 from compiler.tensor.define import SIDE_SHIFT

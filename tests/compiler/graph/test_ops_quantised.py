@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from compiler.errors import GraphError
 from compiler.graph.ir import Op, TensorType
 from compiler.graph.ops.qconv import QConv2d, convolve_exact, two_factors
-from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize, Relayout
+from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.relayout import Relayout
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.ops.window import Window
 from compiler.tensor.ir import DType

@@ -15,8 +15,9 @@ from compiler.graph.ops.conv import Conv, Dense
 from compiler.graph.ops.elementwise import Add, Clip, Pointwise, Relu
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import Quantize, Relayout
+from compiler.graph.ops.qelementwise import Quantize
 from compiler.graph.ops.qpool import QAvgPool2d
+from compiler.graph.ops.relayout import Relayout
 from compiler.graph.ops.shape import Flatten
 from compiler.graph.ops.softmax import Softmax
 from compiler.graph.passes.layout import AssignLayouts
