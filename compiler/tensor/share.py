@@ -75,5 +75,5 @@ def _own(expr: Expr) -> Hashable:
         case Const():
             return repr(expr.value), expr.type  # 0.0 and -0.0 are equal, but not the same
         case _:
-            values = [getattr(expr, field.name) for field in fields(expr)]  # type: ignore[arg-type]
+            values = [getattr(expr, field.name) for field in fields(expr)]  # type: ignore[arg-type]  # every Expr is a dataclass, which its base cannot say
             return tuple(value for value in values if not isinstance(value, Expr))

@@ -14,12 +14,12 @@ from compiler.tensor.share import computed_once
 from compiler.tensor.traverse import stmt_exprs, walk, walk_expr
 
 X, Y = (Buffer.of(name, DType.FLOAT32, (5,)) for name in "xy")
-I = Var("i")  # noqa: E741
-x = Load(X, (I,))
+AT = Var("i")
+x = Load(X, (AT,))
 
 
 def body(value: Expr) -> Body:
-    return computed_once(Store(Y, (I,), value))
+    return computed_once(Store(Y, (AT,), value))
 
 
 def text(value: Expr) -> str:
@@ -32,7 +32,7 @@ def test_what_occurs_once_stays_where_it_is() -> None:
 
 
 def test_equal_values_are_one_even_as_different_objects() -> None:
-    product = (x + f32(1.0)) * (Load(X, (I,)) + f32(1.0))
+    product = (x + f32(1.0)) * (Load(X, (AT,)) + f32(1.0))
     assert text(product + product) == (
         "alloc t0: float32[1] local:\n"
         "  t0[0] = x[i] + 1.0f32\n"
@@ -60,7 +60,7 @@ def test_values_are_those_of_the_expression() -> None:
     value = FUNCTIONS["tanh"].build(x)
     given = np.array([-2.0, -0.0, 0.25, 1.0, np.inf], np.float32)
     results = []
-    for statements in ((Store(Y, (I,), value),), body(value)):
+    for statements in ((Store(Y, (AT,), value),), body(value)):
         result = np.zeros(5, np.float32)
         run(Proc("f", (X, Y), (nest([("i", 5)], *statements),)), (given, result))
         results.append(result.view(np.int32).tolist())
