@@ -15,12 +15,12 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -179,8 +179,11 @@ def run_by_onnxruntime(model: onnx.ModelProto, name: str, inputs: NDArray[np.flo
     return np.concatenate([session.run(None, {name: each[None]})[0] for each in inputs])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command_line(
+    description: str | None, measure: Callable[[Task], Iterable[Any]], show: Callable[[str, list[Any]], None]
+) -> None:
+    """Measure the networks that are asked for, and show each, or print all rows, which are dataclasses, as JSON."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(TASKS)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print figures for a script")
     arguments = parser.parse_args()
@@ -188,20 +191,24 @@ def main() -> None:
         if name not in TASKS:
             parser.error(f"NETWORK must be one of {', '.join(TASKS)}, not {name!r}")
     try:
-        results = {name: measure(TASKS[name]()) for name in arguments.networks or TASKS}
+        results = {name: list(measure(TASKS[name]())) for name in arguments.networks or TASKS}
     except ImportError as error:
         raise SystemExit(str(error)) from None
     if arguments.json:
         print(json.dumps({name: [asdict(row) for row in rows] for name, rows in results.items()}, indent=2))
         return
     for name, rows in results.items():
-        print(name)
-        for r in rows:
-            print(
-                f"{r.variant:42} agrees on {r.agreement} of {r.inputs}, {r.noise_db} dB; "
-                f"right on {r.right} of {r.labelled} labelled (float: {r.float_right})"
-            )
+        show(name, rows)
+
+
+def shown(name: str, rows: list[Accuracy]) -> None:
+    print(name)
+    for r in rows:
+        print(
+            f"{r.variant:42} agrees on {r.agreement} of {r.inputs}, {r.noise_db} dB; "
+            f"right on {r.right} of {r.labelled} labelled (float: {r.float_right})"
+        )
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, measure, shown)

@@ -11,11 +11,9 @@ the layer that adds most.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -25,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import vta
-from bench.accuracy import TASKS, Task, compared, float_answers
+from bench.accuracy import Task, command_line, compared, float_answers
 from compiler.frontend.onnx import load_onnx
 from compiler.graph.ir import Graph
 from compiler.graph.ops.fused import FusedConv
@@ -95,30 +93,15 @@ def measure(task: Task) -> Iterator[Gain]:
                 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(TASKS)} (default: all)")
-    parser.add_argument("--json", action="store_true", help="print figures for a script")
-    arguments = parser.parse_args()
-    for name in arguments.networks:
-        if name not in TASKS:
-            parser.error(f"NETWORK must be one of {', '.join(TASKS)}, not {name!r}")
-    try:
-        results = {name: list(measure(TASKS[name]())) for name in arguments.networks or TASKS}
-    except ImportError as error:
-        raise SystemExit(str(error)) from None
-    if arguments.json:
-        print(json.dumps({name: [asdict(row) for row in rows] for name, rows in results.items()}, indent=2))
-        return
-    for name, rows in results.items():
-        print(f"{name:19} apart   left as it is                                equalised")
-        for left, even in zip(rows[::2], rows[1::2], strict=True):
-            print(f"{left.machine:19} {left.apart:>5}   {_shown(left):44} {_shown(even)}")
+def shown(name: str, rows: list[Gain]) -> None:
+    print(f"{name:19} apart   left as it is                                equalised")
+    for left, even in zip(rows[::2], rows[1::2], strict=True):
+        print(f"{left.machine:19} {left.apart:>5}   {_outcome(left):44} {_outcome(even)}")
 
 
-def _shown(gain: Gain) -> str:
+def _outcome(gain: Gain) -> str:
     return f"{gain.agreement} of {gain.inputs}, {gain.noise_db} dB, worst layer {gain.layer_db}"
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, measure, shown)
