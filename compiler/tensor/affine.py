@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from compiler.tensor.ir import Binary, BinaryOp, Const, Expr, Var, binary, constant
+from compiler.tensor.ir import Binary, BinaryOp, Const, Expr, Var, binary, constant, fold
 from compiler.tensor.traverse import walk_expr
 
 
@@ -23,6 +23,8 @@ class Affine:
     terms: Mapping[Expr, int]
 
     def __add__(self, other: Affine) -> Affine:
+        if not other.terms:
+            return Affine(self.const + other.const, self.terms)
         terms = dict(self.terms)
         for atom, coefficient in other.terms.items():
             terms[atom] = terms.get(atom, 0) + coefficient
@@ -79,26 +81,31 @@ def _is_extremum(atom: Binary) -> bool:
 def affine(expr: Expr) -> Affine:
     """The affine form of an `INT64` expression."""
     match expr:
+        case Var():
+            return Affine(0, {expr: 1})
         case Const():
             return Affine(constant(expr), {})
-        case Binary(BinaryOp.ADD, a, b):
-            return affine(a) + affine(b)
-        case Binary(BinaryOp.SUB, a, b):
-            return affine(a) - affine(b)
-        case Binary(BinaryOp.MUL, a, b):
-            left, right = affine(a), affine(b)
-            if not left.terms:
-                return right.scale(left.const)
-            if not right.terms:
-                return left.scale(right.const)
-            return Affine(0, {binary(BinaryOp.MUL, left.expr, right.expr): 1})
-        case Binary(BinaryOp.MIN | BinaryOp.MAX, a, b):
-            return _extremum(expr.op, affine(a), affine(b))
         case Binary(op, a, b):
-            folded = binary(op, affine(a).expr, affine(b).expr)
-            return Affine(constant(folded), {}) if isinstance(folded, Const) else Affine(0, {folded: 1})
+            return _combined(op, affine(a), affine(b))
         case _:
             return Affine(0, {expr: 1})
+
+
+def _combined(op: BinaryOp, a: Affine, b: Affine) -> Affine:
+    match op:
+        case BinaryOp.ADD:
+            return a + b
+        case BinaryOp.SUB:
+            return a - b
+        case BinaryOp.MUL if not a.terms:
+            return b.scale(a.const)
+        case BinaryOp.MUL if not b.terms:
+            return a.scale(b.const)
+        case BinaryOp.MIN | BinaryOp.MAX:
+            return _extremum(op, a, b)
+        case _:
+            folded = binary(op, a.expr, b.expr)
+            return Affine(constant(folded), {}) if isinstance(folded, Const) else Affine(0, {folded: 1})
 
 
 def _extremum(op: BinaryOp, a: Affine, b: Affine) -> Affine:
@@ -267,7 +274,6 @@ def evaluate(expr: Expr, values: Mapping[str, int]) -> int:
         case Var():
             return values[expr.name]
         case Binary():
-            folded = binary(expr.op, Const(evaluate(expr.a, values)), Const(evaluate(expr.b, values)))
-            return constant(folded)
+            return fold(expr.op, evaluate(expr.a, values), evaluate(expr.b, values))
         case _:
             raise TypeError(f"Index expression must be made of constants, variables and operations, not {expr!r}")

@@ -39,35 +39,36 @@ class Access:
 def accesses(body: Body, loops: tuple[Range, ...] = ()) -> Iterator[Access]:
     """Accesses to buffers that `body` does not itself allocate."""
     private: set[str] = set()
-
-    def read(exprs: tuple[Expr, ...], loops: tuple[Range, ...]) -> Iterator[Access]:
-        for expr in exprs:
+    waiting = [(stmt, loops) for stmt in reversed(body)]
+    while waiting:
+        stmt, around = waiting.pop()
+        for expr in _reading(stmt):
             for node in walk_expr(expr):
                 if isinstance(node, Load) and node.buffer.name not in private:
-                    yield Access(node.buffer, node.index, False, loops)
+                    yield Access(node.buffer, node.index, False, around)
+        match stmt:
+            case Store():
+                if stmt.buffer.name not in private:
+                    yield Access(stmt.buffer, stmt.index, True, around)
+                continue
+            case For():
+                around = (*around, Range(stmt.var.name, stmt.extent))
+            case Alloc():
+                private.add(stmt.buffer.name)
+            case _:
+                pass
+        waiting += [(inner, around) for inner in reversed(stmt_body(stmt))]
 
-    def visit(stmts: Body, loops: tuple[Range, ...]) -> Iterator[Access]:
-        # Extents and shapes are made of loop variables.
-        for stmt in stmts:
-            match stmt:
-                case Store():
-                    yield from read((*stmt.index, stmt.value), loops)
-                    if stmt.buffer.name not in private:
-                        yield Access(stmt.buffer, stmt.index, True, loops)
-                case For():
-                    yield from visit(stmt.body, (*loops, Range(stmt.var.name, stmt.extent)))
-                case If():
-                    yield from read((stmt.cond,), loops)
-                    yield from visit(stmt.body, loops)
-                case Mapped():
-                    yield from visit(stmt.body, loops)
-                case Alloc():
-                    private.add(stmt.buffer.name)
-                    yield from visit(stmt.body, loops)
-                case _:
-                    pass
 
-    yield from visit(body, loops)
+def _reading(stmt: Stmt) -> tuple[Expr, ...]:
+    """The expressions of a statement that may load: extents and shapes are made of loop variables."""
+    match stmt:
+        case Store():
+            return (*stmt.index, stmt.value)
+        case If():
+            return (stmt.cond,)
+        case _:
+            return ()
 
 
 @dataclass(frozen=True, slots=True)

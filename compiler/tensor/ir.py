@@ -376,6 +376,11 @@ _FOLD: dict[BinaryOp, Callable[[int, int], int]] = {
 }
 
 
+def fold(op: BinaryOp, a: int, b: int) -> int:
+    """``a op b`` of index arithmetic, exactly."""
+    return _FOLD[op](a, b)
+
+
 _NEUTRAL = {BinaryOp.ADD: Const(0), BinaryOp.SUB: Const(0), BinaryOp.MUL: Const(1)}
 
 
@@ -383,7 +388,7 @@ def binary(op: BinaryOp, a: Expr, b: Expr) -> Expr:
     """``a op b``, folded when both are index constants or one is a neutral element of index arithmetic."""
     if a.dtype is DType.INT64:
         if isinstance(a, Const) and isinstance(b, Const) and op in _FOLD:
-            return Const(_FOLD[op](constant(a), constant(b)))
+            return Const(fold(op, constant(a), constant(b)))
         neutral = _NEUTRAL.get(op)
         if neutral is not None and b == neutral:
             return a

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from operator import attrgetter
+from typing import Any
 
 from compiler.tensor.ir import (
     Alloc,
@@ -28,23 +30,21 @@ from compiler.tensor.ir import (
     cast,
 )
 
+_CHILDREN: dict[type[Expr], Callable[[Any], tuple[Expr, ...]]] = {
+    Unary: lambda expr: (expr.a,),
+    Cast: lambda expr: (expr.a,),
+    Binary: attrgetter("a", "b"),
+    Compare: attrgetter("a", "b"),
+    Select: attrgetter("cond", "a", "b"),
+    Fma: attrgetter("a", "b", "c"),
+    Load: attrgetter("index"),
+}
+"""The operands of expressions that have some; in a table, because nothing is asked of expressions more often."""
+
 
 def children(expr: Expr) -> tuple[Expr, ...]:
-    match expr:
-        case Var() | Const():
-            return ()
-        case Unary() | Cast():
-            return (expr.a,)
-        case Binary() | Compare():
-            return (expr.a, expr.b)
-        case Select():
-            return (expr.cond, expr.a, expr.b)
-        case Fma():
-            return (expr.a, expr.b, expr.c)
-        case Load():
-            return expr.index
-        case _:
-            return ()
+    of = _CHILDREN.get(type(expr))
+    return () if of is None else of(expr)
 
 
 def walk_expr(expr: Expr) -> Iterator[Expr]:
@@ -53,7 +53,8 @@ def walk_expr(expr: Expr) -> Iterator[Expr]:
     while waiting:
         node = waiting.pop()
         yield node
-        waiting += reversed(children(node))
+        if (of := _CHILDREN.get(type(node))) is not None:
+            waiting += reversed(of(node))
 
 
 def stmt_body(stmt: Stmt) -> Body:

@@ -17,7 +17,7 @@ from compiler.tensor.analysis import accesses, by_buffer
 from compiler.tensor.ir import Alloc, Body, Buffer, For, LoopKind, Mapped, Proc, Scope
 from compiler.tensor.traverse import walk
 from compiler.tensor.unify import Match, unify
-from compiler.vta.box import Box, elements_shape
+from compiler.vta.box import Box, Nest, elements_shape
 from compiler.vta.footprint import element_bytes
 from compiler.vta.instructions import Instruction, InstructionSet, instruction_set
 from compiler.vta.microops import MicroOps, place_kernels
@@ -113,7 +113,8 @@ class LaunchBuilder:
 
     def is_stored(self, buffer: Buffer, address: int) -> bool:
         """Whether earlier layers of the launch have stored to a part of the buffer."""
-        return any(begin < address + _nbytes(buffer) and address < end for begin, end in self.stored)
+        last = address + _nbytes(buffer)
+        return any(begin < last and address < end for begin, end in self.stored)
 
     def finish(self) -> list[Insn]:
         """All instructions of the launch, synchronised, with FINISH after the last store."""
@@ -145,7 +146,8 @@ class _LayerLowering:
         self.scopes = {stmt.buffer.name: stmt.buffer.scope for stmt in walk(proc.body) if isinstance(stmt, Alloc)}
         self.pairs = {name for stmt in walk(proc.body) if isinstance(stmt, Mapped) for name in self._pairs(stmt)}
         self.turns: dict[tuple[str, tuple[int, ...]], int] = {}
-        self.matches: dict[int, Match] = {}
+        self.nests: dict[int, Nest] = {}
+        self.stored = {b.name for b in proc.params if builder.is_stored(b, addresses[b.name])}
         self.works: list[Work] = []
         self.resets: list[_Reset] = []
 
@@ -260,18 +262,19 @@ class _LayerLowering:
 
     def _emit(self, stmt: Mapped, env: Env) -> None:
         instruction = self.by_name.get(stmt.instruction)
-        match = self.matches.get(id(stmt))
-        if match is None:
+        nest = self.nests.get(id(stmt))
+        if nest is None:
             (loop,) = stmt.body
+            match: Match | None = None
             if instruction is not None and isinstance(loop, For):
                 match = unify(instruction.meaning, loop)
             if match is None:
                 raise LoweringError(
                     f"Layer {self.proc.name!r} must be made of instructions, not map {stmt.instruction!r}"
                 )
-            self.matches[id(stmt)] = match
+            nest = self.nests[id(stmt)] = Nest(match)
         assert instruction is not None, "what matches exists"
-        box = Box(match, env)
+        box = Box(nest, env)
         if box.empty:
             return
         match instruction.opcode:
@@ -288,7 +291,7 @@ class _LayerLowering:
         module = Module.LOAD if memory in _SPACES else Module.COMPUTE
         loaded = self.builder.loaded
         source = box.match.operands["src"].buffer
-        read = (_RELEASED,) if self.builder.is_stored(source, self.addresses[source.name]) else ()
+        read = (_RELEASED,) if source.name in self.stored else ()
         most = _MOST_LOAD_BYTES // self.config.dram_elem_bytes(memory)
         copies = cut(self._sram(box, "dst"), self._dram(box, "src", memory), box.copy_axes("dst", "src"), most)
         for part in itertools.chain.from_iterable(transfers(*copy) for copy in copies):

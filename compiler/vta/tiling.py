@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +45,13 @@ _SHARE_OF_PARAMETERS = 8
 _PER_BUS_CYCLE = 0.1
 _PER_INSTRUCTION = 4.0
 
+_BELOW = 1 - 1e-9
+"""What is bounded by cycles that were added in another order."""
+
 _ONE = np.ones(1, np.int64)
 
 Cycles = NDArray[np.float64]
+_Number = TypeVar("_Number", np.int64, np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,23 +118,23 @@ class _Shape:
 class _Grid:
     """Candidates: tile sizes, and trips of the loops around instructions, each by axis (or `PIECE`).
 
-    whole, kept: the grid that this one is a part of, and which of its candidates it has.
+    whole, kept: the grid that this one is a part of, and the places that its candidates have there.
     """
 
     sizes: Sizes
     trips: Sizes
     whole: _Grid | None = None
-    kept: NDArray[np.bool_] | None = None
-    known: dict[Hashable, Ints] = field(default_factory=dict)
+    kept: NDArray[np.intp] | None = None
+    known: dict[Hashable, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sizes[PIECE])
 
-    def where(self, kept: NDArray[np.bool_]) -> _Grid:
+    def at(self, kept: NDArray[np.intp]) -> _Grid:
         sizes, trips = ({axis: v[kept] for axis, v in values.items()} for values in (self.sizes, self.trips))
         return _Grid(sizes, trips, self, kept)
 
-    def once(self, key: Hashable, of: Callable[[_Grid], Ints]) -> Ints:
+    def once(self, key: Hashable, of: Callable[[_Grid], NDArray[_Number]]) -> NDArray[_Number]:
         """``of(self)``, computed once for each key; many shapes ask for the same."""
         if key not in self.known:
             if self.whole is None:
@@ -149,6 +154,20 @@ class _Grid:
             if axis in self.trips:
                 total = total * self.trips[axis]
         return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Load:
+    """What candidates ask of the machine, whatever waits for what.
+
+    rest: cycles of the compute unit besides products; after_tile: those of one tile. traffic: bus cycles. extra: cycles
+    before and behind, and prices.
+    """
+
+    rest: Cycles
+    after_tile: Cycles
+    traffic: Cycles
+    extra: Cycles
 
 
 class TilingProblem:
@@ -182,18 +201,29 @@ class TilingProblem:
         """The cheapest tiling that fits. Raises LoweringError naming the buffer and the bytes needed if none does."""
         grid = self._candidates()
         for shapes in (self._shapes(), self._smallest_shapes()):
-            best = min((self._cheapest(grid, shape) for shape in shapes), key=lambda found: found[0])
-            if math.isfinite(best[0]):
-                return self._tiling(grid, *best[1:])
+            best: tuple[int, _Shape] | None = None
+            least = math.inf
+            for shape in shapes:
+                cost, where = self._cheapest(grid, shape, least)
+                if cost < least:
+                    least, best = cost, (where, shape)
+            if best is not None:
+                return self._tiling(grid, *best)
         raise self._refusal()
 
-    def _cheapest(self, grid: _Grid, shape: _Shape) -> tuple[float, int, _Shape]:
-        cost = self._cost(grid, shape)
+    def _cheapest(self, grid: _Grid, shape: _Shape, bound: float) -> tuple[float, int]:
+        """Cost of the cheapest candidate that fits, and which it is; infinite where none costs less than `bound`."""
+        left = np.flatnonzero(np.broadcast_to(self._floor(grid, shape) < bound, len(grid)))
+        if len(left):
+            left = left[self._fits(grid.at(left), shape)]
+        if not len(left):
+            return math.inf, 0
+        cost = self._cost(grid.at(left), shape)
         where = int(np.argmin(cost))
-        return float(cost[where]), where, shape
+        return float(cost[where]), int(left[where])
 
     def _tiling(self, grid: _Grid, k: int, shape: _Shape) -> Tiling:
-        one = grid.where(np.arange(len(grid)) == k)
+        one = grid.at(np.array([k]))
         stages = {
             operand.name: Stage(level=shape.levels[operand.name], copies=int(self._copies(operand, one, shape)[0]))
             for operand in self.loaded
@@ -204,14 +234,13 @@ class TilingProblem:
 
     def _candidates(self) -> _Grid:
         """Every combination of tile sizes worth trying."""
-        choices = [self._sizes(axis) for axis in self.axes]
-        rows = [
-            (*sizes, piece)
-            for sizes in itertools.product(*choices)
-            for piece in self._pieces(sizes[self.axes.index("co")])
-        ]
-        table = np.array(rows, np.int64)
-        return self._grid({axis: table[:, k] for k, axis in enumerate((*self.axes, PIECE))})
+        choices = [np.array(self._sizes(axis), np.int64) for axis in self.axes]
+        sizes = dict(zip(self.axes, (one.ravel() for one in np.meshgrid(*choices, indexing="ij")), strict=True))
+        pieces = {blocks: self._pieces(blocks) for blocks in self._sizes("co")}
+        each = [pieces[blocks] for blocks in sizes["co"].tolist()]
+        counts = [len(some) for some in each]
+        table = {axis: np.repeat(one, counts) for axis, one in sizes.items()}
+        return self._grid({**table, PIECE: np.array([*itertools.chain.from_iterable(each)], np.int64)})
 
     def _grid(self, sizes: Sizes) -> _Grid:
         trips = {axis: -(-self.extents[axis] // sizes[axis]) for axis in self.axes}
@@ -329,6 +358,13 @@ class TilingProblem:
             return np.full(1, shape.copies if operand.temporary else 1, np.int64)
         return np.where(self._repeats(operand, grid, shape) > 1, 2, 1)
 
+    def _fits(self, grid: _Grid, shape: _Shape) -> NDArray[np.bool_]:
+        """Which candidates the scratchpads have room for."""
+        fits = np.ones(len(grid), np.bool_)
+        for scope, depth in self.depths.items():
+            fits = fits & (self._peak(scope, grid, shape) <= depth)
+        return fits
+
     def _peak(self, scope: Scope, grid: _Grid, shape: _Shape) -> Ints:
         """Most elements of a scratchpad that are in use at once."""
         mine = [operand for operand in self.operands if operand.scope is scope]
@@ -351,70 +387,100 @@ class TilingProblem:
             peak = np.maximum(peak, together)
         return np.asarray(peak + gap, np.int64)
 
-    def _cost(self, grid: _Grid, shape: _Shape) -> Cycles:
-        """Estimated cycles of every candidate; infinite where it does not fit."""
-        fits = np.ones(len(grid), np.bool_)
-        for scope, depth in self.depths.items():
-            fits = fits & (self._peak(scope, grid, shape) <= depth)
-        cost = np.full(len(grid), np.inf)
-        if fits.any():
-            cost[fits] = self._time(grid.where(fits), shape)
-        return cost
+    def _floor(self, grid: _Grid, shape: _Shape) -> Cycles:
+        """Cycles that every candidate costs at least: no unit waits, and neither does the bus."""
 
-    def _time(self, grid: _Grid, shape: _Shape) -> Cycles:
-        sizes, loops = grid.sizes, shape.loops()
-        tiles, steps = grid.count(("no", *shape.order)), grid.count(loops)
-        loads = {operand.name: self._repeats(operand, grid, shape) for operand in self.loaded}
-        cycles = {
-            operand.name: self._elements(operand, grid, shape) * operand.dram_bytes / self.bus
-            for operand in self.loaded
-        }
-        in_compute = [operand for operand in self.loaded if operand.scope is Scope.ACC]
-        after_tile = self.alu_steps / tiles
-        for operand in in_compute:
-            after_tile = after_tile + (cycles[operand.name] + _LOAD_IN_COMPUTE) * loads[operand.name] / tiles
-        step = self.gemm_steps / steps
-        overlap = self.config.overlap and self.multiplies
+        def of(grid: _Grid) -> Cycles:
+            load = self._load(grid, shape)
+            busy = self.gemm_steps + (0 if self._overlaps else load.rest)
+            return np.asarray((np.maximum(busy, load.traffic) + load.extra) * _BELOW, np.float64)
+
+        return grid.once(("floor", shape.order, *shape.levels.items()), of)
+
+    @property
+    def _overlaps(self) -> bool:
+        """Whether products are computed while the rest of the tile before is."""
+        return self.config.overlap and self.multiplies
+
+    def _load(self, grid: _Grid, shape: _Shape) -> _Load:
+        around = "no", *shape.order
+        rest: Cycles = np.full(1, self.alu_steps, np.float64)
+        traffic: Cycles = np.zeros(1)
+        instructions = grid.once(
+            ("instructions", shape.order),
+            lambda grid: grid.count(shape.loops()) + grid.count(around) * grid.trips[PIECE] * self.nests,
+        )
+        for operand in self.loaded:
+            traffic = traffic + self._moved(operand, grid, shape)
+            instructions = instructions + self._repeats(operand, grid, shape) * self._blocks(operand, grid, shape)
+            if operand.scope is Scope.ACC:
+                rest = rest + self._moved(operand, grid, shape)
+                rest = rest + _LOAD_IN_COMPUTE * self._repeats(operand, grid, shape)
+        traffic = traffic + instructions * (_FETCH_BYTES / self.bus)
+        after_tile = rest / grid.count(around)
+        extra = self._before_and_behind(grid, shape) + _PER_BUS_CYCLE * traffic + _PER_INSTRUCTION * instructions
+        if self._overlaps:
+            extra = extra + after_tile
+        return _Load(rest=rest, after_tile=after_tile, traffic=traffic, extra=extra)
+
+    def _moved(self, operand: Operand, grid: _Grid, shape: _Shape) -> Cycles:
+        """Bus cycles of all loads of an operand."""
+        key = "moved", operand.name, shape.levels[operand.name], shape.order
+        return grid.once(key, lambda grid: self._repeats(operand, grid, shape) * self._cycles(operand, grid, shape))
+
+    def _cycles(self, operand: Operand, grid: _Grid, shape: _Shape) -> Cycles:
+        """Bus cycles of one load of an operand."""
+        return np.asarray(self._elements(operand, grid, shape) * (operand.dram_bytes / self.bus), np.float64)
+
+    def _before_and_behind(self, grid: _Grid, shape: _Shape) -> Cycles:
+        """Cycles until the first instruction has its operands, and after the last until its results are stored."""
+
+        def of(grid: _Grid) -> Cycles:
+            total = self._store_of_piece(grid)
+            for operand in self.loaded:
+                first = self._covered(operand, grid, len(shape.loops()), shape)
+                total = total + first * (operand.dram_bytes / self.bus)
+            return total
+
+        return grid.once(("first", shape.order), of)
+
+    def _cost(self, grid: _Grid, shape: _Shape) -> Cycles:
+        """Estimated cycles of every candidate, and what else there is to be said against it."""
+        loops = shape.loops()
+        load = self._load(grid, shape)
+        after_tile, overlap = load.after_tile, self._overlaps
+        step = self.gemm_steps / grid.count(loops)
         time, slack, idle_bus = step, step, np.ones(1, np.bool_)
         for rank in range(len(loops), 0, -1):
             ahead, stalled = np.zeros(1), np.zeros(1)
             for operand in self.loaded:
                 if operand.scope is not Scope.ACC and self._rank(operand, shape) == rank:
-                    again = loads[operand.name] // grid.count(loops[:rank])
+                    again = self._repeats(operand, grid, shape) // grid.count(loops[:rank])
+                    cycles = self._cycles(operand, grid, shape) * again
                     twice = self._copies(operand, grid, shape) > 1
-                    ahead = ahead + np.where(twice, cycles[operand.name] * again, 0)
-                    stalled = stalled + np.where(twice, 0, cycles[operand.name] * again)
+                    ahead = ahead + np.where(twice, cycles, 0)
+                    stalled = stalled + np.where(twice, 0, cycles)
             if loops[rank - 1] == shape.order[-1]:
-                time = time + (0 if overlap else after_tile) + self._wait_for_store(sizes, shape, after_tile)
+                time = time + (0 if overlap else after_tile) + self._wait_for_store(grid, shape, after_tile)
                 slack = slack + (0 if overlap else after_tile)
             slack = np.where(idle_bus, time, slack)
             late = np.maximum(ahead - slack, 0)
             time = (time + late + stalled) * grid.trips.get(loops[rank - 1], 1)
             slack = np.maximum(slack - ahead, 0)
             idle_bus = idle_bus & (ahead + stalled == 0)
-        first = np.zeros(1)
-        for operand in self.loaded:
-            first = first + self._covered(operand, grid, len(loops), shape) * operand.dram_bytes / self.bus
-        last = self._store_of_piece(sizes) + (after_tile if overlap else 0)
-        instructions = steps + tiles * grid.trips[PIECE] * self.nests
-        for operand in self.loaded:
-            instructions = instructions + loads[operand.name] * self._blocks(operand, grid, shape)
-        traffic = sum((loads[name] * cycles[name] for name in loads), np.zeros(1))
-        traffic = traffic + instructions * _FETCH_BYTES / self.bus
-        time = np.maximum(time, traffic) + first + last
-        return np.asarray(time + _PER_BUS_CYCLE * traffic + _PER_INSTRUCTION * instructions, np.float64)
+        return np.asarray(np.maximum(time, load.traffic) + load.extra, np.float64)
 
-    def _store_of_piece(self, sizes: Sizes) -> Cycles:
+    def _store_of_piece(self, grid: _Grid) -> Cycles:
         """Cycles until what the last instruction of a tile computed is in memory."""
-        tile = self._main.elements({**sizes, "co": sizes[PIECE]})
-        return np.asarray(tile * self.config.out_elem_bytes / self.bus + _STORE, np.float64)
+        elements = grid.once("piece", lambda grid: self._main.elements({**grid.sizes, "co": grid.sizes[PIECE]}))
+        return np.asarray(elements * self.config.out_elem_bytes / self.bus + _STORE, np.float64)
 
-    def _wait_for_store(self, sizes: Sizes, shape: _Shape, after_tile: Cycles) -> Cycles:
+    def _wait_for_store(self, grid: _Grid, shape: _Shape, after_tile: Cycles) -> Cycles:
         """What a tile waits until the place of the one before is stored, the pieces of which are computed in turn."""
         if shape.copies > 1:
             return np.zeros(1)
-        pieces = sizes["co"] // sizes[PIECE]
-        waits: Cycles = np.maximum(self._store_of_piece(sizes) - after_tile * (pieces - 1) / pieces, 0)
+        pieces = grid.trips[PIECE]
+        waits: Cycles = np.maximum(self._store_of_piece(grid) - after_tile * (pieces - 1) / pieces, 0)
         return waits
 
     @staticmethod

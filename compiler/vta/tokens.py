@@ -60,28 +60,62 @@ _ORDER = {Module.LOAD: 0, Module.COMPUTE: 1, Module.STORE: 2}
 
 
 class _History:
-    """The newest instruction of each module that read or wrote each element of a space."""
+    """The newest instruction of a module that read, or wrote, each element of a space."""
 
     def __init__(self, depth: int) -> None:
-        self.reader = {module: np.full(depth, -1, np.int64) for module in Module}
-        self.writer = {module: np.full(depth, -1, np.int64) for module in Module}
+        self._latest = np.full(depth, -1, np.int64)
+        self._last = -1
 
-    @staticmethod
-    def newest(of: NDArray[np.int64], span: Span) -> int:
-        return int(of[span.begin : span.end].max(initial=-1))
+    def newest(self, span: Span, known: int) -> int:
+        """The newest to touch an element of the span, or `known` if none is newer than that."""
+        if self._last <= known:
+            return known
+        return max(known, int(self._latest[span.begin : span.end].max(initial=-1)))
+
+    def record(self, span: Span, position: int) -> None:
+        self._latest[span.begin : span.end] = position
+        self._last = position
+
+
+class _Histories:
+    """Who touched what: a history for each module and each space, of reads and of writes."""
+
+    def __init__(self, depths: dict[Space, int]) -> None:
+        self._reads, self._writes = (
+            {space: {module.value: _History(depths.get(space, 1)) for module in Module} for space in Space}
+            for _ in range(2)
+        )
+
+    def newest_conflict(self, work: Work, other: Module, known: int) -> int:
+        """The newest instruction of another module that must come first, or `known` if none is newer than that."""
+        module = other.value
+        for span in work.reads:
+            known = self._writes[span.space][module].newest(span, known)
+        for span in work.writes:
+            known = self._writes[span.space][module].newest(span, known)
+            known = self._reads[span.space][module].newest(span, known)
+        return known
+
+    def record(self, work: Work, position: int) -> None:
+        module = work.module.value
+        for span in work.reads:
+            self._reads[span.space][module].record(span, position)
+        for span in work.writes:
+            self._writes[span.space][module].record(span, position)
 
 
 def synchronize(works: Sequence[Work], depths: dict[Space, int]) -> list[Insn]:
     """The instructions of one launch, in the same order, with the dependence flags set. Tokens balance at the end."""
-    history = {space: _History(depths.get(space, 1)) for space in Space}
+    histories = _Histories(depths)
     awaited: dict[tuple[Module, Module], int] = {}
     flags: list[dict[str, Any]] = [{} for _ in works]
     for position, work in enumerate(works):
         for other in Module:
             if other is work.module:
                 continue
-            needed = _newest_conflict(history, work, other)
-            if needed <= awaited.get((other, work.module), -1):
+            known = awaited.get((other, work.module), -1)
+            needed = histories.newest_conflict(work, other, known)
+            if needed <= known:
                 continue
             if abs(_ORDER[other] - _ORDER[work.module]) != 1:
                 raise AssertionError(f"{work.insn} must not depend on {works[needed].insn}: no token queue joins them")
@@ -89,18 +123,5 @@ def synchronize(works: Sequence[Work], depths: dict[Space, int]) -> list[Insn]:
             forward = _ORDER[other] < _ORDER[work.module]
             flags[needed]["push_next" if forward else "push_prev"] = True
             flags[position]["pop_prev" if forward else "pop_next"] = True
-        for span in work.reads:
-            history[span.space].reader[work.module][span.begin : span.end] = position
-        for span in work.writes:
-            history[span.space].writer[work.module][span.begin : span.end] = position
+        histories.record(work, position)
     return [replace(work.insn, **given) if given else work.insn for work, given in zip(works, flags, strict=True)]
-
-
-def _newest_conflict(history: dict[Space, _History], work: Work, other: Module) -> int:
-    newest = -1
-    for span in work.reads:
-        newest = max(newest, _History.newest(history[span.space].writer[other], span))
-    for span in work.writes:
-        newest = max(newest, _History.newest(history[span.space].writer[other], span))
-        newest = max(newest, _History.newest(history[span.space].reader[other], span))
-    return newest

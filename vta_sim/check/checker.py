@@ -38,11 +38,13 @@ def check_program(
     bases: Bases = _NO_BASES,
     allow_leftover_tokens: bool | None = None,
     limits: Limits = _DEFAULT_LIMITS,
+    lints: bool = True,
 ) -> tuple[Finding, ...]:
     """All that is wrong with a program, errors first, each kind in program order; nothing is executed.
 
     bases: for a raw program; a compiled one has its arena there. allow_leftover_tokens: whether tokens that nobody pops
     are no error; by default they are none in a raw program. limits: queues of the smallest machine that is to run it.
+    lints: whether what is no error is looked for as well.
 
     Micro-ops come from the segments of the program and from its own. What the host or a STORE writes is not known; of a
     raw program all else reads as zero.
@@ -57,6 +59,7 @@ def check_program(
         layers=program.layers,
         allow_leftover_tokens=program.is_raw if allow_leftover_tokens is None else allow_leftover_tokens,
         limits=limits,
+        lints=lints,
     )
     words = np.frombuffer(program.insns, "<u8").reshape(-1, 2)
     tokens = program.tokens_before
@@ -86,11 +89,13 @@ class Checker:
         layers: Iterable[Layer] = (),
         allow_leftover_tokens: bool = False,
         limits: Limits = _DEFAULT_LIMITS,
+        lints: bool = True,
     ) -> None:
         self.config = config
         self.dram = dram
         self.code = code
         self.limits = limits
+        self.lints = lints
         self.allow_leftover_tokens = allow_leftover_tokens
         self.isa = ISA(config)
         self.toucher = Toucher(config)

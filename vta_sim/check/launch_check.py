@@ -70,15 +70,15 @@ class LaunchCheck:
                 yield self._error(index, rule, refusal.sentence)
             if not touch.known and self._checker.knows_micro_ops:
                 self._checker.knows_micro_ops = False
-                yield self._lint(index, Rule.UNKNOWN_MICRO_OPS, _UNKNOWN_MICRO_OPS)
+                yield from self._lint(index, Rule.UNKNOWN_MICRO_OPS, _UNKNOWN_MICRO_OPS)
             yield from self._scratchpads(index, touch.elements)
             if rows is not None:
                 yield from self._touched(index, None, dram, cells.of(rows), cells.cuts)
                 yield from self._overwrites_code(index, rows)
             for rule, text in portability.breaches_of(insn, touch):
-                yield self._lint(index, rule, text)
+                yield from self._lint(index, rule, text)
         for index, rule, text in portability.breaches(self._rows, other_source):
-            yield self._lint(index, rule, text)
+            yield from self._lint(index, rule, text)
         yield from self._end()
 
     def _beyond_memory(self, moved: list[Rows | None]) -> Iterator[Finding]:
@@ -153,7 +153,7 @@ class LaunchCheck:
         stale = np.flatnonzero((loaded > written) & (loaded <= known))
         if len(stale):
             unit = int(units[stale[0]])
-            yield self._lint(index, Rule.STALE_OUT, f"{Hint.STORE_OF_LOADED.value}, here OUT[{unit}]")
+            yield from self._lint(index, Rule.STALE_OUT, f"{Hint.STORE_OF_LOADED.value}, here OUT[{unit}]")
 
     def _overwrites_code(self, index: int, rows: Rows) -> Iterator[Finding]:
         """Fetch reads ahead of everybody, and no token orders it; besides, all that is known here would be wrong."""
@@ -187,7 +187,8 @@ class LaunchCheck:
         if any(left.values()):
             listed = ", ".join(f"{count} of {name}" for name, count in left.items() if count)
             severity = Severity.LINT if checker.allow_leftover_tokens else Severity.ERROR
-            yield self._whole(severity, Rule.TOKENS_LEFT, f"launch must leave no tokens, not {listed}")
+            if checker.lints or severity is Severity.ERROR:
+                yield self._whole(severity, Rule.TOKENS_LEFT, f"launch must leave no tokens, not {listed}")
 
     def _within_limits(self) -> Iterator[Finding]:
         """Whether queues of bounded length change anything."""
@@ -196,7 +197,7 @@ class LaunchCheck:
         for name, one in self.order.outstanding.items():
             if one.count > portability.CHISEL_TOKENS:
                 sentence = f"tokens of {name} must be at most {portability.CHISEL_TOKENS}, not {one.count}"
-                yield self._lint(one.insn, Rule.MANY_TOKENS, f"{sentence}; Chisel loses more")
+                yield from self._lint(one.insn, Rule.MANY_TOKENS, f"{sentence}; Chisel loses more")
         if self.order.sequence == tuple(range(len(self._insns))) and most <= limits.tokens:
             return
         bounded = self._flow.execute(limits)
@@ -215,7 +216,7 @@ class LaunchCheck:
         ]
         if late:
             sentence = "FINISH must wait for tokens of the last instructions of load and store"
-            yield self._lint(
+            yield from self._lint(
                 index, Rule.FINISH_BEFORE_OTHERS, f"{sentence}, and does not wait for {' and '.join(late)}"
             )
 
@@ -228,8 +229,10 @@ class LaunchCheck:
     def _error(self, index: int, rule: Rule, sentence: str) -> Finding:
         return Finding(severity=Severity.ERROR, rule=rule, sentence=sentence, place=self._place(index))
 
-    def _lint(self, index: int, rule: Rule, sentence: str) -> Finding:
-        return Finding(severity=Severity.LINT, rule=rule, sentence=sentence, place=self._place(index))
+    def _lint(self, index: int, rule: Rule, sentence: str) -> Iterator[Finding]:
+        """A finding that is no error, if it is asked for: programs have thousands, and each names its instruction."""
+        if self._checker.lints:
+            yield Finding(severity=Severity.LINT, rule=rule, sentence=sentence, place=self._place(index))
 
     def _whole(self, severity: Severity, rule: Rule, sentence: str) -> Finding:
         return Finding(severity=severity, rule=rule, sentence=sentence[0].upper() + sentence[1:])

@@ -20,7 +20,7 @@ Units = NDArray[np.int64]
 """Indices of elements, each once, ascending."""
 
 _REMEMBERED: Final = 4096
-"""Sets of elements that are kept, because a program touches the same ones again and again."""
+"""Sets of elements, and instructions, that are kept: a program touches the same elements again and again."""
 
 
 class Fields(NamedTuple):
@@ -91,7 +91,7 @@ class Refusal(NamedTuple):
 
 @dataclass(kw_only=True)
 class Touch:
-    """What one instruction touches.
+    """What one instruction touches; not to be changed, since alike instructions share it.
 
     elements: of the scratchpads that two units share (INP, WGT, OUT), and the accumulators that a LOAD writes. known:
     False if the micro-ops are not known; then `elements` are all there are. other_source: an immediate ALU instruction
@@ -170,6 +170,7 @@ class Toucher:
         self._depths = {memory: config.depth(memory) for memory in MemoryType if memory is memory.scratchpad}
         self._uops = MicroOps(config)
         self._units = lru_cache(maxsize=_REMEMBERED)(units_of)
+        self._swept_by = lru_cache(maxsize=_REMEMBERED)(self._nest)  # until micro-ops change
         self._kinds = codes_of(MemoryType, config.isa)
         self._last_opcode = max(codes_of(Opcode, config.isa))
         self._last_alu = max(codes_of(AluOp, config.isa))
@@ -188,7 +189,7 @@ class Toucher:
                 rule = f"ALU opcode must be 0 to {int(self._last_alu)}, not {insn.alu_opcode}"
                 return Touch(refusals=[Refusal(rule, unknown=True)])
             case Opcode.GEMM | Opcode.GEMM_OVERWRITE | Opcode.ALU if insn.steps:
-                return self._nest(insn)
+                return self._swept_by(insn)
         return Touch()
 
     def _load(self, insn: Fields, dram: Dram, address: int) -> Touch:
@@ -202,6 +203,7 @@ class Toucher:
             return Touch(refusals=[Refusal(rule)])
         if memory is MemoryType.UOP:
             self._uops.load(insn, dram, address)
+            self._swept_by.cache_clear()
             return Touch()
         return Touch(elements={memory: np.arange(insn.sram_base, end)})
 

@@ -75,6 +75,7 @@ def test_streams_have_no_errors(path: Path) -> None:
     assert [finding for finding in found if finding.severity is Severity.ERROR] == []
     left = [finding for finding in found if finding.rule is Rule.TOKENS_LEFT]
     assert bool(left) == any(stream.tokens_after or ())
+    assert check_program(program, lints=False) == ()
 
 
 @pytest.mark.parametrize("seed", range(2000, 2030))
@@ -106,8 +107,10 @@ def test_the_demo_network_needs_every_one_of_its_tokens() -> None:
     ]
     assert len(moving) > 50
     for index in moving:
-        found = check_program(without_flags(program, index))
-        assert any(finding.severity is Severity.ERROR for finding in found), index
+        wrong = without_flags(program, index)
+        errors = tuple(finding for finding in check_program(wrong) if finding.severity is Severity.ERROR)
+        assert errors, index
+        assert check_program(wrong, lints=False) == errors, index
 
 
 def test_the_compiler_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
