@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,8 @@ Progress = Callable[[int, int], None]
 
 MAX_BATCH = 4096
 CALIBRATION_BATCH = 32
-"""Images that the float network sees at a time: enough to be fast, few enough for memory."""
+CALIBRATION_ELEMENTS = 1 << 19
+"""Images that the float network sees at a time, and elements of them: enough to be fast, few enough for caches."""
 
 
 class CompiledProgram:
@@ -309,7 +311,9 @@ def _quantized(
 
 
 def _parts(samples: dict[str, Array]) -> Iterator[dict[str, Array]]:
-    return (part for part, _ in batches(samples, CALIBRATION_BATCH, fill=False))
+    elements = sum(math.prod(array.shape[1:]) for array in samples.values())
+    at_once = min(CALIBRATION_BATCH, max(1, CALIBRATION_ELEMENTS // max(elements, 1)))
+    return (part for part, _ in batches(samples, at_once, fill=False))
 
 
 def load(path: str | Path) -> CompiledProgram:

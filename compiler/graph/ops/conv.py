@@ -29,10 +29,21 @@ def convolve(x: Array, w: Array, window: Window, groups: int = 1) -> Array:
     height, width = window.output(*size)
     grouped_w = w.reshape(groups, outs // groups, channels // groups, *w.shape[2:])
     result = np.zeros((batch, groups, outs // groups, height * width), x.dtype)
+    if 1 < channels // groups < _FEW:
+        matrix = grouped_w.transpose(0, 1, 3, 4, 2).reshape(groups, outs // groups, -1)
+        for image in range(batch):
+            taps = [tap.reshape(groups, channels // groups, -1) for *_, tap in window.taps(x[image : image + 1], 0)]
+            np.matmul(matrix, np.concatenate(taps, axis=1), out=result[image])
+        return result.reshape(batch, outs, height, width)
     for row, column, tap in window.taps(x, 0):
         columns = tap.reshape(batch, groups, channels // groups, height * width)
-        result += grouped_w[:, :, :, row, column] @ columns
+        weights = grouped_w[:, :, :, row, column]
+        result += weights * columns if channels == groups else weights @ columns
     return result.reshape(batch, outs, height, width)
+
+
+_FEW = 16
+"""Channels that are too few for one tap to be worth a product of matrices; that of all taps together is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,11 +57,10 @@ class Interval:
 
 def conv_accumulator(w: NDArray[Any], x: Interval) -> tuple[Ints, Ints]:
     """(low, high), int64 [O]: bounds of every partial sum of an output channel, for weights [O,C,KH,KW]."""
-    w64 = w.astype(np.int64).reshape(len(w), -1)
-    x = x.with_zero()
-    low = np.minimum(w64 * x.lo, w64 * x.hi).sum(axis=1)
-    high = np.maximum(w64 * x.lo, w64 * x.hi).sum(axis=1)
-    return low, high
+    flat, x = w.reshape(len(w), -1), x.with_zero()
+    above = np.maximum(flat, 0).sum(axis=1, dtype=np.int64)
+    below = np.minimum(flat, 0).sum(axis=1, dtype=np.int64)
+    return above * x.lo + below * x.hi, above * x.hi + below * x.lo
 
 
 def matmul_accumulator(terms: int, x: Interval, w: Interval) -> Interval:
@@ -148,18 +147,14 @@ def _conv_peak(graph: Graph, node: Node, op: QConv2d, interval: Callable[[str], 
     w, m, b = (_constant(graph, node, name) for name in node.inputs[1:4])
     low, high = conv_accumulator(w, interval(node.inputs[0]))
     residual = interval(node.inputs[4]).times(op.r_mul).with_zero() if len(node.inputs) == 5 else Interval(lo=0, hi=0)
-    lo, hi = int(low.min(initial=0)), int(high.max(initial=0))
-    for channel in range(len(w)):
-        factor, bias = int(m[channel]), int(b[channel])
-        acc = Interval(lo=int(low[channel]) >> op.pre_shift, hi=int(high[channel]) >> op.pre_shift)
-        peak = acc.times(factor).with_zero().plus(Interval(lo=min(bias, 0), hi=max(bias, 0))).plus(residual)
-        lo, hi = min(lo, peak.lo), max(hi, peak.hi)
-    return Interval(lo=lo, hi=hi)
+    factor, bias = m.astype(np.int64), b.astype(np.int64)
+    scaled = (low >> op.pre_shift) * factor, (high >> op.pre_shift) * factor
+    least = np.minimum(np.minimum(*scaled), 0) + np.minimum(bias, 0) + residual.lo
+    most = np.maximum(np.maximum(*scaled), 0) + np.maximum(bias, 0) + residual.hi
+    return Interval(lo=int(np.minimum(least, low).min(initial=0)), hi=int(np.maximum(most, high).max(initial=0)))
 
 
-def _rescaled_peak(
-    graph: Graph, node: Node, op: RescaledConv2d, interval: Callable[[str], Interval]
-) -> Interval:
+def _rescaled_peak(graph: Graph, node: Node, op: RescaledConv2d, interval: Callable[[str], Interval]) -> Interval:
     w, b, *_ = (_constant(graph, node, name) for name in node.inputs[1:3])
     low, high = conv_accumulator(w, interval(node.inputs[0]))
     low, high = low + np.minimum(b, 0), high + np.maximum(b, 0)

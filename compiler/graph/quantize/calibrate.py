@@ -51,7 +51,7 @@ class Magnitudes:
 
     def add(self, values: Array) -> None:
         """Count one array. Raises QuantizeError when a value is not finite."""
-        magnitudes = np.abs(values.astype(np.float64)).ravel()
+        magnitudes = np.abs(values).ravel()
         top = float(magnitudes.max(initial=0.0))
         if not math.isfinite(top):
             raise QuantizeError(f"Calibration must give finite values, not {top}")
