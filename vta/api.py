@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -225,13 +227,26 @@ def compile_model(
     if batch is not None and (type(batch) is not int or not 1 <= batch <= MAX_BATCH):
         raise ApiError(f"Batch must be an integer from 1 to {MAX_BATCH}, not {batch!r}")
     images = machine.batch if batch is None else batch
-    model = _graph(model)
-    if target == Target.CPU.value and calibration is None and not _gives_ranges(model):
-        graph = rebatched(model, images)
-    else:
-        graph = quantized_graph(model, machine, calibration, images, options)
-    program = compile_graph(graph, machine, target=Target(target), progress=progress)
-    return CompiledProgram(proved(program), graph=graph)
+    with _without_collector():
+        model = _graph(model)
+        if target == Target.CPU.value and calibration is None and not _gives_ranges(model):
+            graph = rebatched(model, images)
+        else:
+            graph = quantized_graph(model, machine, calibration, images, options)
+        program = compile_graph(graph, machine, target=Target(target), progress=progress)
+        return CompiledProgram(proved(program), graph=graph)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """A compiler makes a great many small objects, and hardly any cycles: looking for them is an eighth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def quantized_graph(
