@@ -79,6 +79,8 @@ def _parse(source: str | Path | bytes | onnx.ModelProto) -> tuple[onnx.ModelProt
             data = path.read_bytes()
         except OSError as error:
             raise FrontendError(f"Model file {str(source)!r} must be readable: {error.strerror}") from None
+    if not data:  # which protobuf takes for a model without anything
+        raise FrontendError("Model must be an ONNX file: this one is empty")
     try:
         return onnx.ModelProto.FromString(data), folder
     except DecodeError:

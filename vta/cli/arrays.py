@@ -44,7 +44,11 @@ def read_arrays(path: Path) -> Array | dict[str, Array]:
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded:
                 return {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, KeyError, MemoryError, SyntaxError, zipfile.BadZipFile) as error:
+    except ValueError as error:
+        # numpy recommends to load what it takes for pickled objects unsafely; to others its reasons are of use.
+        reason = "it holds Python objects, or no arrays" if "pickle" in str(error) else str(error)
+        raise CommandError(f"{path}: must be a NumPy file (.npy or .npz), and is none: {reason}") from error
+    except (OSError, EOFError, KeyError, MemoryError, SyntaxError, zipfile.BadZipFile) as error:
         raise CommandError(f"{path}: must be a NumPy file (.npy or .npz), and is none: {error}") from error
     array: Array = loaded
     return array

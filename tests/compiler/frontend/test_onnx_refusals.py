@@ -266,12 +266,16 @@ def test_batch() -> None:
     assert refused(fixed, batch=0) == "Batch must be at least 1, not 0"
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00" * 64, b"not a model", single("Relu", X).SerializeToString()[:-40]])
+@pytest.mark.parametrize("data", [b"\x00" * 64, b"not a model", single("Relu", X).SerializeToString()[:-40]])
 def test_other_files(data: bytes) -> None:
     assert refused(data) in (
         "Model must be an ONNX file: this one is damaged, cut off, or of another kind",
         "Model must import one version of the standard operators, not []",
     )
+
+
+def test_an_empty_file() -> None:
+    assert refused(b"") == "Model must be an ONNX file: this one is empty"
 
 
 def test_missing_file(tmp_path: Path) -> None:

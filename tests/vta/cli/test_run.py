@@ -34,6 +34,9 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+NO_ARRAY = "must be a NumPy file (.npy or .npz), and is none: it holds Python objects, or no arrays"
+
+
 @pytest.mark.parametrize("given", ["x.npy", "x=x.npy", "x.npz"])
 def test_the_functional_engine_is_the_default(cli: Cli, files: Path, given: str) -> None:
     outcome = cli("run", "vta.vta", "--input", given, "--output", "y.npy", "--json")
@@ -74,9 +77,9 @@ def test_without_output_it_only_counts(cli: Cli, files: Path) -> None:
         ),
         (["vta.vta"], "Inputs must be given with --input [NAME=]FILE: x float32 [N, 16, 1, 1]"),
         (["vta.vta", "--input", "none.npy"], "none.npy: No such file or directory"),
-        (["vta.vta", "--input", "text.npy"], "text.npy: must be a NumPy file (.npy or .npz), and is none: "),
-        (["vta.vta", "--input", "pickled.npy"], "pickled.npy: must be a NumPy file (.npy or .npz), and is none: "),
-        (["vta.vta", "--input", "objects.npy"], "objects.npy: must be a NumPy file (.npy or .npz), and is none: "),
+        (["vta.vta", "--input", "text.npy"], f"text.npy: {NO_ARRAY}"),
+        (["vta.vta", "--input", "pickled.npy"], f"pickled.npy: {NO_ARRAY}"),
+        (["vta.vta", "--input", "objects.npy"], f"objects.npy: {NO_ARRAY}"),
         (["vta.vta", "--input", "=x.npy"], "--input must be FILE or NAME=FILE, not '=x.npy'"),
         (["vta.vta", "--input", "z=x.npy"], "Inputs must be named 'x', not 'z'"),
         (["vta.vta", "--input", "z.npz"], "Inputs must be named 'x', not 'z'"),
