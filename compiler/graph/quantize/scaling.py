@@ -107,6 +107,9 @@ def scale_conv(problem: ConvProblem, *, max_shift: int) -> ConvScaling:
                 best = candidate
         if pre_shift == 0 and best is not None and best.cost <= GOOD_COST:
             break
+    if best is None and not problem.multiply and problem.factor.max(initial=0) > 1:
+        raise QuantizeError(f"sums of products must be scaled by at most 1 where shifts alone scale them, not by "
+                            f"{problem.factor.max():.6g}")
     if best is None:
         reach = max(-int(problem.acc_low.min()), int(problem.acc_high.max()))
         offset = float(np.abs(problem.offset).max())

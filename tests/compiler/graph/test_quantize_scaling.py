@@ -145,6 +145,9 @@ def test_conv_that_cannot_be_scaled_is_refused() -> None:
         "accumulators of up to 1073741824, scaled by up to 100000, and a bias of up to 2 steps of the result "
         "must fit in int32 together"
     )
+    with pytest.raises(QuantizeError) as caught:
+        scale_conv(replace(bad, factor=np.array([1.5]), multiply=False), max_shift=30)
+    assert str(caught.value) == "sums of products must be scaled by at most 1 where shifts alone scale them, not by 1.5"
 
 
 @given(ratios=st.lists(st.floats(0.001, 50.0), min_size=1, max_size=2))
