@@ -29,6 +29,7 @@ from compiler.tensor.ir import (
     If,
     LoopKind,
     Mapped,
+    Prefetch,
     Proc,
     Stmt,
     Store,
@@ -103,6 +104,8 @@ class _Codegen:
             case Store():
                 value = self.expressions.value(at, stmt.value)
                 self.expressions.store(at, stmt.buffer, stmt.index, value)
+            case Prefetch():
+                self.expressions.prefetch(at, stmt.buffer, stmt.index)
             case For():
                 self.loop(at, stmt)
             case If():

@@ -316,6 +316,12 @@ class Expressions:
             intrinsic = f"masked.scatter.{mangled(dtype, count)}.v{count}p0"
         self.e.call_void(intrinsic, value.argument, where, operators.splat(self.e, at.mask, count).argument)
 
+    def prefetch(self, at: Context, buffer: Buffer, index: tuple[Expr, ...]) -> None:
+        """Ask for the cache line of an element, of that of the first lane in a vector loop: for the second level."""
+        scalar = at if at.lanes is None else at.lane_zero()
+        pointer = self.address(scalar, buffer, self.offset(scalar, buffer, index))
+        self.e.call_void("prefetch.p0", ("ptr", pointer), ("i32", "0"), ("i32", "2"), ("i32", "1"))
+
 
 def lane_numbers(count: int) -> str:
     return "<" + ", ".join(f"i64 {lane}" for lane in range(count)) + ">"

@@ -10,7 +10,8 @@ bias to the result; padding is resolved into a copy of the input.
 from __future__ import annotations
 
 from compiler.llvm.registers import Registers, best_tile
-from compiler.tensor.analysis import innermost, loops_of, padded_read, stores
+from compiler.tensor.affine import variables
+from compiler.tensor.analysis import accesses, innermost, loops_of, padded_read, stores
 from compiler.tensor.interval import interval, loop_interval
 from compiler.tensor.ir import Alloc, Body, For, LoopKind, Proc, Scope, Select, Var, constant
 from compiler.tensor.schedule import Schedule, ScheduleError
@@ -19,6 +20,9 @@ from compiler.tensor.traverse import stmt_exprs, walk, walk_expr
 
 _REGISTERS = Registers()
 _ROWS = ("no", "co", "oh")
+_CHANNELS = 4
+"""The dimension of weights in blocks that counts the channels of a block of the input."""
+CACHE_LINE = 64
 
 
 def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
@@ -51,15 +55,17 @@ def _sums_in_registers(s: Schedule, nests: list[For], registers: Registers) -> N
     tile = best_tile(blocks, pixels, channels, registers)
     inside: list[str] = []
     outside: list[list[str]] = []
+    sums: list[list[str]] = []
     for nest in nests:
         no, co, oh, ow, *innermost_axes = (_loop(nest, axis) for axis in AXES)
         s.split(co, tile.blocks, f"{co}.tile", f"{co}.sum")
         s.split(ow, tile.pixels, f"{ow}.tile", f"{ow}.sum")
         outside.append([no, f"{co}.tile", oh, f"{ow}.tile"])
-        sums = [f"{ow}.sum", f"{co}.sum"]  # the number of a pixel is used up before the next is read
+        within = [f"{ow}.sum", f"{co}.sum"]  # the number of a pixel is used up before the next is read
         reduced = [loop.var.name for loop in _loops(nest) if loop.var.name not in (no, co, oh, ow, *innermost_axes)]
-        s.reorder(*outside[-1], *reduced, *sums, *innermost_axes)
-        inside += sums
+        s.reorder(*outside[-1], *reduced, *within, *innermost_axes)
+        inside += within
+        sums.append(reduced)
     for loops in zip(*outside, strict=True):
         s.merge(*loops)
     chunk = outside[0][-1]
@@ -80,6 +86,25 @@ def _sums_in_registers(s: Schedule, nests: list[For], registers: Registers) -> N
         for name in {loop, loop + rest} & left:
             s.set_kind(name, LoopKind.UNROLLED)
     _vectorize(s)
+    for reduced in sums:
+        _fetch_ahead(s, outside[0], [name for name in reduced if name in left])
+
+
+def _fetch_ahead(s: Schedule, outside: list[str], reduced: list[str]) -> None:
+    """Let the weights of the next blocks of channels come while those of these are multiplied.
+
+    They are asked for in the last but one loop of the sum, so that few of their lines are under way at once.
+    """
+    _, blocks, *pixels = outside
+    sites = {site.loop.var.name: site for site in loops_of(s.proc.body)}
+    if blocks not in sites or not reduced:
+        return
+    at = reduced[-2:][0]
+    for buffer in {access.buffer.name for access in accesses((sites[at].loop,)) if not access.write}:
+        reads = [access.index for access in accesses((sites[at].loop,)) if access.buffer.name == buffer]
+        used = [variables(expr) for expr in reads[0]]
+        if blocks in used[0] and not set().union(*used) & set(pixels) and used[_CHANNELS] & set(reduced):
+            s.prefetch(buffer, blocks, at, CACHE_LINE // 4)
 
 
 def _cut_where_padding_ends(s: Schedule, loop: str, inside: str, behind: str) -> None:

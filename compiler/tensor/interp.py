@@ -43,6 +43,7 @@ from compiler.tensor.ir import (
     Kind,
     Load,
     Mapped,
+    Prefetch,
     Proc,
     Select,
     Stmt,
@@ -310,6 +311,8 @@ class _Machine:
         match stmt:
             case Store():
                 return self.store(stmt)
+            case Prefetch():
+                return lambda env: None
             case For():
                 return self.loop(stmt)
             case If():

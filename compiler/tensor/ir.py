@@ -311,6 +311,14 @@ class Store(Stmt):
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch(Stmt):
+    """A hint that ``buffer[index]``, and what lies in its cache line, will be read soon. It changes no value."""
+
+    buffer: Buffer
+    index: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class For(Stmt):
     var: Var
     extent: Expr

@@ -35,6 +35,7 @@ from compiler.tensor.ir import (
     Load,
     LoopKind,
     Mapped,
+    Prefetch,
     Proc,
     Scope,
     Select,
@@ -74,6 +75,8 @@ def format_stmt(stmt: Stmt) -> str:
     match stmt:
         case Store():
             return f"{stmt.buffer.name}[{_list(stmt.index)}] = {format_expr(stmt.value)}"
+        case Prefetch():
+            return f"prefetch {stmt.buffer.name}[{_list(stmt.index)}]"
         case For():
             kind = "" if stmt.kind is LoopKind.SERIAL else f" {stmt.kind.value}"
             return f"for {stmt.var.name} in {format_expr(stmt.extent)}{kind}:"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from compiler.tensor.ir import (
     Load,
     LoopKind,
     Mapped,
+    Prefetch,
     Proc,
     Scope,
     Select,
@@ -94,6 +96,8 @@ def _simplified(body: Body) -> Body:
             case Store():
                 index = tuple(simplify(i) for i in stmt.index)
                 return (Store(stmt.buffer, index, map_expr(stmt.value, canonical)),)
+            case Prefetch():
+                return (Prefetch(stmt.buffer, tuple(simplify(i) for i in stmt.index)),)
             case For():
                 return (replace(stmt, extent=simplify(stmt.extent), body=_simplified(stmt.body)),)
             case _:
@@ -349,6 +353,8 @@ def _moved(body: Body, old: str, new: Buffer, origins: Sequence[Expr]) -> Body:
     def store(stmt: Stmt) -> Body | None:
         if isinstance(stmt, Store) and stmt.buffer.name == old:
             return (Store(new, shift(stmt.index), map_expr(stmt.value, load)),)
+        if isinstance(stmt, Prefetch) and stmt.buffer.name == old:
+            return (Prefetch(new, shift(stmt.index)),)
         return None
 
     return map_body(body, load, store)
@@ -449,6 +455,47 @@ def _unpadded(body: Body, buffer: str, dtype: DType | None) -> Body:
         return load
 
     return map_body(body, visit)
+
+
+def prefetch(proc: Proc, buffer: str, ahead: str, at: str, line: int) -> Proc:
+    site, inner = site_of(proc, ahead), site_of(proc, at)
+    around = [loop.name for loop in inner.outer]
+    if ahead not in around:
+        raise IllegalRewrite(f"loop {at!r} must be inside loop {ahead!r}")
+    if line < 1:
+        raise IllegalRewrite(f"line must be at least 1 element, not {line}")
+    reads = [access for access in accesses(inner.loop.body) if access.buffer.name == buffer and not access.write]
+    if len({read.index for read in reads}) != 1:
+        raise IllegalRewrite(f"buffer {buffer!r} must be read at one place in loop {at!r}")
+    read = reads[0]
+    used = set().union(*map(variables, read.index))
+    if ahead not in used:
+        raise IllegalRewrite(f"what is read of {buffer!r} must change with loop {ahead!r}")
+    again = [loop for loop in (*inner.outer[around.index(ahead) + 1 :], range_of(inner.loop)) if loop.name not in used]
+    parts = sorted(
+        (loop for loop in read.loops if loop.name in used),
+        key=lambda loop: next(n for n, index in enumerate(read.index) if loop.name in variables(index)),
+    )
+    extents = [loop.extent for loop in (range_of(site.loop), *again, *parts)]
+    if not all(isinstance(extent, Const) and constant(extent) > 0 for extent in extents):
+        raise IllegalRewrite(f"loops that read {buffer!r} must have constant extents of at least 1")
+    steps = {loop.name: line if loop.name in variables(read.index[-1]) else 1 for loop in parts}
+    sizes = [-(-constant(loop.extent) // steps[loop.name]) for loop in parts]
+    lines, turns = math.prod(sizes), math.prod(constant(loop.extent) for loop in again)
+    at_once = -(-lines // turns)
+    turn: Expr = Const(0)
+    for loop in again:
+        turn = turn * constant(loop.extent) + Var(loop.name)
+    number = f"{buffer}.ahead"
+    check_new_loops(proc, number)
+    left = minimum(turn * at_once + Var(number), lines - 1)
+    values: dict[str, Expr] = {ahead: minimum(Var(ahead) + 1, constant(site.loop.extent) - 1)}
+    for loop, size in zip(reversed(parts), reversed(sizes), strict=True):
+        values[loop.name] = left % size * steps[loop.name] if size > 1 else Const(0)
+        left = left // size if size > 1 else left
+    hint: Body = (Prefetch(read.buffer, read.index),)
+    hint = (For(Var(number), Const(at_once), substitute(hint, values), LoopKind.UNROLLED),)
+    return proc.with_body(_replace_loop(proc.body, at, lambda stmt: (replace(stmt, body=(*hint, *stmt.body)),)))
 
 
 def split_fill(proc: Proc, loop: str, new: str) -> Proc:

@@ -33,7 +33,7 @@ class Step:
 
 _PRIMITIVES = (
     *("split", "cut", "reorder", "fuse", "merge", "set_kind", "narrow", "stage", "set_scope", "rotate", "split_fill"),
-    *("drop_unit_loops", "mark"),
+    *("prefetch", "drop_unit_loops", "mark"),
 )
 """Methods of `Schedule` that a trace may name."""
 
@@ -114,6 +114,13 @@ class Schedule:
     def rotate(self, buffer: str, copies: int) -> None:
         """Let an allocated buffer have several places, which it takes in turn."""
         self._apply("rotate", rewrite.rotate, buffer, copies)
+
+    def prefetch(self, buffer: str, ahead: str, at: str, line: int) -> None:
+        """In each iteration of loop `at`, ask for what it will read of `buffer` in the next one of loop `ahead`.
+
+        Loops between them that read the same again share that work. line: elements of `buffer` in a cache line.
+        """
+        self._apply("prefetch", rewrite.prefetch, buffer, ahead, at, line)
 
     def split_fill(self, loop: str, new: str) -> None:
         """Turn the nest at `loop`, which fills with a constant c, into one that fills with zero and one that adds c.

@@ -4,7 +4,8 @@ An expression is an integer (a constant index) or a list whose first item says w
 
     ["const", "int8", 5]   ["var", "i"]   ["load", "x", [index...]]   ["cast", "int32", a]   ["select", cond, a, b]
     ["+", a, b] and the other operators by their value in `ir.py`
-    ["store", "x", [index...], value]   ["for", "i", extent, "serial", [stmt...]]   ["if", cond, [stmt...]]
+    ["store", "x", [index...], value]   ["prefetch", "x", [index...]]
+    ["for", "i", extent, "serial", [stmt...]]   ["if", cond, [stmt...]]
     ["alloc", buffer, [stmt...]]   ["mapped", "gemm", [stmt...]]        buffer = ["x", "int8", [extent...], "dram"]
 
 Files come from strangers: what is read is checked item by item, bounded, and verified.
@@ -37,6 +38,7 @@ from compiler.tensor.ir import (
     Load,
     LoopKind,
     Mapped,
+    Prefetch,
     Proc,
     Scope,
     Select,
@@ -102,6 +104,8 @@ def _write_stmt(stmt: Stmt) -> Json:
     match stmt:
         case Store():
             return ["store", stmt.buffer.name, [_write(i) for i in stmt.index], _write(stmt.value)]
+        case Prefetch():
+            return ["prefetch", stmt.buffer.name, [_write(i) for i in stmt.index]]
         case For():
             return ["for", stmt.var.name, _write(stmt.extent), stmt.kind.value, _write_body(stmt.body)]
         case If():
@@ -258,6 +262,8 @@ class _Reader:
         match _list(value, path):
             case ["store", buffer, index, stored]:
                 return Store(self.known(buffer, path), self.exprs(index, (*path, 2)), self.expr(stored, (*path, 3)))
+            case ["prefetch", buffer, index]:
+                return Prefetch(self.known(buffer, path), self.exprs(index, (*path, 2)))
             case ["for", var, extent, kind, body]:
                 loop = self.expr(extent, (*path, 2))
                 inner = self.body(body, (*path, 4), depth + 1)
@@ -271,7 +277,7 @@ class _Reader:
                 return Mapped(_text(instruction, path), self.body(body, (*path, 2), depth + 1))
             case other:
                 head = f"{_kind(other[0])} with {len(other) - 1} operands" if other else "nothing"
-                raise _refuse(path, f"Statement must be a store, for, if, alloc or mapped, not {head}")
+                raise _refuse(path, f"Statement must be a store, prefetch, for, if, alloc or mapped, not {head}")
 
     # -- expressions
 

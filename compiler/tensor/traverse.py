@@ -21,6 +21,7 @@ from compiler.tensor.ir import (
     If,
     Load,
     Mapped,
+    Prefetch,
     Select,
     Stmt,
     Store,
@@ -77,6 +78,8 @@ def stmt_exprs(stmt: Stmt) -> tuple[Expr, ...]:
     match stmt:
         case Store():
             return (*stmt.index, stmt.value)
+        case Prefetch():
+            return stmt.index
         case For():
             return (stmt.extent,)
         case If():
@@ -161,6 +164,9 @@ def _map_stmt(stmt: Stmt, f: Callable[[Expr], Expr | None] | None, g: Callable[[
                 return stmt
             index, value = _map_all(stmt.index, f), map_expr(stmt.value, f)
             return stmt if index is stmt.index and value is stmt.value else Store(stmt.buffer, index, value)
+        case Prefetch():
+            index = stmt.index if f is None else _map_all(stmt.index, f)
+            return stmt if index is stmt.index else Prefetch(stmt.buffer, index)
         case For():
             extent = stmt.extent if f is None else map_expr(stmt.extent, f)
             inner = map_body(stmt.body, f, g)
@@ -208,6 +214,8 @@ def rebind(body: Body, buffers: dict[str, Buffer] | None = None) -> Body:
         return None
 
     def store(stmt: Stmt) -> Body | None:
+        if isinstance(stmt, Prefetch) and known.get(stmt.buffer.name, stmt.buffer) is not stmt.buffer:
+            return (Prefetch(known[stmt.buffer.name], _map_all(stmt.index, load)),)
         if isinstance(stmt, Store) and known.get(stmt.buffer.name, stmt.buffer) is not stmt.buffer:
             return (Store(known[stmt.buffer.name], _map_all(stmt.index, load), map_expr(stmt.value, load)),)
         return None

@@ -31,6 +31,7 @@ from compiler.tensor.ir import (
     Kind,
     Load,
     Mapped,
+    Prefetch,
     Proc,
     Select,
     Stmt,
@@ -139,6 +140,9 @@ class _Verifier:
                 self.expression(at, stmt.value)
                 self.access(at, stmt.buffer, stmt.index)
                 _require_type("Stored value", stmt.value, stmt.buffer.type)
+                return at
+            case Prefetch():
+                self.access(at, stmt.buffer, stmt.index)
                 return at
             case For():
                 self.expression(at, stmt.extent)

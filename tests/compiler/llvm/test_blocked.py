@@ -17,13 +17,14 @@ from compiler.graph.ir import Graph
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.window import Window
+from compiler.llvm.codegen import generate
 from compiler.llvm.jit import compile_proc
 from compiler.llvm.registers import Registers, SumTile, best_tile
 from compiler.llvm.schedule import schedule
 from compiler.tensor import define_blocked
 from compiler.tensor.define_blocked import Bounds
 from compiler.tensor.interp import run
-from compiler.tensor.ir import Alloc, DType, For, LoopKind, Proc
+from compiler.tensor.ir import Alloc, Const, DType, For, LoopKind, Prefetch, Proc
 from compiler.tensor.tiles import Tiled, Weighted
 from compiler.tensor.traverse import walk
 from tests.compiler.graph.build import Builder, floats
@@ -101,6 +102,27 @@ def test_sums_stay_in_registers() -> None:
     for stmt in sums:
         serial = [loop for loop in walk(stmt.body) if isinstance(loop, For) and loop.kind is LoopKind.SERIAL]
         assert {loop.var.name.removesuffix(".rest") for loop in serial} == {"dot.ci", "dot.ky", "dot.kx", "dot.i"}
+
+
+@pytest.mark.parametrize(("columns", "size", "at_once"), [(7, 3, 5), (7, 1, 5), (29, 3, 3)])
+def test_weights_of_the_next_blocks_are_fetched_meanwhile(columns: int, size: int, at_once: int) -> None:
+    """The 32 lines of a tap are shared out among the tiles of whole width: one in each of 7 rows, or two."""
+    source = Weighted(
+        x=Tiled(batches=1, blocks=2, height=7, width=columns, n=1, c=16, dtype=DType.FLOAT32),
+        window=Window(kernel=(size, size), padding=(size // 2,) * 4),
+        weight=DType.FLOAT32,
+    )
+    proc = schedule(define_blocked.conv2d("conv", source, replace(source.x, blocks=4), Bounds())).proc
+    hints = [loop for loop in walk(proc.body) if isinstance(loop, For) and loop.var.name.startswith("W.ahead")]
+    assert [loop.extent for loop in hints[:1]] == [Const(at_once)]
+    assert "call void @llvm.prefetch.p0(ptr" in generate(proc).text
+
+
+def test_depthwise_weights_and_pools_fetch_nothing_ahead() -> None:
+    x = Tiled(batches=1, blocks=4, height=7, width=7, n=1, c=16, dtype=DType.FLOAT32)
+    source = Weighted(x=x, window=Window(kernel=(3, 3), padding=(1,) * 4), weight=DType.FLOAT32, blockwise=True)
+    for proc in (define_blocked.conv2d("conv", source, x, Bounds()), define_blocked.max_pool2d("pool", source, x)):
+        assert not any(isinstance(stmt, Prefetch) for stmt in walk(schedule(proc).proc.body))
 
 
 @pytest.mark.parametrize("registers", [Registers(), Registers(count=16, lanes=8), SMALL])

@@ -27,6 +27,7 @@ from compiler.tensor.ir import (
     Load,
     LoopKind,
     Mapped,
+    Prefetch,
     Proc,
     Scope,
     Select,
@@ -192,8 +193,11 @@ class Generator:
         return tuple(self.stmt(at, depth) for _ in range(self.integer(1, 2)))
 
     def stmt(self, at: Scope_, depth: int) -> Stmt:
-        kind = self.integer(0, 9)
-        if depth <= 0 or kind <= 1:
+        kind = self.integer(0, 10)
+        if kind == 10 and at.readable:
+            buffer = self.pick(at.readable)
+            return Prefetch(buffer, tuple(self.index(at, extent) for extent in buffer.static_shape))
+        if depth <= 0 or kind <= 1 or kind == 10:
             return self.store(at)
         if kind <= 5:
             return self.loop(at, depth)

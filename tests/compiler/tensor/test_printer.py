@@ -18,6 +18,7 @@ from compiler.tensor.ir import (
     If,
     LoopKind,
     Mapped,
+    Prefetch,
     Proc,
     Scope,
     Select,
@@ -41,6 +42,7 @@ proc relu(x: int8[4, 16], y: int8[4, 16]):
       mapped store:
         for k in 16:
           if k < 8 and not_more(k):
+            prefetch x[min(i + 1, 3), k]
             y[i, k] = int8(row[k])
 """
 
@@ -51,7 +53,8 @@ def test_a_procedure() -> None:
     width = minimum(Const(16), Const(20) - i)
     row = Buffer("row", DType.INT32, (width,), Scope.ACC)
     fill = Store(row, (j,), maximum(cast(DType.INT32, x[i, j]), 0))
-    copy = If(Binary(BinaryOp.AND, lt(k, 8), lt(k, 9)), (Store(y, (i, k), cast(DType.INT8, row[k,])),))
+    copied = (Prefetch(x, (minimum(i + 1, 3), k)), Store(y, (i, k), cast(DType.INT8, row[k,])))
+    copy = If(Binary(BinaryOp.AND, lt(k, 8), lt(k, 9)), copied)
     body = (For(j, width, (fill,), LoopKind.VECTORIZED), Mapped("store", (For(k, Const(16), (copy,)),)))
     proc = Proc("relu", (x, y), (For(i, Const(4), (Alloc(row, body),), LoopKind.PARALLEL),))
     assert format_proc(proc) == GOLDEN.replace("not_more(k)", "k < 9")

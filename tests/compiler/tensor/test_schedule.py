@@ -384,6 +384,78 @@ def test_cut_refuses_a_loop_of_varying_extent() -> None:
     assert refused(make(loop), lambda s: s.cut("j", 1, "'")) == "extent of loop 'j' must be constant, not i"
 
 
+# -- prefetch
+
+W = Buffer.of("w", DType.INT32, (4, 3, 32))
+L = Var("l")
+
+
+def product(width: int = 32) -> For:
+    """Of what all of j need the same."""
+    value = X[J, K] * Load(W, (I1, K, L)) + Load(Y, (I1, J))
+    return nest([("i", 4), ("j", 2), ("k", 3), ("l", width)], Store(Y, (I1, J), value))
+
+
+def make_product(body: For) -> Schedule:
+    proc = Proc("p", (X, Y, W), (body,))
+    verify(proc)
+    return Schedule(proc)
+
+
+def test_prefetch() -> None:
+    """Six lines of 16 elements in two turns, and two lines in two."""
+    text = applied(make_product(product()), lambda s: s.prefetch("w", "i", "j", 16))
+    assert text == (
+        "for i in 4:\n"
+        "  for j in 2:\n"
+        "    for w.ahead in 3 unrolled:\n"
+        "      prefetch w[min(i + 1, 3), min(j * 3 + w.ahead, 5) // 2 % 3, min(j * 3 + w.ahead, 5) % 2 * 16]\n"
+        "    for k in 3:\n"
+        "      for l in 32:\n"
+        "        y[i, j] = x[j, k] * w[i, k, l] + y[i, j]"
+    )
+    text = applied(make_product(product()), lambda s: s.prefetch("w", "i", "k", 16))
+    assert "prefetch w[min(i + 1, 3), k, min(j + w.ahead, 1) % 2 * 16]" in text
+    text = applied(make_product(product(17)), lambda s: s.prefetch("w", "i", "k", 32))
+    assert "prefetch w[min(i + 1, 3), k, 0]" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("w", "j", "i", 16), "loop 'i' must be inside loop 'j'"),
+        (("w", "i", "i", 16), "loop 'i' must be inside loop 'i'"),
+        (("w", "i", "m", 16), "loop must be one of i, j, k, l, not 'm'"),
+        (("w", "i", "k", 0), "line must be at least 1 element, not 0"),
+        (("v", "i", "k", 16), "buffer 'v' must be read at one place in loop 'k'"),
+        (("x", "i", "k", 16), "what is read of 'x' must change with loop 'i'"),
+    ],
+)
+def test_prefetch_refuses(arguments: tuple[str, str, str, int], sentence: str) -> None:
+    assert refused(make_product(product()), lambda s: s.prefetch(*arguments)) == sentence
+
+
+def test_prefetch_refuses_varying_extents_and_names_in_use() -> None:
+    ragged = For(I1, Const(4), (For(J, I1, (Store(Y, (I1, J), X[I1, 0]),)),))
+    sentence = "loops that read 'x' must have constant extents of at least 1"
+    assert refused(make(ragged), lambda s: s.prefetch("x", "i", "j", 1)) == sentence
+    s = make_product(product())
+    s.prefetch("w", "i", "k", 16)
+    with pytest.raises(ScheduleError, match=r"new loop name must not be in use, 'w\.ahead' is$"):
+        s.prefetch("w", "i", "k", 16)
+
+
+def test_prefetches_follow_the_loops_around_them() -> None:
+    def call(s: Schedule) -> None:
+        s.prefetch("w", "i", "k", 16)
+        s.split("k", 2, "ko", "ki")
+        s.cut("i", 1, "'")
+
+    text = applied(make_product(product()), call)
+    assert "prefetch w[min(i + 1, 3), ki + ko * 2, min(j + w.ahead, 1) % 2 * 16]" in text
+    assert "prefetch w[min(i' + 1 + 1, 3), ki' + ko' * 2, min(j' + w.ahead', 1) % 2 * 16]" in text
+
+
 # -- split_fill
 
 

@@ -123,10 +123,13 @@ VALUE = [*STORE, 3]
             changed(["params"], [["x", "int8", [2], "dram"]] * 2),
             "Name of a buffer must be unique, not 'x' again (at params/1)",
         ),
-        (changed(["body", 0], []), "Statement must be a store, for, if, alloc or mapped, not nothing (at body/0)"),
+        (
+            changed(["body", 0], []),
+            "Statement must be a store, prefetch, for, if, alloc or mapped, not nothing (at body/0)",
+        ),
         (
             changed(["body", 0], ["while", 1]),
-            "Statement must be a store, for, if, alloc or mapped, not 'while' with 1 operands (at body/0)",
+            "Statement must be a store, prefetch, for, if, alloc or mapped, not 'while' with 1 operands (at body/0)",
         ),
         (
             changed(["body", 0, 3], "fast"),
