@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.aligned import aligned_empty
 from runtime.device import Bases, Device, LaunchReport
 from runtime.errors import SessionError
 from vta_hw.spec.program import DTYPE_BITS, Buffer, Host, Launch, Layer, Program, Role
@@ -92,6 +93,7 @@ class Session:
         self._buffers = {buffer.name: buffer for buffer in program.buffers}
         self._functions = {k: host(step.proc) for k, step in enumerate(program.steps) if isinstance(step, Host)}
         self._calls: dict[int, Callable[[], None]] = {}  # of host steps whose arrays are the device's memory
+        self._apart = _apart(program)
         self._statistics: RunStatistics | None = None
         self._arena: int | None = device.allocate(program.arena_bytes)
         for address, data in self._images():
@@ -128,17 +130,21 @@ class Session:
         arena = self._open_arena()
         for name, array in self._checked(inputs).items():
             self._device.write(arena + self._buffers[name].address, array)
+        held = {b.name: shaped(aligned_empty(b.nbytes), b) for b in self._program.outputs if b.name in self._apart}
         reports = []
         for position, step in enumerate(self._program.steps):
             match step:
                 case Launch():
                     reports.append((step, self._launch(arena, step)))
                 case Host():
-                    self._call(arena, step, position)
+                    self._call(arena, step, position, held)
                 case _:
                     raise SessionError(f"Step must be a launch or a host function, not {step!r}")
         self._statistics = self._summary(reports)
-        return {buffer.name: self._read(arena, buffer) for buffer in self._program.outputs}
+        return {
+            buffer.name: held[buffer.name] if buffer.name in held else self._read(arena, buffer)
+            for buffer in self._program.outputs
+        }
 
     def _images(self) -> list[tuple[int, bytes]]:
         """(arena-relative address, bytes) of everything that is written once."""
@@ -173,23 +179,24 @@ class Session:
         except Deadlock as deadlock:
             raise deadlock.in_layers(self._program.layers, step.insn_begin) from None
 
-    def _call(self, arena: int, step: Host, position: int) -> None:
+    def _call(self, arena: int, step: Host, position: int, held: Mapping[str, NDArray[np.generic]]) -> None:
         if position in self._calls:
             self._calls[position]()
             return
         buffers = [self._buffers[name] for name in step.buffers]
-        views = [self._device.view(arena + buffer.address, buffer.nbytes) for buffer in buffers]
-        arrays = [
-            self._read(arena, buffer) if view is None else shaped(view, buffer)
-            for buffer, view in zip(buffers, views, strict=True)
-        ]
-        call = self._functions[position](*arrays)
-        if all(view is not None for view in views):
+        views = {b.name: self._device.view(arena + b.address, b.nbytes) for b in buffers if b.name not in held}
+        arrays = {b.name: held[b.name] if b.name in held else self._array(arena, b, views[b.name]) for b in buffers}
+        call = self._functions[position](*(arrays[name] for name in step.buffers))
+        if len(views) == len(arrays) and all(view is not None for view in views.values()):
             self._calls[position] = call
         call()
-        for buffer, array, view in zip(buffers, arrays, views, strict=True):
-            if view is None and buffer.role in (Role.OUTPUT, Role.WORKSPACE):
-                self._device.write(arena + buffer.address, array)
+        for buffer in buffers:
+            copied = buffer.name in views and views[buffer.name] is None
+            if copied and buffer.role in (Role.OUTPUT, Role.WORKSPACE):
+                self._device.write(arena + buffer.address, arrays[buffer.name])
+
+    def _array(self, arena: int, buffer: Buffer, view: NDArray[np.uint8] | None) -> NDArray[np.generic]:
+        return self._read(arena, buffer) if view is None else shaped(view, buffer)
 
     def _read(self, arena: int, buffer: Buffer) -> NDArray[np.generic]:
         return shaped(self._device.read(arena + buffer.address, buffer.nbytes), buffer)
@@ -200,6 +207,14 @@ class Session:
             layers=tuple(layer_statistics(layer, reports) for layer in self._program.layers),
             traces=tuple(report.trace for _, report in reports if report.trace is not None),
         )
+
+
+def _apart(program: Program) -> frozenset[str]:
+    """Outputs that the host alone touches: they may lie anywhere, since no buffer lies over them."""
+    if any(isinstance(step, Launch) for step in program.steps):
+        return frozenset()
+    used = {name for step in program.steps if isinstance(step, Host) for name in step.buffers}
+    return frozenset(buffer.name for buffer in program.outputs if buffer.name in used)
 
 
 def check_config(device: Device, program: Program) -> None:

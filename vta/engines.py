@@ -94,23 +94,29 @@ def open_session(program: Program, engine: Engine, timeout: float | None = None)
     return Session(HostDevice(program.config), program, host_loader(engine), timeout=timeout)
 
 
-def viewed(proc: Proc, arrays: Sequence[Array]) -> list[Array]:
-    """Each array in the shape of its parameter, and bytes (a buffer of 4-bit scalars) in its type.
+def viewer(proc: Proc) -> Callable[[Sequence[Array]], list[Array]]:
+    """A function of a step's buffers: each in the shape of its parameter, and bytes, of 4-bit scalars, in its type.
 
-    Raises SessionError where they do not fit, because the program may be a stranger's.
+    It raises SessionError where they do not fit, because the program may be a stranger's.
     """
-    if len(arrays) != len(proc.params):
-        raise SessionError(f"Host step {proc.name!r} must have {len(proc.params)} buffers, not {len(arrays)}")
-    for array, parameter in zip(arrays, proc.params, strict=True):
-        if array.size != math.prod(parameter.static_shape):
-            raise SessionError(
-                f"Parameter {parameter.name!r} of host step {proc.name!r} must have the shape of its buffer, "
-                f"{list(array.shape)}, not {list(parameter.static_shape)}"
-            )
-    return [
-        array.view(parameter.type.numpy if array.dtype == np.uint8 else array.dtype).reshape(parameter.static_shape)
-        for array, parameter in zip(arrays, proc.params, strict=True)
-    ]
+    parameters = [(buffer.name, buffer.type.numpy, buffer.static_shape) for buffer in proc.params]
+    sizes = [math.prod(shape) for *_, shape in parameters]
+
+    def viewed(arrays: Sequence[Array]) -> list[Array]:
+        if len(arrays) != len(parameters):
+            raise SessionError(f"Host step {proc.name!r} must have {len(parameters)} buffers, not {len(arrays)}")
+        for array, size, (name, _, shape) in zip(arrays, sizes, parameters, strict=True):
+            if array.size != size:
+                raise SessionError(
+                    f"Parameter {name!r} of host step {proc.name!r} must have the shape of its buffer, "
+                    f"{list(array.shape)}, not {list(shape)}"
+                )
+        return [
+            array.view(dtype if array.dtype == np.uint8 else array.dtype).reshape(shape)
+            for array, (_, dtype, shape) in zip(arrays, parameters, strict=True)
+        ]
+
+    return viewed
 
 
 def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:
@@ -125,7 +131,8 @@ def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:
 
         def interpret(source: Mapping[str, Any]) -> HostFunction:
             proc = serial.from_json(dict(source))
-            return lambda *arrays: partial(interp.run, proc, viewed(proc, arrays))
+            viewed = viewer(proc)
+            return lambda *arrays: partial(interp.run, proc, viewed(arrays))
 
         return interpret
 
@@ -133,6 +140,7 @@ def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:
 
     def compiled(source: Mapping[str, Any]) -> HostFunction:
         function = jit.compile_proc(serial.from_json(dict(source)))
-        return lambda *arrays: function.bound(*viewed(function.proc, arrays))
+        viewed = viewer(function.proc)
+        return lambda *arrays: function.bound(*viewed(arrays))
 
     return compiled

@@ -64,7 +64,7 @@ class CompiledProc:
     def bound(self, *arrays: Array) -> Callable[[], None]:
         """The same as a call without arguments, to be made any number of times; what can be wrong is found here."""
         self._signature.check(arrays)
-        addresses = [int(array.ctypes.data) for array in arrays]
+        addresses = [int(array.__array_interface__["data"][0]) for array in arrays]  # a third of the time of `ctypes`
         self._check_overlap(addresses, arrays)
 
         def call() -> None:

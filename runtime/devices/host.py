@@ -7,20 +7,12 @@ import bisect
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.aligned import aligned_zeros
 from runtime.arena import Arena
 from runtime.device import PAGE_BYTES, Bases, Device, LaunchReport
 from runtime.errors import DeviceError
 from vta_hw.spec.config import VTAConfig
 from vta_hw.spec.program import Tokens
-
-_CACHE_LINE = 64
-
-
-def aligned_zeros(nbytes: int) -> NDArray[np.uint8]:
-    """uint8 [nbytes] that starts at a cache line, so that views of any type and vector loads are aligned."""
-    raw = np.zeros(nbytes + _CACHE_LINE, np.uint8)
-    begin = -raw.ctypes.data % _CACHE_LINE
-    return raw[begin : begin + nbytes]
 
 
 class HostDevice(Device):

@@ -17,7 +17,7 @@ from runtime.errors import DeviceError, DeviceTimeout, SessionError
 from runtime.session import HostFunction, RunStatistics, Session
 from tests.runtime.fake import FakeDevice, K, W, insns, program
 from vta_hw.spec.config import VTAConfig, preset
-from vta_hw.spec.program import Host, Launch, Program
+from vta_hw.spec.program import Host, Launch, Program, Role
 
 Array = NDArray[Any]
 INPUT = np.array([[10, 20, 30], [40, 50, 60]], np.int16)
@@ -186,22 +186,44 @@ def test_host_steps_alone_need_no_accelerator() -> None:
     np.testing.assert_array_equal(outputs["y"].reshape(-1), 2 * (INPUT.reshape(-1) + np.arange(6)))
 
 
-def test_host_steps_work_on_the_memory_itself() -> None:
-    seen: list[bool] = []
-    calls: list[int] = []
+class Spy:
+    """A loader of host steps that keeps the arrays they are bound to, and computes as `load_host`'s do."""
 
-    def spy(source: Mapping[str, Any]) -> HostFunction:
+    def __init__(self) -> None:
+        self.bound: list[tuple[Array, ...]] = []
+
+    def __call__(self, source: Mapping[str, Any]) -> HostFunction:
+        function = load_host(source)
+
         def bind(*arrays: Array) -> Callable[[], None]:
-            seen.extend(array.flags.owndata for array in arrays)
-            return lambda: calls.append(len(arrays))
+            self.bound.append(arrays)
+            return function(*arrays)
 
         return bind
 
+
+def test_host_steps_work_on_the_memory_itself_and_on_what_is_returned() -> None:
+    spy = Spy()
     with Session(HostDevice(VTAConfig()), host_only(), spy) as session:
-        session.run({"x": INPUT})
-        session.run({"x": INPUT})
-    assert seen == [False] * 5  # once, for both runs
-    assert calls == [3, 2, 3, 2]
+        first, second = (session.run({"x": INPUT})["y"] for _ in range(2))
+    (x, k, w), (w_again, y), (_, y_again) = spy.bound  # the first step but once
+    assert np.shares_memory(w, w_again)
+    assert not any(array.flags.owndata or array.flags.writeable for array in (x, k))
+    assert np.shares_memory(y, first)
+    assert np.shares_memory(y_again, second)
+    assert not np.shares_memory(first, second)
+    np.testing.assert_array_equal(first, second)
+    assert first.ctypes.data % 64 == 0
+
+
+def test_steps_in_the_middle_are_bound_once() -> None:
+    spy = Spy()
+    whole = host_only()
+    roles = {"x": Role.CONSTANT, "y": Role.WORKSPACE}
+    inner = replace(whole, buffers=tuple(replace(b, role=roles.get(b.name, b.role)) for b in whole.buffers))
+    with Session(HostDevice(VTAConfig()), inner, spy) as session:
+        assert session.run({}) == session.run({}) == {}
+    assert len(spy.bound) == 2
 
 
 def test_a_launch_needs_an_accelerator() -> None:
