@@ -12,9 +12,9 @@ import numpy as np
 from compiler.graph.ir import Array, Graph, Node, Op, TensorType, Value
 from compiler.graph.ops.move import ChannelTranspose, Concat, Slice
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, QMul
+from compiler.graph.ops.qelementwise import QAdd, QMul, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
-from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.ops.upsample import BETWEEN, QInterpolate, Repeat, phases
 from compiler.graph.ops.window import Pair, Quad, Window
@@ -238,6 +238,11 @@ def gate(d: Draw) -> str:
     """The product of two activations element by element, or with one number for each channel."""
     shape = d.shape()
     other = shape if d.r.random() < 0.5 else (*shape[:2], 1, 1)
+    if d.extended and d.r.random() < 0.4:
+        shift = d.r.randint(20, 30)
+        scale = scale_word(round((1 << shift) * d.r.uniform(0.001, 0.012)), shift)
+        rescaled = RescaledMul(scale=scale, bits=d.inp_bits, relu=d.r.random() < 0.5)
+        return d.apply(rescaled, d.input(shape), d.input(other))
     mul, shift = d.r.choice([(1, 7), (-3, 8), (900, 17), (32767, 22)])
     bias = d.r.choice([0, 64, -32767])
     return d.apply(QMul(mul=mul, bias=bias, shift=shift, **d.clip()), d.input(shape), d.input(other))
@@ -252,6 +257,14 @@ def pool(d: Draw, x: str | None = None, shape: Shape | None = None) -> str:
     if largest:
         attributes = {name: getattr(window, name) for name in ("kernel", "stride", "padding", "dilation")}
         return d.apply(QMaxPool2d(**attributes), x)
+    if d.extended and d.r.random() < 0.3:
+        shift = d.r.randint(18, 23)
+        scale = scale_word(round((1 << shift) * d.r.uniform(0.01, 0.4)), shift)
+        shapes = {"kernel": window.kernel, "stride": window.stride, "padding": window.padding}
+        factors = d.rng.integers(1, 9, window.output(*shape[2:])).astype(np.int32)
+        operands = [x, *([d.constant(factors)] if d.r.random() < 0.5 else [])]
+        rescaled = RescaledAvgPool2d(**shapes, scale=scale, bits=d.inp_bits, relu=d.r.random() < 0.5)
+        return d.apply(rescaled, *operands)
     mul = d.r.choice([None, 1, 77, -5])
     shift = d.r.choice([0, 1, 2]) if mul == 1 else d.r.choice([6, 7, 8])
     scale: dict[str, Any] = {"mul": mul, "bias": d.r.choice([0, 32]), "shift": shift}
@@ -281,6 +294,10 @@ def add(d: Draw, a: str | None = None, b: str | None = None) -> str:
         b = d.r.choice([None, a, d.input(shape)]) if d.r.random() < 0.5 else d.input(shape)
     factors: dict[str, int] = {"m0": d.r.choice([1, 55, 3000]), "m1": d.r.choice([1, -7, 300]) if b else 0}
     shift = max(factors["m0"], abs(factors["m1"])).bit_length() - d.r.choice([0, 1])
+    if d.extended and d.r.random() < 0.5:
+        scale = scale_word(round((1 << 20) * d.r.uniform(0.2, 15)), shift + 20)
+        rescaled = RescaledAdd(**factors, scale=scale, bits=d.inp_bits, relu=d.r.random() < 0.5)
+        return d.apply(rescaled, a, *([b] if b else []))
     op = QAdd(**factors, bias=d.r.choice([0, 32, -5 << shift, 32767 if shift > 8 else 1]), shift=shift, **d.clip())
     return d.apply(op, a, *([b] if b else []))
 

@@ -171,13 +171,19 @@ def rescaled_matmul(name: str, x: Tiled, y: Tiled, rescale: Rescale) -> Proc:
     """
     a, buffer_y = _local("A", y), y.buffer("Y")
     factors, product = _columns(x, y, a)
+    p, requant = _rescaled(a, y, rescale)
+    body = [_fill("init", a, y, 0), product, requant, _copy("store", buffer_y, a, y)]
+    return Proc(name, (*factors, p, buffer_y), tiles.allocate([a], body))
+
+
+def _rescaled(a: Buffer, y: Tiled, rescale: Rescale) -> tuple[Buffer, For]:
+    """Bias and scale that all channels share, a parameter int32 [1, 1, 2, n, c_y], and the nest that applies them."""
     p = Buffer.of("P", DType.INT32, (1, 1, 2, y.n, y.c))
 
     def value(v: Expr, i: Index) -> Expr:
         return rescale.value(v, p[0, 0, 0, i["n"], i["c"]], p[0, 0, 1, i["n"], i["c"]])
 
-    body = [_fill("init", a, y, 0), product, tiles.update("requant", a, y, value), _copy("store", buffer_y, a, y)]
-    return Proc(name, (*factors, p, buffer_y), tiles.allocate([a], body))
+    return p, tiles.update("requant", a, y, value)
 
 
 def transpose(name: str, y: Tiled) -> Proc:
@@ -378,36 +384,71 @@ def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: int) ->
 
 def add(name: str, y: Tiled, multipliers: tuple[int, ...], bias: int, shift: int, low: int, high: int) -> Proc:
     """``Y = clip((sum of X_k * multipliers[k] + bias) >> shift, low, high)`` for one or two inputs X0, X1 like Y."""
+    inputs, terms, body = _weighted_sum(y, multipliers)
+    if bias:
+        body.append(tiles.update("bias", terms[0], y, lambda v, _: v + bias))
+    buffer_y = y.buffer("Y")
+    body += [*_clip(terms[0], y, shift, low, high), _copy("store", buffer_y, terms[0], y)]
+    return Proc(name, (*inputs, buffer_y), tiles.allocate(terms, body))
+
+
+def rescaled_add(name: str, y: Tiled, multipliers: tuple[int, ...], rescale: Rescale) -> Proc:
+    """`add` with the requantisation of an extended machine.
+
+    Parameters: X0, X1; P int32 [1, 1, 2, n, c_y], bias and scale of every channel; Y.
+    """
+    inputs, terms, body = _weighted_sum(y, multipliers)
+    p, requant = _rescaled(terms[0], y, rescale)
+    buffer_y = y.buffer("Y")
+    body += [requant, _copy("store", buffer_y, terms[0], y)]
+    return Proc(name, (*inputs, p, buffer_y), tiles.allocate(terms, body))
+
+
+def _weighted_sum(y: Tiled, multipliers: tuple[int, ...]) -> tuple[list[Buffer], list[Buffer], list[For]]:
+    """Inputs like Y, as many temporaries, and the nests that leave the sum of products in the first of these."""
     inputs = [y.buffer(f"X{k}") for k in range(len(multipliers))]
     terms = [_local(f"T{k}", y) for k in range(len(multipliers))]
-    total = terms[0]
     body: list[For] = []
     for k, multiplier in enumerate(multipliers):
         body += _scaled(f"term{k}", terms[k], inputs[k], y, multiplier)
     for k, term in enumerate(terms[1:], start=1):
-        body.append(tiles.update(f"add{k}", total, y, lambda v, i, term=term: v + term[tiles.at(i)]))  # type: ignore[misc]  # mypy takes the default for a second argument
-    if bias:
-        body.append(tiles.update("bias", total, y, lambda v, _: v + bias))
-    buffer_y = y.buffer("Y")
-    body += [*_clip(total, y, shift, low, high), _copy("store", buffer_y, total, y)]
-    return Proc(name, (*inputs, buffer_y), tiles.allocate(terms, body))
+        body.append(tiles.update(f"add{k}", terms[0], y, lambda v, i, term=term: v + term[tiles.at(i)]))  # type: ignore[misc]  # mypy takes the default for a second argument
+    return inputs, terms, body
 
 
 def multiply(name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: int, low: int, high: int) -> Proc:
     """``Y = clip((X0 * X1 * multiplier + bias) >> shift, low, high)`` for X0 like Y, and X1 like it or of one pixel."""
-    buffers, t, buffer_y = (y.buffer("X0"), x.buffer("X1")), _local("T", y), y.buffer("Y")
+    buffers, t, body = _elementwise_product(x, y)
+    if multiplier != 1:
+        body.append(tiles.update("scale", t, y, lambda v, _: v * multiplier))
+    if bias:
+        body.append(tiles.update("bias", t, y, lambda v, _: v + bias))
+    buffer_y = y.buffer("Y")
+    body += [*_clip(t, y, shift, low, high), _copy("store", buffer_y, t, y)]
+    return Proc(name, (*buffers, buffer_y), tiles.allocate([t], body))
+
+
+def rescaled_multiply(name: str, x: Tiled, y: Tiled, rescale: Rescale) -> Proc:
+    """`multiply` with the requantisation of an extended machine.
+
+    Parameters: X0, X1; P int32 [1, 1, 2, n, c_y], bias and scale of every channel; Y.
+    """
+    buffers, t, body = _elementwise_product(x, y)
+    p, requant = _rescaled(t, y, rescale)
+    buffer_y = y.buffer("Y")
+    body += [requant, _copy("store", buffer_y, t, y)]
+    return Proc(name, (*buffers, p, buffer_y), tiles.allocate([t], body))
+
+
+def _elementwise_product(x: Tiled, y: Tiled) -> tuple[tuple[Buffer, Buffer], Buffer, list[For]]:
+    """X0 like Y, X1 like `x`, a temporary, and the nests that leave the product there."""
+    buffers, t = (y.buffer("X0"), x.buffer("X1")), _local("T", y)
 
     def factor(i: Index) -> Expr:
         row, column = (Const(0) if size == 1 else i[axis] for axis, size in (("oh", x.height), ("ow", x.width)))
         return cast(DType.INT32, buffers[1][i["no"], i["co"], row, column, i["s"], i["n"], i["c"]])
 
-    body = [_copy("term", t, buffers[0], y), tiles.update("multiply", t, y, lambda v, i: v * factor(i))]
-    if multiplier != 1:
-        body.append(tiles.update("scale", t, y, lambda v, _: v * multiplier))
-    if bias:
-        body.append(tiles.update("bias", t, y, lambda v, _: v + bias))
-    body += [*_clip(t, y, shift, low, high), _copy("store", buffer_y, t, y)]
-    return Proc(name, (*buffers, buffer_y), tiles.allocate([t], body))
+    return buffers, t, [_copy("term", t, buffers[0], y), tiles.update("multiply", t, y, lambda v, i: v * factor(i))]
 
 
 def _pool(x: Tiled, y: Tiled, window: Window, a: Buffer, combine: Callable[[Expr, Expr], Expr]) -> For:
@@ -451,3 +492,18 @@ def avg_pool2d(
     body += [*_clip(a, y, shift, low, high), _copy("store", buffer_y, a, y)]
     params = (x.buffer("X"), *([m] if multiplier is None else []), buffer_y)
     return Proc(name, params, tiles.allocate([a], body))
+
+
+def rescaled_avg_pool2d(name: str, x: Tiled, y: Tiled, window: Window, rescale: Rescale, *, factors: bool) -> Proc:
+    """`avg_pool2d` with the requantisation of an extended machine, which follows the factors, if there are any.
+
+    Parameters: X; with factors M int32 [OH, OW, n, c]; P int32 [1, 1, 2, n, c_y], bias and scale of every channel; Y.
+    """
+    a, buffer_y = _local("A", y), y.buffer("Y")
+    p, requant = _rescaled(a, y, rescale)
+    body = [_fill("init", a, y, 0), _pool(x, y, window, a, lambda v, tap: v + tap)]
+    m = Buffer.of("M", DType.INT32, (y.height, y.width, y.n, y.c))
+    if factors:
+        body.append(tiles.update("scale", a, y, lambda v, i: v * m[i["oh"], i["ow"], i["n"], i["c"]]))
+    body += [requant, _copy("store", buffer_y, a, y)]
+    return Proc(name, (x.buffer("X"), *([m] if factors else []), p, buffer_y), tiles.allocate([a], body))

@@ -13,6 +13,7 @@ from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, Lowered, Placed, packed_tile
 from compiler.graph.ops import checks
 from compiler.graph.ops.qconv import MAX_FACTOR, clip_to
+from compiler.graph.ops.rescaled import RescaledOp
 from compiler.tensor import define, define_host
 from compiler.tensor.ir import DType
 
@@ -60,6 +61,33 @@ class QAdd(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RescaledAdd(RescaledOp):
+    """a, optional c, both int8|int16 [N,C,H,W] of one type -> a * m0 + c * m1, int32, scaled as `RescaledOp` says.
+
+    m0 and m1 have 15 bits and a sign.
+    """
+
+    kind: ClassVar[str] = "rescaled_add"
+    m0: int
+    m1: int = 0
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        result = QAdd(m0=self.m0, m1=self.m1, lo=0, hi=0).infer(types)
+        self.check_scale(result)
+        return result
+
+    def reference(self, *arrays: Array) -> Array:
+        factors = (self.m0, self.m1)
+        total = sum(array.astype(np.int32) * np.int32(m) for array, m in zip(arrays, factors, strict=False))
+        return self.rescaled(np.asarray(total), arrays[0])
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        y = result.tiled(blocks.block_out, blocks.batch)
+        proc = define.rescaled_add(name, y, (self.m0, self.m1)[: len(operands)], self.definition)
+        return Lowered(proc, (*range(len(operands)), self.pairs(y)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class QMul(Op):
     """a int8|int16 [N,C,H,W], c of its dtype, [N,C,H,W] or [N,C,1,1] -> clip((a * c * mul + bias) >> shift, lo, hi).
 
@@ -93,6 +121,26 @@ class QMul(Op):
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x, y = (each.tiled(blocks.block_out, blocks.batch) for each in (operands[1], result))
         return Lowered(define.multiply(name, x, y, self.mul, self.bias, self.shift, self.lo, self.hi), (0, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescaledMul(RescaledOp):
+    """a int8|int16 [N,C,H,W], c of its dtype, [N,C,H,W] or [N,C,1,1] -> a * c, int32, scaled as `RescaledOp` says."""
+
+    kind: ClassVar[str] = "rescaled_mul"
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        result = QMul(mul=1, lo=0, hi=0).infer(types)
+        self.check_scale(result)
+        return result
+
+    def reference(self, *arrays: Array) -> Array:
+        a, c = (array.astype(np.int32) for array in arrays)
+        return self.rescaled(a * c, arrays[0])
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x, y = (each.tiled(blocks.block_out, blocks.batch) for each in (operands[1], result))
+        return Lowered(define.rescaled_multiply(name, x, y, self.definition), (0, 1, self.pairs(y)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.ops import checks
 from compiler.graph.ops.conv import channel_product, multiply_channels
 from compiler.graph.ops.qconv import MAX_FACTOR, clip_to, wrap32
-from compiler.graph.ops.rescaled import rescale
+from compiler.graph.ops.rescaled import RescaledOp
 from compiler.tensor import define
 from compiler.tensor.tiles import Tiled
 
@@ -109,37 +109,19 @@ class QMatMul(IntegerMatMul):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RescaledMatMul(IntegerMatMul):
-    """With acc the sums of products, int32, and a `scale` as of `RescaledConv2d`:
-
-    y = clip(round(acc * factor / 2**shift), -2**(bits-1), 2**(bits-1) - 1)
-    """
+class RescaledMatMul(RescaledOp, IntegerMatMul):
+    """The sums of products, int32, through the scale of `RescaledOp`."""
 
     kind: ClassVar[str] = "rescaled_matmul"
-    scale: int
-    bits: int = 8
-
-    @property
-    def lo(self) -> int:
-        return -(1 << (self.bits - 1))
-
-    @property
-    def hi(self) -> int:
-        return (1 << (self.bits - 1)) - 1
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         result = super().infer(types)
-        checks.within("scale", self.scale, 0, (1 << 30) - 1)
-        checks.within("bits", self.bits, 2, result.dtype.bits)
+        self.check_scale(result)
         return result
 
     def reference(self, *arrays: Array) -> Array:
-        rounded = rescale(wrap32(self.products(*arrays)), np.array(self.scale, np.int64))
-        return np.clip(rounded, self.lo, self.hi).astype(arrays[0].dtype)
+        return self.rescaled(wrap32(self.products(*arrays)), arrays[0])
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x, y = self.tiled(operands, result)
-        pair = np.array([0, self.scale], np.int32).reshape(1, 1, 2, 1, 1)
-        parameters = np.ascontiguousarray(np.broadcast_to(pair, (1, 1, 2, y.n, y.c)))
-        proc = define.rescaled_matmul(name, x, y, define.Rescale(relu=False, bits=self.bits))
-        return Lowered(proc, (0, 1, parameters))
+        return Lowered(define.rescaled_matmul(name, x, y, self.definition), (0, 1, self.pairs(y)))

@@ -13,6 +13,7 @@ from compiler.graph.lowering import Blocks, Lowered, Placed, pack_positions
 from compiler.graph.ops import checks
 from compiler.graph.ops.pool import pooled
 from compiler.graph.ops.qconv import MAX_FACTOR, clip_to
+from compiler.graph.ops.rescaled import RescaledOp
 from compiler.graph.ops.window import Pair, Quad, Window
 from compiler.tensor import define
 from compiler.tensor.ir import DType
@@ -83,16 +84,54 @@ class QAvgPool2d(Op):
         return result
 
     def reference(self, *arrays: Array) -> Array:
-        total = np.zeros(self.infer([TensorType.of(array) for array in arrays]).shape, np.int32)
-        for _, _, tap in self.window.taps(arrays[0].astype(np.int32), 0):
-            total += tap
-        scaled = total * (arrays[1] if self.mul is None else np.int32(self.mul))
+        scaled = _sums(self.window, arrays[0]) * (arrays[1] if self.mul is None else np.int32(self.mul))
         return clip_to((scaled + np.int32(self.bias)) >> np.int32(self.shift), self.lo, self.hi, arrays[0])
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x, y = (t.tiled(blocks.block_out, blocks.batch) for t in (operands[0], result))
-        proc = define.avg_pool2d(
-            name, x, y, self.window, self.mul, self.bias, self.shift, self.lo, self.hi
-        )
+        proc = define.avg_pool2d(name, x, y, self.window, self.mul, self.bias, self.shift, self.lo, self.hi)
         factors = (pack_positions(operands[1].constant(), y),) if self.mul is None else ()
         return Lowered(proc, (0, *factors))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescaledAvgPool2d(RescaledOp):
+    """x int8|int16 [N,C,H,W], optional m int32 [OH,OW] -> sum * m, int32, scaled as `RescaledOp` says.
+
+    The sum is over each window with zeros as padding.
+    """
+
+    kind: ClassVar[str] = "rescaled_avg_pool2d"
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Quad = (0, 0, 0, 0)
+
+    @property
+    def window(self) -> Window:
+        return Window(kernel=self.kernel, stride=self.stride, padding=self.padding)
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, 1, 2)
+        result = pooled(types, self.window, *checks.QUANTISED)
+        if len(types) == 2:
+            checks.same("factor m", types[1], TensorType(result.shape[2:], DType.INT32))
+        self.check_scale(result)
+        return result
+
+    def reference(self, *arrays: Array) -> Array:
+        sums = _sums(self.window, arrays[0])
+        return self.rescaled(sums * arrays[1] if len(arrays) == 2 else sums, arrays[0])
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        x, y = (t.tiled(blocks.block_out, blocks.batch) for t in (operands[0], result))
+        factors = tuple(pack_positions(operand.constant(), y) for operand in operands[1:])
+        proc = define.rescaled_avg_pool2d(name, x, y, self.window, self.definition, factors=bool(factors))
+        return Lowered(proc, (0, *factors, self.pairs(y)))
+
+
+def _sums(window: Window, x: Array) -> Array:
+    """int32 sum of each window of x [N,C,H,W], padding being zero."""
+    total = np.zeros((*x.shape[:2], *window.output(*x.shape[2:])), np.int32)
+    for _, _, tap in window.taps(x.astype(np.int32), 0):
+        total += tap
+    return total

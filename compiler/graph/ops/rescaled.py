@@ -9,13 +9,13 @@ from typing import ClassVar
 import numpy as np
 
 from compiler.errors import GraphError
-from compiler.graph.ir import Array, TensorType
+from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, Lowered, Placed, diagonal, pack_channels
 from compiler.graph.ops import checks
 from compiler.graph.ops.qconv import MAX_FACTOR, IntegerConv, wrap32
 from compiler.tensor import define
 from compiler.tensor.ir import DType
-from compiler.tensor.tiles import Weighted
+from compiler.tensor.tiles import Tiled, Weighted
 
 FACTOR_BITS = 24
 MAX_SHIFT = 63
@@ -90,6 +90,46 @@ class RescaledConv2d(IntegerConv):
         )
         pairs = np.stack([pack_channels(b, y), pack_channels(scale, y)], axis=2)
         return Lowered(proc, (0, weights, np.ascontiguousarray(pairs), *last))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescaledOp(Op):
+    """An op whose int32 results, of all channels alike, go through a `scale` as of `RescaledConv2d`:
+
+    y = clip(round(acc * factor / 2**shift), lo, hi)
+
+    lo..hi are the numbers of `bits` bits, without the negative ones if `relu`.
+    """
+
+    scale: int
+    bits: int = 8
+    relu: bool = False
+
+    @property
+    def lo(self) -> int:
+        return 0 if self.relu else -(1 << (self.bits - 1))
+
+    @property
+    def hi(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def definition(self) -> define.Rescale:
+        return define.Rescale(relu=self.relu, bits=self.bits)
+
+    def check_scale(self, result: TensorType) -> None:
+        """Raises GraphError for a scale or bits that a result of that type has not."""
+        checks.within("scale", self.scale, 0, (1 << (FACTOR_BITS + MAX_SHIFT.bit_length())) - 1)
+        checks.within("bits", self.bits, 2, result.dtype.bits)
+
+    def rescaled(self, acc: Array, like: Array) -> Array:
+        """int32 accumulators scaled and clipped, in the dtype of `like`."""
+        return np.clip(rescale(acc, np.array(self.scale, np.int64)), self.lo, self.hi).astype(like.dtype)
+
+    def pairs(self, y: Tiled) -> Array:
+        """Bias and scale of every channel of a tile, int32 [1, 1, 2, n, c]."""
+        pair = np.array([0, self.scale], np.int32).reshape(1, 1, 2, 1, 1)
+        return np.ascontiguousarray(np.broadcast_to(pair, (1, 1, 2, y.n, y.c)))
 
 
 def scale_word(factor: int, shift: int) -> int:

@@ -13,9 +13,9 @@ from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.move import ChannelTranspose, Movement
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize
+from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
-from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.relayout import Relayout
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.unfold import Unfold
@@ -74,7 +74,7 @@ class AssignLayouts(Pass):
                 return {0: self.read, 4: self.made}.get(position)
             case RescaledConv2d():
                 return {0: self.read, 4: self.read}.get(position)
-            case QAdd() | QMul() | QMaxPool2d():
+            case QAdd() | RescaledAdd() | QMul() | RescaledMul() | QMaxPool2d() | RescaledAvgPool2d():
                 return self.made
             case QMatMul() | RescaledMatMul():
                 return self.read

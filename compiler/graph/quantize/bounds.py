@@ -18,11 +18,11 @@ from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph, Node
 from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Take
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize
+from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
-from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.relayout import Relayout
-from compiler.graph.ops.rescaled import RescaledConv2d
+from compiler.graph.ops.rescaled import RescaledConv2d, RescaledOp
 from compiler.graph.ops.upsample import QInterpolate, Repeat
 from compiler.tensor.define import SIDE_SHIFT
 
@@ -98,7 +98,7 @@ def prove(graph: Graph) -> dict[str, Interval]:
                 values[node.output] = Interval(lo=min(x.lo for x in parts), hi=max(x.hi for x in parts))
             case Pad():
                 values[node.output] = interval(node.inputs[0]).with_zero()
-            case QConv2d() | RescaledConv2d() | QMatMul() | RescaledMatMul() | QAdd() | QMul() | QAvgPool2d():
+            case QConv2d() | RescaledConv2d() | QMatMul() | RescaledOp() | QAdd() | QMul() | QAvgPool2d():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
                 peaks[node.output] = _checked(node, _peak(graph, node, interval))
     return peaks
@@ -121,10 +121,16 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
         case QInterpolate():
             # Weights of all pixels together, and the number that sums on a side are multiplied by.
             return interval(node.inputs[0]).with_zero().times(1 << (node.op.shift + SIDE_SHIFT + 1))
-        case QAdd():
+        case RescaledMul():
+            return matmul_accumulator(1, *map(interval, node.inputs))
+        case RescaledAvgPool2d():
+            most = max((int(graph.constants[name].max()) for name in node.inputs[1:]), default=1)
+            return interval(node.inputs[0]).with_zero().times(math.prod(node.op.kernel) * most)
+        case QAdd() | RescaledAdd():
             factors = (node.op.m0, node.op.m1)
             terms = [interval(name).times(m).with_zero() for name, m in zip(node.inputs, factors, strict=False)]
-            total = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))
+            added = node.op.bias if isinstance(node.op, QAdd) else 0
+            total = Interval(lo=min(added, 0), hi=max(added, 0))
             for term in terms:
                 total = total.plus(term)
             return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,10 +15,10 @@ from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.move import Concat
 from compiler.graph.ops.pool import AveragePool, MaxPool
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, QMul
+from compiler.graph.ops.qelementwise import QAdd, QMul, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import IntegerMatMul, QMatMul, RescaledMatMul
-from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
-from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
+from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
+from compiler.graph.ops.rescaled import FACTOR_BITS, RescaledConv2d, scale_word
 from compiler.graph.quantize.bounds import Interval, conv_accumulator, matmul_accumulator
 from compiler.graph.quantize.given import given_weights
 from compiler.graph.quantize.report import LayerReport, Method
@@ -26,6 +27,7 @@ from compiler.graph.quantize.scaling import (
     ConvProblem,
     ConvScaling,
     Term,
+    common_ratio,
     residual_factors,
     rounding,
     scale_conv,
@@ -259,20 +261,45 @@ def add(values: Values, node: Node, op: FusedAdd) -> LayerReport:
 def _weighted_sum(values: Values, node: Node, op: FusedAdd, signs: tuple[int, int]) -> LayerReport:
     operands = tuple(values.as_integers(name, node) for name in node.inputs)
     scale, span = values.clipped(node.output, op.lo, op.hi)
-    chosen = scale_sum(
-        tuple(
-            replace(term, ratio=sign * term.ratio)
-            for sign, term in zip(signs, (_term(operand, scale) for operand in operands), strict=False)
-        )
+    terms = tuple(
+        replace(term, ratio=sign * term.ratio)
+        for sign, term in zip(signs, (_term(operand, scale) for operand in operands), strict=False)
     )
-    m0, m1 = (*chosen.multipliers, 0)[:2]
-    q = QAdd(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=span.lo, hi=span.hi)
+    q, shift, error = _sum(values, node, terms, span)
     value = values.define_integers(node, q, tuple(operand.name for operand in operands), scale, span)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits, output_scale=scale,
         input_scales=tuple(operand.scale for operand in operands), scale_method=values.method(node.output),
-        shift=chosen.shift, error=chosen.error,
+        shift=shift, error=error,
     )
+
+
+def _sum(values: Values, node: Node, terms: tuple[Term, ...], span: Interval) -> tuple[Op, int, float]:
+    """The op that sums integers in steps of the result, its shift, and its error in these before it rounds."""
+    if _is_rescaled(values, node, span):
+        common = common_ratio(terms)
+        m0, m1 = (*common.multipliers, 0)[:2]
+        word = _word(common.factor)
+        rescaled = RescaledAdd(m0=m0, m1=m1, scale=word, bits=values.config.out_bits, relu=not span.lo)
+        return rescaled, word >> FACTOR_BITS, common.error
+    chosen = scale_sum(terms)
+    m0, m1 = (*chosen.multipliers, 0)[:2]
+    added = QAdd(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=span.lo, hi=span.hi)
+    return added, chosen.shift, chosen.error
+
+
+def _is_rescaled(values: Values, node: Node, span: Interval) -> bool:
+    """Whether the result is a `RescaledOp`'s: the model says what it is to be, which factors of 15 bits would miss.
+
+    They miss some integers in a thousand, by one, and every later layer adds to that.
+    """
+    fits = span in (values.limits, Interval(lo=0, hi=values.limits.hi))
+    return fits and values.is_given(node.output) and values.config.is_extended and values.options.multiply
+
+
+def _word(factor: float) -> int:
+    factors, shifts = scale_rescale(np.array([factor]))
+    return scale_word(int(factors[0]), int(shifts[0]))
 
 
 def subtract(values: Values, node: Node) -> LayerReport:
@@ -294,16 +321,24 @@ def multiply(values: Values, node: Node) -> LayerReport | None:
     """The product of two activations, of which the second may have one position; None if factors are too coarse."""
     a, c = (values.as_integers(name, node) for name in node.inputs)
     grid = values.grid(node.output)
-    products = matmul_accumulator(1, a.range, c.range)
-    chosen = scale_sum((Term(ratio=a.scale * c.scale / grid.scale, lo=products.lo, hi=products.hi),))
-    if chosen.error > _MOST_ERROR:
-        return None
-    q = QMul(mul=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
+    ratio = a.scale * c.scale / grid.scale
+    q: QMul | RescaledMul
+    if _is_rescaled(values, node, grid.range):
+        word, error = _word(ratio), 0.0
+        shift = word >> FACTOR_BITS
+        q = RescaledMul(scale=word, bits=values.config.out_bits, relu=not grid.range.lo)
+    else:
+        products = matmul_accumulator(1, a.range, c.range)
+        chosen = scale_sum((Term(ratio=ratio, lo=products.lo, hi=products.hi),))
+        shift, error = chosen.shift, chosen.error
+        if error > _MOST_ERROR:
+            return None
+        q = QMul(mul=chosen.multipliers[0], bias=chosen.bias, shift=shift, lo=grid.range.lo, hi=grid.range.hi)
     value = values.define_integers(node, q, (a.name, c.name), grid.scale, grid.range)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
         output_scale=grid.scale, input_scales=(a.scale, c.scale), scale_method=values.method(node.output),
-        shift=chosen.shift, error=chosen.error,
+        shift=shift, error=error,
     )
 
 
@@ -341,13 +376,12 @@ def concat(values: Values, node: Node, op: Concat) -> LayerReport:
         if x.name in anew:
             x = anew[x.name]
         elif x.scale != grid.scale or not x.range.is_within(grid.range):
-            chosen = scale_sum((_term(x, grid.scale),))
-            q = QAdd(m0=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
+            q, _, error = _sum(values, node, (_term(x, grid.scale),), grid.range)
             like = replace(node, name=f"{node.name}.{number}")
             name = values.rewriter.emit(q, (x.name,), like=like)
             anew[x.name] = Integers(name=name, scale=grid.scale, range=grid.range)
             x = anew[x.name]
-            errors.append(chosen.error)
+            errors.append(error)
         operands.append(x)
     span = Interval(lo=min(x.range.lo for x in operands), hi=max(x.range.hi for x in operands))
     value = values.define_integers(node, op, tuple(x.name for x in operands), grid.scale, span)
@@ -362,25 +396,33 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | N
     """None if the window is so large that the factors of its sums are too coarse."""
     x = values.as_integers(node.inputs[0], node)
     grid = values.grid(node.output)
-    scale = grid.scale
     counts = op.counts(*values.source.types[node.inputs[0]].shape[2:])
-    window = op.kernel[0] * op.kernel[1]
-    fewest = int(counts.min())
-    chosen = scale_sum((Term(ratio=x.scale / scale / fewest, lo=x.range.lo * window, hi=x.range.hi * window),))
-    if chosen.error > _MOST_ERROR:
-        return None
-    mul: int | None = chosen.multipliers[0]
-    inputs: tuple[str, ...] = (x.name,)
+    total = Interval(lo=x.range.lo, hi=x.range.hi).with_zero().times(op.kernel[0] * op.kernel[1])
+    whole, fewest = math.lcm(*np.unique(counts).tolist()), int(counts.min())
+    q: QAvgPool2d | RescaledAvgPool2d
+    if _is_rescaled(values, node, grid.range) and max(-total.lo, total.hi) * (whole // fewest) <= INT32_MAX:
+        word, error = _word(x.scale / grid.scale / whole), 0.0
+        shift = word >> FACTOR_BITS
+        factors = (whole // counts).astype(np.int32)
+        q = RescaledAvgPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, scale=word,
+                              bits=values.config.out_bits, relu=not grid.range.lo)
+    else:
+        chosen = scale_sum((Term(ratio=x.scale / grid.scale / fewest, lo=total.lo, hi=total.hi),))
+        shift, error = chosen.shift, chosen.error
+        if error > _MOST_ERROR:
+            return None
+        factors = np.rint(x.scale / grid.scale / counts * (1 << shift)).astype(np.int32)
+        mul = chosen.multipliers[0] if counts.max() == fewest else None
+        q = QAvgPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, mul=mul, bias=chosen.bias,
+                       shift=shift, lo=grid.range.lo, hi=grid.range.hi)
+    inputs = [x.name]
     if counts.max() != fewest:
-        factors = np.rint(x.scale / scale / counts * (1 << chosen.shift)).astype(np.int32)
-        mul, inputs = None, (x.name, values.rewriter.constant(factors, f"{node.name}.m"))
-    q = QAvgPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, mul=mul, bias=chosen.bias,
-                   shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
-    value = values.define_integers(node, q, inputs, scale, grid.range)
+        inputs.append(values.rewriter.constant(factors, f"{node.name}.m"))
+    value = values.define_integers(node, q, tuple(inputs), grid.scale, grid.range)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind,
         bits=values.config.inp_bits, input_scales=(x.scale,),
-        output_scale=scale, scale_method=values.method(node.output), shift=chosen.shift, error=chosen.error,
+        output_scale=grid.scale, scale_method=values.method(node.output), shift=shift, error=error,
     )
 
 

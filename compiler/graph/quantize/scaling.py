@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -225,6 +226,34 @@ def scale_product(ratio: float, acc: Interval, *, multiply: bool) -> ProductScal
     if best is None:
         raise QuantizeError(f"sums of products up to {max(-acc.lo, acc.hi)}, scaled by {ratio:.6g}, must fit in int32")
     return best
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonRatio:
+    """``x_k * ratio_k`` summed is ``factor * sum of x_k * multipliers[k]``; error: at most, for the terms' ranges."""
+
+    multipliers: tuple[int, ...]
+    factor: float
+    error: float
+
+
+def common_ratio(terms: tuple[Term, ...]) -> CommonRatio:
+    """Integers of at most `MAX_FACTOR` in the ratio of one or two terms: the best fraction with such a denominator.
+
+    Most ratios are met to about 30 bits so, where a factor for each term would have 15.
+    """
+    largest = max((abs(term.ratio) for term in terms), default=0.0)
+    if not largest:
+        return CommonRatio(multipliers=tuple(0 for _ in terms), factor=0.0, error=0.0)
+    fractions = [Fraction(term.ratio / largest).limit_denominator(MAX_FACTOR) for term in terms]
+    common = math.lcm(*(fraction.denominator for fraction in fractions))
+    multipliers = tuple(int(fraction * common) for fraction in fractions)
+    factor = largest / common
+    errors = (
+        abs(m * factor - term.ratio) * max(abs(term.lo), abs(term.hi))
+        for m, term in zip(multipliers, terms, strict=True)
+    )
+    return CommonRatio(multipliers=multipliers, factor=factor, error=math.fsum(errors))
 
 
 @dataclass(frozen=True, kw_only=True)

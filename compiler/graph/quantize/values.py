@@ -217,6 +217,10 @@ class Values:
             return means
         return None if self._magnitudes is None else self._magnitudes[name].means
 
+    def is_given(self, name: str) -> bool:
+        """Whether the model says what integers a value is to have."""
+        return name in self._given
+
     def clipped(self, output: str, lo: float, hi: float) -> tuple[float, Interval]:
         """Scale and integer range of a result that is clipped to lo..hi in reals."""
         grid = self.grid(output, max(abs(lo), abs(hi)) or math.inf)

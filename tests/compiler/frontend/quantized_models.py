@@ -142,7 +142,7 @@ def quantized(proto: onnx.ModelProto, folder: Path, *, operators: bool = False, 
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # no types
         def __init__(self) -> None:
-            shape = [dimension.dim_value for dimension in proto.graph.input[0].type.tensor_type.shape.dim]
+            shape = [dimension.dim_value or 1 for dimension in proto.graph.input[0].type.tensor_type.shape.dim]
             self._inputs: Iterator[dict[str, Any]] = iter([{"x": floats(*shape, seed=100 + k)} for k in range(4)])
 
         def get_next(self) -> Mapping[str, Any] | None:

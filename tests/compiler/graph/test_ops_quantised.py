@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from compiler.errors import GraphError
 from compiler.graph.ir import Op, TensorType
 from compiler.graph.ops.qconv import QConv2d, convolve_exact, two_factors
-from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize
-from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
+from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize, RescaledAdd, RescaledMul
+from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.relayout import Relayout
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.ops.window import Window
@@ -169,6 +169,70 @@ def test_qmul(mul: int, bias: int, shift: int, clip: tuple[int, int], gate: bool
     assert op.infer([TensorType.of(a), TensorType.of(c)]) == TensorType.of(y)
     total = a.astype(np.int64) * c * mul + bias
     np.testing.assert_array_equal(y, np.clip(total >> shift, *clip))
+
+
+def scaled(total: NDArray[np.int64], factor: int, shift: int, *, relu: bool) -> NDArray[np.int8]:
+    """What `RescaledOp` says, in exact fractions."""
+    lo, hi = 0 if relu else -128, 127
+
+    def one(value: int) -> int:
+        exact = Fraction(value * factor, 1 << shift)
+        rounded = math.floor(abs(exact) + Fraction(1, 2))
+        return min(max(rounded if exact >= 0 else -rounded, lo), hi)
+
+    return np.array([one(int(value)) for value in total.ravel()], np.int8).reshape(total.shape)
+
+
+words = st.tuples(st.integers(0, (1 << 24) - 1), st.integers(0, 40))
+
+
+@given(m0=factors, m1=factors, word=words, relu=st.booleans(), both=st.booleans())
+def test_rescaled_add(m0: int, m1: int, word: tuple[int, int], relu: bool, both: bool) -> None:
+    a, c = int8s(1, 3, 2, 4), int8s(1, 3, 2, 4, seed=1)
+    op = RescaledAdd(m0=m0, m1=m1 if both else 0, scale=scale_word(*word), relu=relu)
+    operands = (a, c) if both else (a,)
+    total = a.astype(np.int64) * m0 + (c.astype(np.int64) * m1 if both else 0)
+    assert op.infer([TensorType.of(each) for each in operands]) == TensorType.of(a)
+    np.testing.assert_array_equal(op.reference(*operands), scaled(total, *word, relu=relu))
+
+
+@given(word=words, relu=st.booleans(), gate=st.booleans())
+def test_rescaled_mul(word: tuple[int, int], relu: bool, gate: bool) -> None:
+    a, c = int8s(1, 3, 2, 4), int8s(1, 3, *((1, 1) if gate else (2, 4)), seed=1)
+    op = RescaledMul(scale=scale_word(*word), relu=relu)
+    assert op.infer([TensorType.of(a), TensorType.of(c)]) == TensorType.of(a)
+    np.testing.assert_array_equal(op.reference(a, c), scaled(a.astype(np.int64) * c, *word, relu=relu))
+
+
+@given(window=windows, word=words, relu=st.booleans(), per_position=st.booleans())
+def test_rescaled_avg_pool2d(window: Window, word: tuple[int, int], relu: bool, per_position: bool) -> None:
+    window = Window(kernel=window.kernel, stride=window.stride, padding=(0, 0, 0, 0))
+    x = int8s(2, 3, 5, 6)
+    m = np.random.default_rng(0).integers(1, 1 << 16, window.output(5, 6)).astype(np.int32)
+    op = RescaledAvgPool2d(kernel=window.kernel, stride=window.stride, scale=scale_word(*word), relu=relu)
+    operands: tuple[NDArray[Any], ...] = (x, m) if per_position else (x,)
+    y = op.reference(*operands)
+    assert op.infer([TensorType.of(a) for a in operands]) == TensorType.of(y)
+    sums = np.zeros(y.shape, np.int64)
+    for n, c, oh, ow in np.ndindex(y.shape):
+        sums[n, c, oh, ow] = sum(int(tap[n, c]) for _, _, tap in taps(window, x, oh, ow))
+    np.testing.assert_array_equal(y, scaled(sums * m if per_position else sums, *word, relu=relu))
+
+
+def test_rescaled_ops_that_do_not_fit() -> None:
+    x = q8(1, 3, 4, 4)
+    for op, types, sentence in (
+        (RescaledAdd(scale=1, m0=1 << 15), [x], "m0 must be -32767..32767, not 32768"),
+        (RescaledAdd(scale=1, m0=1, m1=1), [x], "m1 must be 0 without a second operand, not 1"),
+        (RescaledAdd(scale=1 << 30, m0=1), [x], "scale must be 0..1073741823, not 1073741824"),
+        (RescaledMul(scale=1, bits=9), [x, x], "bits must be 2..8, not 9"),
+        (RescaledMul(scale=1), [x, q8(1, 3, 1, 4)], "second operand must be int8[1,3,4,4], not int8[1,3,1,4]"),
+        (RescaledAvgPool2d(scale=-1, kernel=(2, 2)), [x], "scale must be 0..1073741823, not -1"),
+        (RescaledAvgPool2d(scale=1, kernel=(2, 2)), [x, i32(2, 3)], "factor m must be int32[3,3], not int32[2,3]"),
+    ):
+        with pytest.raises(GraphError) as refused:
+            op.infer(types)
+        assert str(refused.value) == sentence
 
 
 def test_operands_of_qmul_that_do_not_fit() -> None:

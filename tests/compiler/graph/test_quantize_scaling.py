@@ -7,21 +7,23 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph
-from compiler.graph.ops.qconv import QConv2d
+from compiler.graph.ops.qconv import MAX_FACTOR, QConv2d
 from compiler.graph.ops.qelementwise import QAdd
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.quantize.bounds import Interval, conv_accumulator, prove
 from compiler.graph.quantize.rules import quantize_weights
 from compiler.graph.quantize.scaling import (
     GOOD_COST,
+    CommonRatio,
     ConvProblem,
     ConvScaling,
     Term,
+    common_ratio,
     residual_factors,
     scale_conv,
     scale_rescale,
@@ -148,6 +150,25 @@ def test_conv_that_cannot_be_scaled_is_refused() -> None:
     with pytest.raises(QuantizeError) as caught:
         scale_conv(replace(bad, factor=np.array([1.5]), multiply=False), max_shift=30)
     assert str(caught.value) == "sums of products must be scaled by at most 1 where shifts alone scale them, not by 1.5"
+
+
+@given(ratios=st.lists(st.floats(0.001, 50.0), min_size=1, max_size=2), sign=st.sampled_from([1, -1]))
+@settings(max_examples=200)
+def test_two_ratios_have_a_common_factor(ratios: list[float], sign: int) -> None:
+    """Within what the best fraction with 15 bits leaves: less than 1 / 2**15 of the larger, mostly far less."""
+    ratios[-1] *= sign
+    terms = tuple(Term(ratio=ratio, lo=-128, hi=127) for ratio in ratios)
+    common = common_ratio(terms)
+    assert max(map(abs, common.multipliers)) <= MAX_FACTOR
+    off = [abs(m * common.factor - term.ratio) for m, term in zip(common.multipliers, terms, strict=True)]
+    assert max(off) <= max(map(abs, ratios)) / MAX_FACTOR
+    assert common.error == pytest.approx(128 * sum(off))
+
+
+def test_a_common_factor_is_exact_where_it_can_be() -> None:
+    terms = (Term(ratio=0.75, lo=-128, hi=127), Term(ratio=-0.5, lo=0, hi=127))
+    assert common_ratio(terms) == CommonRatio(multipliers=(3, -2), factor=0.25, error=0.0)
+    assert common_ratio((Term(ratio=0.0, lo=0, hi=1),)) == CommonRatio(multipliers=(0,), factor=0.0, error=0.0)
 
 
 @given(ratios=st.lists(st.floats(0.001, 50.0), min_size=1, max_size=2))
