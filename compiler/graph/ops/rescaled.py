@@ -22,20 +22,12 @@ MAX_SHIFT = 63
 
 
 @dataclass(frozen=True, kw_only=True)
-class RescaledConv2d(IntegerConv):
-    """x int8|int16 [N,C,H,W], w int8|int16 [O,C/groups,KH,KW], b int32 [O], scale int32 [O], optional r of the result's
-    type and m [O] of the weights':
+class ByRequant(Op):
+    """An op that ends in the REQUANT of an extended machine (decision 0006), with zero point 0.
 
-        acc = conv(x, w) + r * m[o] * r_mul + b[o]                            (padding is zero; int32, wraps)
-        y   = clip(round(acc * factor[o] / 2**shift[o]), lo, hi)              [N,O,OH,OW], dtype of x
-
-    factor is ``scale[23:0]`` without sign, shift ``scale[29:24]``. What is rounded is exact; halves go away from zero.
-    lo..hi are the numbers of `bits` bits, without the negative ones if `relu`. The residual is multiplied as weights
-    multiply, so that it comes the way of the other activations, ahead of its use.
+    Its results are the numbers of `bits` bits, lo..hi, without the negative ones if `relu`.
     """
 
-    kind: ClassVar[str] = "rescaled_conv2d"
-    r_mul: int = 1
     bits: int = 8
     relu: bool = False
 
@@ -46,6 +38,26 @@ class RescaledConv2d(IntegerConv):
     @property
     def hi(self) -> int:
         return (1 << (self.bits - 1)) - 1
+
+    @property
+    def definition(self) -> define.Rescale:
+        return define.Rescale(relu=self.relu, bits=self.bits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescaledConv2d(ByRequant, IntegerConv):
+    """x int8|int16 [N,C,H,W], w int8|int16 [O,C/groups,KH,KW], b int32 [O], scale int32 [O], optional r of the result's
+    type and m [O] of the weights':
+
+        acc = conv(x, w) + r * m[o] * r_mul + b[o]                            (padding is zero; int32, wraps)
+        y   = clip(round(acc * factor[o] / 2**shift[o]), lo, hi)              [N,O,OH,OW], dtype of x
+
+    factor is ``scale[23:0]`` without sign, shift ``scale[29:24]``. What is rounded is exact; halves go away from zero.
+    The residual is multiplied as weights multiply, so that it comes the way of the other activations, ahead of its use.
+    """
+
+    kind: ClassVar[str] = "rescaled_conv2d"
+    r_mul: int = 1
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 4, 6)
@@ -84,7 +96,7 @@ class RescaledConv2d(IntegerConv):
             name,
             source,
             y,
-            define.Rescale(relu=self.relu, bits=self.bits),
+            self.definition,
             residual=residual,
             residual_multiplier=self.r_mul,
         )
@@ -93,29 +105,13 @@ class RescaledConv2d(IntegerConv):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RescaledOp(Op):
+class RescaledOp(ByRequant):
     """An op whose int32 results, of all channels alike, go through a `scale` as of `RescaledConv2d`:
 
     y = clip(round(acc * factor / 2**shift), lo, hi)
-
-    lo..hi are the numbers of `bits` bits, without the negative ones if `relu`.
     """
 
     scale: int
-    bits: int = 8
-    relu: bool = False
-
-    @property
-    def lo(self) -> int:
-        return 0 if self.relu else -(1 << (self.bits - 1))
-
-    @property
-    def hi(self) -> int:
-        return (1 << (self.bits - 1)) - 1
-
-    @property
-    def definition(self) -> define.Rescale:
-        return define.Rescale(relu=self.relu, bits=self.bits)
 
     def check_scale(self, result: TensorType) -> None:
         """Raises GraphError for a scale or bits that a result of that type has not."""

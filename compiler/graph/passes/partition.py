@@ -17,7 +17,7 @@ from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.relayout import Relayout
-from compiler.graph.ops.rescaled import RescaledConv2d, RescaledOp
+from compiler.graph.ops.rescaled import ByRequant, RescaledConv2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.ops.unfold import Unfold
 from compiler.graph.ops.upsample import QInterpolate
@@ -27,7 +27,7 @@ from compiler.tensor.ir import DType
 from vta_hw.spec.config import VTAConfig
 
 ON_ACCELERATOR: Final = (
-    QConv2d, RescaledConv2d, QMatMul, RescaledOp, QAdd, QMul, QMaxPool2d, QAvgPool2d, QInterpolate,
+    QConv2d, QMatMul, ByRequant, QAdd, QMul, QMaxPool2d, QAvgPool2d, QInterpolate,
 )
 WITHOUT_LOADS: Final = (RescaledConv2d, QMatMul, RescaledMatMul, QInterpolate)
 """Of these, what loads no activations into the accumulator."""
@@ -74,8 +74,7 @@ def placement_of(graph: Graph, node: Node, config: VTAConfig) -> Placement:
         why = why_not_moved(node.op, graph.types[node.inputs[0]].shape, config)
         if why:
             return Placement(place=Place.HOST, reason=why)
-    rescales = isinstance(node.op, RescaledConv2d | RescaledOp)
-    if rescales and not config.is_extended:
+    if isinstance(node.op, ByRequant) and not config.is_extended:
         return Placement(place=Place.HOST, reason="needs REQUANT, which TVM's instruction set has not")
     adds = not isinstance(node.op, WITHOUT_LOADS)
     if isinstance(node.op, QConv2d) and len(node.inputs) < WITH_RESIDUAL:

@@ -22,7 +22,7 @@ from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize, RescaledAdd, R
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.relayout import Relayout
-from compiler.graph.ops.rescaled import RescaledConv2d, RescaledOp
+from compiler.graph.ops.rescaled import ByRequant, RescaledConv2d
 from compiler.graph.ops.upsample import QInterpolate, Repeat
 from compiler.tensor.define import SIDE_SHIFT
 
@@ -98,7 +98,7 @@ def prove(graph: Graph) -> dict[str, Interval]:
                 values[node.output] = Interval(lo=min(x.lo for x in parts), hi=max(x.hi for x in parts))
             case Pad():
                 values[node.output] = interval(node.inputs[0]).with_zero()
-            case QConv2d() | RescaledConv2d() | QMatMul() | RescaledOp() | QAdd() | QMul() | QAvgPool2d():
+            case QConv2d() | QMatMul() | ByRequant() | QAdd() | QMul() | QAvgPool2d():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
                 peaks[node.output] = _checked(node, _peak(graph, node, interval))
     return peaks
