@@ -30,7 +30,7 @@ from compiler.memory_plan import Lifetime, align, plan
 from compiler.tensor import define_host
 from compiler.tensor.ir import Proc, Scope
 from compiler.tensor.serial import to_json
-from compiler.vta.footprint import operands_of
+from compiler.vta.footprint import operands_of, steps_of
 from compiler.vta.lower import LaunchBuilder
 from compiler.vta.microops import MicroOps
 from compiler.vta.schedule import schedule as schedule_vta
@@ -195,7 +195,8 @@ class _Compilation:
         )
         buffers = (*self._arguments(node, lowered), node.output)
         if accelerated and self.config.wgt_bits == 4:
-            weights = {op.name for op in operands_of(lowered.proc, self.config) if op.scope is Scope.WGT}
+            operands_used = (op for step in steps_of(lowered.proc) for op in operands_of(step, self.config))
+            weights = {op.name for op in operands_used if op.scope is Scope.WGT}
             self.nibbles |= {n for p, n in zip(lowered.proc.params, buffers, strict=True) if p.name in weights}
         macs = node.op.macs([t.logical for t in types])
         return _Item(node, lowered.proc, buffers, macs, accelerated)
@@ -282,13 +283,12 @@ class _Compilation:
         }
 
     def _layer(self, item: _Item, launch: LaunchBuilder, first: int, addresses: Mapping[str, int]) -> Layer:
-        tiling, scheduled = self._scheduled(item.proc)
+        steps = [self._scheduled(step) for step in steps_of(item.proc)]
         at = {parameter.name: addresses[name] for parameter, name in zip(item.proc.params, item.buffers, strict=True)}
-        begin, end = launch.layer(scheduled, at)
-        attributes = {"op": item.node.op.kind, "tiling": _described(tiling)}
-        return Layer(
-            name=item.node.name, insn_begin=first + begin, insn_end=first + end, macs=item.macs, attributes=attributes
-        )
+        ranges = [launch.layer(scheduled, at) for _, scheduled in steps]
+        attributes = {"op": item.node.op.kind, "tiling": _described(steps[0][0])}
+        begin, end = first + ranges[0][0], first + ranges[-1][1]
+        return Layer(name=item.node.name, insn_begin=begin, insn_end=end, macs=item.macs, attributes=attributes)
 
     def _scheduled(self, proc: Proc) -> tuple[Tiling, Proc]:
         """How a layer is tiled, and its schedule; networks repeat the same layer under other names."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from compiler.graph.ir import Array, Graph, Node, Op, TensorType, Value
-from compiler.graph.ops.move import ChannelTranspose, Concat, Slice
+from compiler.graph.ops.interleave import Interleave
+from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Transpose
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QMul, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
@@ -319,12 +320,14 @@ def movements(d: Draw, block: int) -> tuple[str, ...]:
         made(add(d, d.input((images, _some_channels(d, block), *size))))
     for _ in range(r.randint(2, 5)):
         x = r.choice(list(shapes))
-        match r.choice(["concat", "concat", "slice", "larger", "add"]):
+        match r.choice(["concat", "concat", "slice", "larger", "add", "pixels"]):
             case "concat":
                 alike = [name for name, shape in shapes.items() if shape[2:] == shapes[x][2:] and shape[1] < 5 * block]
                 made(d.apply(Concat(axis=1), *(r.choice([x, *alike]) for _ in range(r.randint(1, 3)))))
             case "slice":
                 made(d.apply(_some_of(d, shapes[x], block), x))
+            case "pixels":
+                made(d.apply(_pixels(d, shapes[x]), x))
             case "larger" if max(shapes[x][2:]) < 10:
                 made(d.apply(_larger(d), x))
             case _:
@@ -343,6 +346,34 @@ def _some_of(d: Draw, shape: Shape, block: int) -> Slice:
     most = (channels - 1 - start) // step + 1 if step > 0 else start // -step + 1
     count = d.r.choice([most, min(most, block), d.r.randint(1, most)])
     return Slice(starts=(0, start, 0, 0), steps=(1, step, 1, 1), shape=(shape[0], count, *shape[2:]))
+
+
+def _pixels(d: Draw, shape: Shape) -> Op:
+    """Rows and columns that are cut out, padded, exchanged, or come out of channels."""
+    factors = d.pair([1, 2, 3])
+    phases = factors[0] * factors[1]
+    match d.r.choice(["cut", "cut", "padding", "exchange", "interleave"]):
+        case "cut":
+            starts, steps, counts = zip(*(_some_places(d, extent) for extent in shape[2:]), strict=True)
+            return Slice(starts=(0, 0, *starts), steps=(1, 1, *steps), shape=(*shape[:2], *counts))
+        case "padding":
+            top, left, bottom, right = _padding(d)
+            return Pad(before=(0, 0, top, left), after=(0, 0, bottom, right))
+        case "interleave" if shape[1] % phases == 0:
+            channels = shape[1] // phases
+            start = d.r.randrange(factors[0]), d.r.randrange(factors[1])
+            size = shape[2] * factors[0] - start[0], shape[3] * factors[1] - start[1]
+            groups = d.r.choice([count for count in range(1, channels + 1) if channels % count == 0])
+            return Interleave(factors=factors, size=size, starts=start, groups=groups)
+        case _:
+            return Transpose(order=(0, 1, 3, 2))
+
+
+def _some_places(d: Draw, extent: int) -> tuple[int, int, int]:
+    """Start, step and count along an axis."""
+    start, step = d.r.randrange(extent), d.r.choice([1, 1, 1, 2, 3, -1, -2])
+    most = (extent - 1 - start) // step + 1 if step > 0 else start // -step + 1
+    return start, step, d.r.choice([most, d.r.randint(1, most)])
 
 
 def _larger(d: Draw) -> Repeat | QInterpolate:

@@ -138,11 +138,11 @@ def _conv_transpose(importer: Importer, node: OnnxNode) -> None:
     outs = outs_of_group * groups
     check_shape((outs * phases, ins // groups, *geometry.taps))
     scale = importer.weight_scale(node, 1, 1)
-    scale = None if scale is None else np.repeat(np.tile(scale, groups), phases)
+    scale = None if scale is None else np.tile(scale, groups * phases)
     w = importer.constant(_phases(weight, groups, geometry, dilation), f"{node.inputs[1]}.phases", scale=scale)
     parameters = [w]
     if node.has(2):
-        bias = np.repeat(importer.weights(node, 2), phases)
+        bias = np.tile(importer.weights(node, 2).reshape(groups, 1, -1), (1, phases, 1)).ravel()
         parameters.append(importer.constant(bias, f"{node.inputs[2]}.phases"))
     size = image.shape[2], image.shape[3]
     rows, columns = geometry.steps(size)
@@ -151,9 +151,9 @@ def _conv_transpose(importer: Importer, node: OnnxNode) -> None:
     value = importer.emit(node, op, (image.value, *parameters), last=False)
     batch, (down, right) = image.shape[0], geometry.stride
     if phases > 1:
-        split = Reshape(shape=(batch, outs, down, right, rows, columns))
+        split = Reshape(shape=(batch, groups, down, right, outs_of_group, rows, columns))
         value = importer.emit(node, split, (value,), last=False)
-        value = importer.emit(node, Transpose(order=(0, 1, 4, 2, 5, 3)), (value,), last=False)
+        value = importer.emit(node, Transpose(order=(0, 1, 4, 5, 2, 6, 3)), (value,), last=False)
         joined = Reshape(shape=(batch, outs, rows * down, columns * right))
         value = importer.emit(node, joined, (value,), last=False)
     value = _cut(importer, node, value, geometry)
@@ -161,14 +161,14 @@ def _conv_transpose(importer: Importer, node: OnnxNode) -> None:
 
 
 def _phases(weight: NDArray[np.float32], groups: int, geometry: _Transposed, dilation: Pair) -> NDArray[np.float32]:
-    """[C,O/groups,KH,KW] to [O*phases,C/groups,taps], the taps in reverse."""
+    """[C,O/groups,KH,KW] to [groups*phases*O/groups,C/groups,taps], the taps in reverse."""
     ins, outs = weight.shape[:2]
     (rows, columns), (down, right) = geometry.taps, geometry.stride
     full = np.zeros((ins, outs, rows * down, columns * right), np.float32)
     full[:, :, : geometry.kernel[0] : dilation[0], : geometry.kernel[1] : dilation[1]] = weight
     parts = full.reshape(groups, ins // groups, outs, rows, down, columns, right)[:, :, :, ::-1, :, ::-1]
     return np.ascontiguousarray(
-        parts.transpose(0, 2, 4, 6, 1, 3, 5).reshape(groups * outs * down * right, ins // groups, rows, columns)
+        parts.transpose(0, 4, 6, 2, 1, 3, 5).reshape(groups * outs * down * right, ins // groups, rows, columns)
     )
 
 

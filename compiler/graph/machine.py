@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from compiler.graph.ir import Op, TensorType
 from compiler.graph.ops.conv import ChannelMatMul
-from compiler.graph.ops.move import Concat, Slice
+from compiler.graph.ops.interleave import Interleave
+from compiler.graph.ops.move import Concat, Pad, Slice, Transpose
 from compiler.graph.ops.qmatmul import unfit
 from compiler.graph.ops.upsample import QInterpolate, Repeat
-from compiler.graph.parts import selects_channels
 from vta_hw.spec.config import VTAConfig
 
 
@@ -33,6 +33,11 @@ def why_not_multiplied(op: ChannelMatMul, types: Sequence[TensorType], config: V
     return why_not_weights(config) or unfit(x, w, op.groups, (config.batch, config.block_in))
 
 
+def _selects_pixels(op: Slice, shape: Sequence[int]) -> bool:
+    """Whether a slice of a value [N,C,H,W] takes channels, rows and columns of all images."""
+    return len(shape) == 4 and op.shape[0] == shape[0] and op.starts[0] == 0
+
+
 def why_not_moved(op: Op, shape: Sequence[int], config: VTAConfig) -> str:
     """Why the accelerator cannot move elements of activations, the first of that shape, as `op` does; empty if it can.
 
@@ -41,9 +46,11 @@ def why_not_moved(op: Op, shape: Sequence[int], config: VTAConfig) -> str:
     match op:
         case QInterpolate() if op.largest_weight >= 1 << (config.wgt_bits - 1):
             return f"weights of up to {op.largest_weight} are no weights of {config.wgt_bits} bits"
-        case Concat(axis=1) | Repeat() | QInterpolate():
+        case Concat(axis=1 | 2 | 3) | Transpose(order=(0, 1, 3, 2)) | Repeat() | QInterpolate() | Interleave():
             pass
-        case Slice() if selects_channels(op, shape):
+        case Slice() if _selects_pixels(op, shape):
+            pass
+        case Pad(value=0.0, before=(0, _, _, _), after=(0, _, _, _)):
             pass
         case _:
             return "moves single elements between tiles"

@@ -8,7 +8,8 @@ That is all a schedule needs to know.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from compiler.tensor import tiles
 from compiler.tensor.ir import (
@@ -219,6 +220,89 @@ def gather_channels(name: str, parts: Sequence[Weighted], y: Tiled) -> Proc:
     ]
     body = [_fill("init", a, y, 0), *(nest for _, nest in products), _copy("store", buffer_y, a, y)]
     return Proc(name, (*inputs, *(weights for weights, _ in products), buffer_y), tiles.allocate([a], body))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Places along an axis: ``first + step * k``."""
+
+    first: int = 0
+    step: int = 1
+
+    def at(self, k: Expr) -> Expr:
+        return k * self.step + self.first if self.step else Const(self.first)
+
+    def leaves(self, count: int, extent: int) -> bool:
+        """Whether some of the first `count` places are not in 0..extent-1."""
+        ends = self.first, self.first + self.step * (count - 1)
+        return min(ends) < 0 or max(ends) >= extent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """A box of a result, `size` rows and columns of pixels, from tensor number `x`; zero where they lie outside of it.
+
+    source: rows and columns of x, in which those of the box are, or with `transposed` its columns and rows. target:
+    those of the result. blocks: those of channels of x that the blocks of the result are, or, if `summed` is more than
+    one, at which the blocks begin that they are sums over.
+    """
+
+    size: Pair
+    x: int = 0
+    source: tuple[Line, Line] = (Line(), Line())
+    target: tuple[Line, Line] = (Line(), Line())
+    transposed: bool = False
+    blocks: Line = Line()
+    summed: int = 1
+
+
+def move(name: str, xs: Sequence[Tiled], boxes: Sequence[Moved], y: Tiled, weights: Buffer) -> Proc:
+    """Pixels of tensors at other places of Y. The boxes do not overlap; each is a sequence of nests of its own.
+
+    Parameters: X0, X1, ...; `weights`, [boxes, blocks_y, subs_y, summed, subs_x, c_y, c_x] of ones and zeros, with 1
+    for boxes and blocks that share them; Y.
+    """
+    inputs, buffer_y = [x.buffer(f"X{k}") for k, x in enumerate(xs)], y.buffer("Y")
+    body: list[Stmt] = []
+    for k, moved in enumerate(boxes):
+        box = replace(y, height=moved.size[0], width=moved.size[1])
+        a = _local(f"A{k}", box)
+        store = partial(_stored, buffer_y, a, moved)
+        nests = [
+            _fill(f"init{k}", a, box, 0),
+            _moved(k, moved, xs[moved.x], inputs[moved.x], weights, a, box),
+            tiles.over(f"store{k}", box, store),
+        ]
+        body += tiles.allocate([a], nests)
+    return Proc(name, (*inputs, weights, buffer_y), tuple(body))
+
+
+def _moved(k: int, moved: Moved, x: Tiled, buffer_x: Buffer, w: Buffer, a: Buffer, box: Tiled) -> For:
+    boxes, blocks_y, *_ = w.static_shape
+
+    def multiply(i: Index) -> Stmt:
+        down, across = (i["ow"], i["oh"]) if moved.transposed else (i["oh"], i["ow"])
+        at = moved.source[0].at(down), moved.source[1].at(across)
+        chunk = i.get("ci", Const(0))
+        block = moved.blocks.at(i["co"]) + chunk
+        read: Expr = buffer_x[i["no"], block, *at, i["t"], i["n"], i["i"]]
+        inside: list[Expr] = []
+        counts = moved.size[::-1] if moved.transposed else moved.size
+        for line, place, count, extent in zip(moved.source, at, counts, (x.height, x.width), strict=True):
+            inside += [le(0, place), lt(place, extent)] if line.leaves(count, extent) else []
+        if inside:
+            read = Select(both(*inside), read, Const(0, x.dtype))
+        row = i["co"] if blocks_y > 1 else Const(0)
+        tile = w[k if boxes > 1 else 0, row, i["s"], chunk, i["t"], i["c"], i["i"]]
+        return Store(a, tiles.at(i), a[tiles.at(i)] + cast(DType.INT32, read) * cast(DType.INT32, tile))
+
+    blocks = [("ci", moved.summed)] if moved.summed > 1 else []
+    return tiles.over(f"dot{k}", box, multiply, [*blocks, ("t", x.subs), ("i", x.c)])
+
+
+def _stored(buffer_y: Buffer, a: Buffer, moved: Moved, i: Index) -> Stmt:
+    at = moved.target[0].at(i["oh"]), moved.target[1].at(i["ow"])
+    return Store(buffer_y, (i["no"], i["co"], *at, *tiles.at(i)[4:]), cast(buffer_y.type, a[tiles.at(i)]))
 
 
 @dataclass(frozen=True, kw_only=True)

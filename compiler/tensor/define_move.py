@@ -106,6 +106,18 @@ def repeat(name: str, dtype: DType, source: tuple[int, int, int, int], factors: 
     return _moved(name, dtype, source, target, lambda x, i: x[i[0], i[1], i[2], i[4]])
 
 
+def interleave(name: str, dtype: DType, source: Shape, target: Shape, starts: tuple[int, int]) -> Proc:
+    """Y [N,G,C,H,W] of X [N,G,F0,F1,C,H,W], whose F0 rows and F1 columns of images become pixels beside each other."""
+    down, right = source[2:4]
+
+    def value(x: Buffer, index: Index) -> Expr:
+        n, g, c, row, column = index
+        p, q = row + starts[0], column + starts[1]
+        return x[n, g, p % down, q % right, c, p // down, q // right]
+
+    return _moved(name, dtype, source, target, value)
+
+
 def take(name: str, dtype: DType, source: Shape, axis: int, count: int) -> Proc:
     """``Y[..., i, ...] = X[..., K[i], ...]`` along `axis`, for K int32 [count], whose elements are limited to X."""
     k = Buffer.of("K", DType.INT32, (count,))

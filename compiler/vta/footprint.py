@@ -88,6 +88,11 @@ def axes_of(nest: For) -> dict[str, str]:
     return {loop.var.name: place.get(loop.var.name, loop.var.name.rsplit(".", 1)[-1]) for loop in loops}
 
 
+def steps_of(proc: Proc) -> list[Proc]:
+    """The op's definition as procedures that are scheduled one by one: each has temporaries of its own."""
+    return [replace(proc, body=(stmt,)) for stmt in proc.body]
+
+
 def nests_of(proc: Proc) -> list[For]:
     """The loop nests of an op's definition, in program order."""
     body = proc.body
@@ -157,7 +162,7 @@ def _operand(
         scope = Scope.INP if match.operands["inp"].buffer.name == name else Scope.WGT
     dimensions = []
     for index, extent in zip(access.index[:-2], access.buffer.shape, strict=False):
-        coefficients = {axes[a.name]: c for a, c in affine(index).terms.items() if isinstance(a, Var)}
+        coefficients = {axes[a.name]: abs(c) for a, c in affine(index).terms.items() if isinstance(a, Var)}
         # Padding is loaded too, so that an input tile may be larger than the input.
         limit = _UNLIMITED if scope is Scope.INP else constant(extent)
         # An operand that consists of several elements has places that no loop chooses.

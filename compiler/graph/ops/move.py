@@ -14,7 +14,9 @@ from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, weight_type
 from compiler.graph.ops import checks
+from compiler.graph.ops.boxes import is_tiled, moved
 from compiler.tensor import define, define_move
+from compiler.tensor.define import Line, Moved
 from compiler.tensor.tiles import Tiled, Weighted
 
 Shape = tuple[int, ...]
@@ -41,6 +43,9 @@ class Transpose(Movement):
         return np.ascontiguousarray(arrays[0].transpose(self.order))
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        if is_tiled(operands[0]):
+            height, width = result.shape[2:]
+            return moved(name, operands, [Moved(size=(height, width), transposed=True)], result, blocks)
         return Lowered(define_move.transpose(name, result.dtype, operands[0].shape, self.order), (0,))
 
 
@@ -121,15 +126,23 @@ class Slice(Movement):
                 raise GraphError(f"slice must lie within {types[0]}, not from {self.starts} by {self.steps}")
         return TensorType(self.shape, types[0].dtype)
 
+    def takes_all_pixels(self, shape: Shape) -> bool:
+        """Whether of a value [N,C,H,W] it takes channels, and images, alone."""
+        return all(shape[k] == 1 or (self.shape[k] == shape[k] and self.steps[k] == 1) for k in (2, 3))
+
     def reference(self, *arrays: Array) -> Array:
         at = (s + np.arange(n) * step for s, n, step in zip(self.starts, self.shape, self.steps, strict=True))
         return np.ascontiguousarray(arrays[0][np.ix_(*at)]) if self.shape else arrays[0]
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         shape = operands[0].shape
-        if _is_tiled(operands[0]):
+        if is_tiled(operands[0]):
             chosen = self.starts[1] + np.arange(self.shape[1]) * self.steps[1]
-            return _gathered(name, operands, [(0, chosen)], result, blocks)
+            if self.takes_all_pixels(shape):
+                return _gathered(name, operands, [(0, chosen)], result, blocks)
+            rows, columns = (Line(first=self.starts[k], step=self.steps[k]) for k in (2, 3))
+            box = Moved(size=(self.shape[2], self.shape[3]), source=(rows, columns))
+            return moved(name, operands, [box], result, blocks, [(np.arange(len(chosen)), chosen)])
         return Lowered(define_move.strided_slice(name, result.dtype, shape, self.shape, self.starts, self.steps), (0,))
 
 
@@ -160,6 +173,11 @@ class Pad(Movement):
         return result
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        if is_tiled(operands[0]):
+            rows, columns = (Line(first=-before) for before in self.before[2:])
+            box = Moved(size=(result.shape[2], result.shape[3]), source=(rows, columns))
+            channels = np.arange(operands[0].shape[1])
+            return moved(name, operands, [box], result, blocks, [(self.before[1] + channels, channels)])
         proc = define_move.pad(name, result.dtype, operands[0].shape, self.before, result.shape, self.value)
         return Lowered(proc, (0,))
 
@@ -187,17 +205,20 @@ class Concat(Movement):
         return np.concatenate(arrays, axis=self.axis)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
-        if _is_tiled(operands[0]):
-            counts = [operand.shape[1] for operand in operands]
+        if is_tiled(operands[0]):
+            counts = [operand.shape[self.axis] for operand in operands]
             begins = itertools.accumulate(counts[:-1], initial=0)
+            if self.axis > 1:
+                boxes = [self._box(k, operands[k], begin) for k, begin in enumerate(begins)]
+                return moved(name, operands, boxes, result, blocks)
             parts = [(begin, np.arange(count)) for begin, count in zip(begins, counts, strict=True)]
             return _gathered(name, operands, parts, result, blocks)
         proc = define_move.concat(name, result.dtype, [operand.shape for operand in operands], self.axis)
         return Lowered(proc, tuple(range(len(operands))))
 
-
-def _is_tiled(operand: Placed) -> bool:
-    return operand.tile not in (None, (1, 1))
+    def _box(self, number: int, operand: Placed, begin: int) -> Moved:
+        rows, columns = (Line(first=begin if self.axis == axis else 0) for axis in (2, 3))
+        return Moved(x=number, size=(operand.shape[2], operand.shape[3]), target=(rows, columns))
 
 
 def _gathered(

@@ -99,9 +99,9 @@ def _sink(known: _Known, rewriter: Rewriter, node: Node) -> str | None:
         case Softmax() | Normalize() | Reduce():
             return _sink_along(known, rewriter, node, node.op)
         case Relu() | Clip() | FakeQuantize() | Add() | Pointwise():
-            return _sink_elementwise(known, rewriter, node)
+            return _before_cut(rewriter, node) or _sink_elementwise(known, rewriter, node)
         case BatchNorm():
-            return _sink_batch_norm(known, rewriter, node)
+            return _before_cut(rewriter, node) or _sink_batch_norm(known, rewriter, node)
         case _:
             return None
 
@@ -285,15 +285,53 @@ def _without_repetition(array: Array) -> Array:
     return array
 
 
+def _before_cut(rewriter: Rewriter, node: Node) -> str | None:
+    """op(cut(x), y) is cut(op(x, y)), where rows and columns are cut, y is the same for all and little is cut off."""
+    computed = [name for name in node.inputs if rewriter.array(name) is None]
+    cut = rewriter.producer(computed[0]) if len(computed) == 1 else None
+    if cut is None or not isinstance(cut.op, Slice) or not all(map(rewriter.only_used_here, (cut.output, *cut.inputs))):
+        return None
+    whole, left = rewriter.type(cut.inputs[0]).shape, cut.op.shape
+    kept = rewriter.source.types[node.output].shape == left and whole[:2] == left[:2] and len(whole) == 4
+    kept = kept and cut.op.steps[:2] == (1, 1)
+    constants = [array for name in node.inputs if (array := rewriter.array(name)) is not None]
+    alike = isinstance(node.op, BatchNorm) or all(set(array.shape[-2:]) <= {1} for array in constants)
+    if not (kept and alike) or 2 * math.prod(left) < math.prod(whole):
+        return None
+    inputs = tuple(cut.inputs[0] if name == computed[0] else name for name in node.inputs)
+    value = rewriter.emit(node.op, inputs, like=node)
+    return rewriter.emit(cut.op, (value,), like=cut, output=node.output)
+
+
 def _sink_batch_norm(known: _Known, rewriter: Rewriter, node: Node) -> str | None:
-    """Behind a reshape that leaves images and channels as they are."""
+    """Behind what keeps the elements of each channel together in one, or takes them from several."""
     path = _path(rewriter, node.inputs[0])
     source = rewriter.type(path.source).shape
-    is_reshape = path.source != node.inputs[0] and _moves_nothing(path.index)
-    if not is_reshape or source[:2] != path.index.shape[:2]:
+    if path.source == node.inputs[0]:
         return None
-    value = rewriter.emit(node.op, (path.source, *node.inputs[1:]), like=node)
+    inputs = node.inputs[1:]
+    parameters = [rewriter.array(name) for name in inputs]
+    if not _moves_nothing(path.index) or source[:2] != path.index.shape[:2]:
+        channels = _channels(path, source)
+        if channels is None or any(array is None for array in parameters):
+            return None
+        inputs = tuple(
+            rewriter.constant(array[channels], f"{name}.moved")
+            for name, array in zip(inputs, parameters, strict=True)
+            if array is not None
+        )
+    value = rewriter.emit(node.op, (path.source, *inputs), like=node)
     return _rearranged(known, rewriter, node, value, path.index, output=node.output)
+
+
+def _channels(path: _Path, source: Shape) -> Ints | None:
+    """The channel of the value to which each of the source belongs, if each belongs to one."""
+    if not len(source) == len(path.index.shape) == 4:
+        return None
+    own = np.broadcast_to(np.arange(path.index.shape[1]).reshape(1, -1, 1, 1), path.index.shape)
+    channel = path.back(own, source)
+    first: Ints = channel[0, :, 0, 0]
+    return first if (channel == first.reshape(1, -1, 1, 1)).all() else None
 
 
 def _sink_along(known: _Known, rewriter: Rewriter, node: Node, op: AlongAxis) -> str | None:

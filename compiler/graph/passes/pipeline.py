@@ -15,6 +15,7 @@ from compiler.graph.passes.convolution import DenseToConv, FoldAffine, MatMulToI
 from compiler.graph.passes.equalize import Equalize
 from compiler.graph.passes.fuse import Fuse
 from compiler.graph.passes.grids import OneGridEach
+from compiler.graph.passes.interleave import CutInterleaved
 from compiler.graph.passes.layout import AssignLayouts
 from compiler.graph.passes.movement import SinkMovements
 from compiler.graph.passes.partition import Partition, is_quantised
@@ -59,8 +60,8 @@ def prepare(graph: Graph, config: VTAConfig, options: QuantizeOptions | None = N
 
 def place(graph: Graph, config: VTAConfig) -> Graph:
     """A graph with layouts, if it is quantised, and placements: what the back ends read."""
-    laid_out = (UnfoldInput(config=config), AssignLayouts(config=config), CopyParts()) if is_quantised(graph) else ()
-    return run_passes(graph, (*laid_out, Partition(config=config)))
+    laid_out = (CutInterleaved(), UnfoldInput(config=config), AssignLayouts(config=config), CopyParts())
+    return run_passes(graph, (*(laid_out if is_quantised(graph) else ()), Partition(config=config)))
 
 
 FOR_CPU = (

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph, Node
-from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Take
+from compiler.graph.ops.interleave import Interleave
+from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Take, Transpose
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
@@ -88,7 +89,9 @@ def prove(graph: Graph) -> dict[str, Interval]:
         match node.op:
             case Quantize():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
-            case QMaxPool2d() | Relayout() | ChannelTranspose() | Slice() | Take() | Repeat():
+            case QMaxPool2d() | Relayout() | ChannelTranspose() | Transpose() | Slice() | Take():
+                values[node.output] = interval(node.inputs[0])
+            case Repeat() | Interleave():
                 values[node.output] = interval(node.inputs[0])
             case QInterpolate():
                 values[node.output] = interval(node.inputs[0])

@@ -11,7 +11,8 @@ from compiler.graph.machine import why_not_moved, why_not_multiplied
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.elementwise import FakeQuantize, Pointwise
 from compiler.graph.ops.fused import FusedAdd, FusedConv
-from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Take
+from compiler.graph.ops.interleave import interleaving
+from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Rearrange, Slice, Take, Transpose
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.upsample import Interpolate, QInterpolate, Repeat
 from compiler.graph.quantize import rules
@@ -116,9 +117,13 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
                 return _or_float(values, node, rules.multiply(values, ordered))
         case Concat() if is_in_integers(values.source, node) and any(map(values.has_integers, node.inputs)):
             return rules.concat(values, node, node.op)
-        case ChannelTranspose() | Slice() | Take() | Pad(value=0.0) | Repeat():
+        case ChannelTranspose() | Transpose(order=(0, 1, 3, 2)) | Slice() | Take() | Pad(value=0.0) | Repeat():
             if len(shape) == 4 and values.has_integers(node.inputs[0]):
                 return rules.move(values, node, node.op)
+        case Rearrange() if values.has_integers(node.inputs[0]):
+            found = interleaving(node.op, shape)
+            if found is not None and not why_not_moved(found, shape, values.config):
+                return rules.move(values, node, found)
         case Interpolate() if values.has_integers(node.inputs[0]):
             op = QInterpolate(factors=node.op.factors)
             if not why_not_moved(op, shape, values.config):

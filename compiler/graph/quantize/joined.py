@@ -24,8 +24,8 @@ _ALMOST: Final = 1.25
 
 
 def is_in_integers(graph: Graph, node: Node) -> bool:
-    """Whether a concatenation is one of channels, and not only read as reals, which have a range for each operand."""
-    if not (isinstance(node.op, Concat) and node.op.axis == 1 and len(graph.types[node.output].shape) == 4):
+    """Whether a concatenation is one within images, and not only read as reals, which have a range for each operand."""
+    if not (isinstance(node.op, Concat) and node.op.axis > 0 and len(graph.types[node.output].shape) == 4):
         return False
     return any(_wants_integers(graph, each) for each in graph.nodes if node.output in each.inputs)
 

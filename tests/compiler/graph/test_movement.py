@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from compiler.graph.evaluate import evaluate
 from compiler.graph.ir import Graph, Op
 from compiler.graph.ops.along import Normalize, Reduce
 from compiler.graph.ops.conv import Conv, Dense, MatMul
-from compiler.graph.ops.elementwise import Add, Pointwise, Relu
+from compiler.graph.ops.elementwise import Add, BatchNorm, Pointwise, Relu
 from compiler.graph.ops.move import ChannelTranspose, Concat, Movement, Pad, Rearrange, Slice, Take, Transpose
 from compiler.graph.ops.shape import Flatten, Reshape
 from compiler.graph.ops.softmax import Softmax
@@ -295,3 +296,53 @@ def test_constant_images_are_repeated() -> None:
         x = {"x": floats(3, 3, 2, 2)}
         alone = [evaluate(each, {"x": x["x"][k : k + 1]})[graph.outputs[0]] for k in range(3)]
         np.testing.assert_allclose(evaluate(rebatched(each, 3), x)[graph.outputs[0]], np.concatenate(alone), atol=1e-6)
+
+
+BACKWARDS = {"starts": (0, 1, 1, 0), "steps": (1, -1, 1, 1)}
+"""Channels of a slice that are exchanged."""
+
+
+def kinds(graph: Graph, *passes: Pass) -> list[str]:
+    """Of the nodes after the passes, which give the same answers."""
+    return [line.split(" = ")[1].split("(")[0] for line in applied(graph, *passes)]
+
+
+def interleaved(b: Builder, x: str, order: tuple[int, ...] = (0, 3, 4, 1, 5, 2)) -> str:
+    """Eight channels of 3x5 pixels as two of 6x10, by default; the first of the channels of a pixel are its phase."""
+    split = b(Reshape(shape=(1, 2, 2, 2, 3, 5)), x)
+    moved = b(Transpose(order=order), split)
+    return b(Reshape(shape=(1, 2, 6, 10)), moved)
+
+
+def cut(rows: int) -> Slice:
+    return Slice(starts=(0, 0, 1, 0), steps=(1, 1, 1, 1), shape=(1, 2, rows, 10))
+
+
+def test_what_follows_a_transposed_convolution_becomes_part_of_it() -> None:
+    b = Builder()
+    conv = b(Conv(), b.input(1, 3, 3, 5), b.constant(floats(8, 3, 1, 1)))
+    parameters = [b.constant(np.abs(floats(2, seed=seed)) + 0.5) for seed in range(4)]
+    normal = b(BatchNorm(epsilon=1e-5), b(cut(5), interleaved(b, conv)), *parameters)
+    passes = SinkMovements(), SinkMovements(), FoldAffine(), Fuse()
+    graph = b.graph(b(Relu(), b(Add(), normal, b.constant(floats(2, 1, 1)))))
+    assert kinds(graph, *passes) == ["fused_conv", "rearrange", "slice"]
+
+
+def test_normalisation_stays_behind_what_mixes_channels() -> None:
+    b = Builder()
+    mixed = interleaved(b, b.input(1, 8, 3, 5), (0, 4, 1, 2, 5, 3))
+    graph = b.graph(b(BatchNorm(epsilon=1e-5), mixed, *(b.constant(np.abs(floats(2)) + 0.5) for _ in range(4))))
+    assert kinds(graph, SinkMovements())[-1] == "batch_norm"
+
+
+@pytest.mark.parametrize(("case", "expected"), [
+    ("little", ["relu", "slice"]), ("much", ["slice", "relu"]), ("reader", ["slice", "relu"]),
+    ("columns", ["slice", "add"]), ("backwards", ["slice", "relu"]), ("channels", ["slice", "relu"]),
+])  # fmt: skip
+def test_an_activation_goes_before_a_cut_where_little_is_cut_off(case: str, expected: list[str]) -> None:
+    b = Builder()
+    x = b.input(1, 4 if case == "channels" else 2, 6, 10)
+    part = b(replace(cut(2 if case == "much" else 5), **BACKWARDS if case == "backwards" else {}), x)
+    value = b(Add(), part, b.constant(floats(10))) if case == "columns" else b(Relu(), part)
+    graph = b.graph(*((value, part) if case == "reader" else (value,)))
+    assert kinds(graph, SinkMovements()) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,15 @@ from compiler.graph.ops import softmax as exact
 from compiler.llvm.schedule import schedule as cpu_schedule
 from compiler.tensor import define_host
 from compiler.tensor.analysis import loops_of
-from compiler.tensor.define import Requantize, add, avg_pool2d, conv2d, max_pool2d
+from compiler.tensor.define import Line, Moved, Requantize, add, avg_pool2d, conv2d, max_pool2d, move
 from compiler.tensor.interp import run
-from compiler.tensor.ir import Alloc, DType, LoopKind, Proc
+from compiler.tensor.ir import Alloc, Buffer, DType, LoopKind, Proc
 from compiler.tensor.schedule import Schedule
 from compiler.tensor.serial import from_json, to_json
 from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.tensor.traverse import walk
 from compiler.tensor.verify import verify
+from compiler.vta.footprint import steps_of
 from compiler.vta.schedule import schedule as vta_schedule
 from compiler.vta.tiling import TilingProblem
 from tests.compiler.tensor.random_procs import random_array
@@ -275,6 +277,50 @@ def test_cpu_schedule_keeps_the_answer(r: random.Random) -> None:
         extent > 1 for extent in proc.params[-1].static_shape[2:]
     )
     check_schedule(r, proc, scheduled)
+
+
+def a_move(r: random.Random, c: int, n: int) -> tuple[Proc, list[Moved], int]:
+    """A block of two tensors, one below the other; with what is moved the number of that block."""
+    transposed, padding, step = r.random() < 0.5, r.randint(0, 2), r.choice((1, 2, -1))
+    x = tensor(r, r.randint(2, 4), r.randint(2, 4), n, 2, c)
+    first = r.randrange(x.blocks)
+    rows, columns = (x.width, x.height) if transposed else (x.height, x.width)
+    source = (Line(), Line(first=0 if step > 0 else x.width - 1, step=step))
+    along = -(-x.width // abs(step))
+    size = (along, columns) if transposed else (rows + padding, along)
+    place = (Line(), Line()), (Line(first=size[0], step=1), Line())
+    boxes = [
+        Moved(x=k, size=size, source=source, target=place[k], transposed=transposed, blocks=Line(first=first, step=0))
+        for k in (0, 1)
+    ]
+    y = replace(x, blocks=1, height=2 * size[0], width=size[1])
+    w = Buffer.of("W", DType.INT8, (1, 1, x.subs, 1, x.subs, c, c))
+    return move("move", [x, x], boxes, y, w), boxes, first
+
+
+@settings(max_examples=30)
+@given(RANDOM)
+def test_move(r: random.Random) -> None:
+    config = preset("tiny")
+    proc, boxes, first = a_move(r, config.block_out, config.batch)
+    verify(proc)
+    x0, x1, w, y = arguments(r, proc)
+    subs, c = w.shape[2], w.shape[5]
+    w[0, 0, :, 0] = np.eye(subs * c, dtype=np.int8).reshape(subs, c, subs, c).swapaxes(1, 2)
+    expected = []
+    for x, box in zip((x0, x1), boxes, strict=True):
+        part = unpack(x)[:, first * subs * c : (first + 1) * subs * c, :, :: box.source[1].step]
+        part = part.swapaxes(2, 3) if box.transposed else part
+        rows = box.size[0] - part.shape[2]
+        expected.append(np.pad(part, ((0, 0), (0, 0), (0, rows), (0, 0))))
+    answer = result(proc, [x0, x1, w, y])
+    assert np.array_equal(unpack(answer), np.concatenate(expected, axis=2))
+    scheduled = y
+    for step in steps_of(proc):
+        step_of = vta_schedule(step, config, TilingProblem(step, config).best())
+        verify(step_of.proc)
+        scheduled = result(step_of.proc, [x0, x1, w, scheduled])
+    assert np.array_equal(scheduled, answer)
 
 
 def test_cpu_schedule_keeps_temporaries_to_a_row() -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from compiler.driver import compile_graph
 from compiler.errors import LoweringError
-from compiler.tensor.define import Requantize, add, conv2d, max_pool2d
-from compiler.tensor.ir import Proc, Scope
+from compiler.tensor.define import Line, Moved, Requantize, add, conv2d, max_pool2d, move
+from compiler.tensor.ir import Buffer, DType, Proc, Scope
 from compiler.tensor.tiles import Tiled, Weighted, Window
+from compiler.vta.footprint import steps_of
 from compiler.vta.tiling import PIECE, TILED, Stage, Tiling, TilingProblem
 from tests.compiler.vta.touches import Space, launches
 from tests.differential import random_layer
@@ -115,6 +116,24 @@ def test_without_overlap_a_tile_of_one_piece_has_two_places() -> None:
     layers = [convolution(size, blocks) for size, blocks in ((56, 4), (28, 8), (14, 16), (7, 32))]
     for tiling in (best(layer, VTAConfig()) for layer in layers):
         assert tiling.copies == 2 or tiling.piece < tiling.sizes["co"]
+
+
+def test_a_definition_of_several_steps_is_tiled_step_by_step() -> None:
+    x, y = tiles(2, 9, 7), tiles(2, 18, 7)
+    w = Buffer.of("W", DType.INT8, (1, 1, 1, 1, 1, 16, 16))
+    boxes = [Moved(size=(9, 7), target=(Line(first=first, step=2), Line())) for first in (0, 1)]
+    first, second = steps_of(move("move", [x], boxes, y, w))
+    assert best(first, VTAConfig()) == best(second, VTAConfig())
+    assert steps_of(convolution()) == [convolution()]
+
+
+def test_what_is_read_backwards_takes_as_much_room() -> None:
+    x, w = tiles(2, 9, 7), Buffer.of("W", DType.INT8, (1, 1, 1, 1, 1, 16, 16))
+    loaded = []
+    for source in ((Line(), Line()), (Line(first=8, step=-1), Line(first=6, step=-1))):
+        problem = TilingProblem(move("move", [x], [Moved(size=(9, 7), source=source)], x, w), VTAConfig())
+        loaded.append([operand.elements(problem.whole) for operand in problem.operands])
+    assert loaded[0] == loaded[1]
 
 
 def test_the_best_is_the_same_every_time() -> None:
