@@ -25,6 +25,7 @@ from compiler.tensor.ir import (
     Select,
     Stmt,
     Store,
+    binary,
     both,
     cast,
     le,
@@ -370,27 +371,48 @@ def rescaled_conv2d(
     return Proc(name, (*params, buffer_y), tiles.allocate([a], body))
 
 
-def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: int) -> list[For]:
-    """``to = source * multiplier``, as the load and the operation that a machine has for it."""
+def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: int | Buffer) -> list[For]:
+    """``to = source * multiplier``, as the load and the operation that a machine has for it; a buffer has channels'."""
     load = _copy(name, to, source, y)
-    return [load] if multiplier == 1 else [load, tiles.update(f"{name}.scale", to, y, lambda v, _: v * multiplier)]
+    if multiplier == 1:
+        return [load]
+
+    def scaled(v: Expr, i: Index) -> Expr:
+        return v * (tiles.per_channel(multiplier, i) if isinstance(multiplier, Buffer) else multiplier)
+
+    return [load, tiles.update(f"{name}.scale", to, y, scaled)]
 
 
-def add(name: str, y: Tiled, multipliers: tuple[int, ...], bias: int, shift: int, low: int, high: int) -> Proc:
-    """``Y = clip((sum of X_k * multipliers[k] + bias) >> shift, low, high)`` for one or two inputs X0, X1 like Y."""
+def combine(
+    name: str,
+    y: Tiled,
+    multipliers: tuple[int | None, ...],
+    bias: int,
+    shift: int,
+    low: int,
+    high: int,
+    *,
+    by: BinaryOp = BinaryOp.ADD,
+) -> Proc:
+    """``Y = clip((sum of X_k * multipliers[k] + bias) >> shift, low, high)`` for one or two inputs X0, X1 like Y.
+
+    by: what joins the terms, the sum or the larger or smaller of both. A multiplier of None is a parameter behind the
+    inputs: M int32 [blocks, subs, n, c], one for each channel, repeated over the batch rows.
+    """
     inputs = [y.buffer(f"X{k}") for k in range(len(multipliers))]
     terms = [_local(f"T{k}", y) for k in range(len(multipliers))]
-    total = terms[0]
+    m, total, buffer_y = Buffer.of("M", DType.INT32, (y.blocks, y.subs, y.n, y.c)), terms[0], y.buffer("Y")
     body: list[For] = []
     for k, multiplier in enumerate(multipliers):
-        body += _scaled(f"term{k}", terms[k], inputs[k], y, multiplier)
+        body += _scaled(f"term{k}", terms[k], inputs[k], y, m if multiplier is None else multiplier)
     for k, term in enumerate(terms[1:], start=1):
-        body.append(tiles.update(f"add{k}", total, y, lambda v, i, term=term: v + term[tiles.at(i)]))  # type: ignore[misc]  # mypy takes the default for a second argument
+        step = f"{by.name.lower()}{k}"
+        body.append(tiles.update(step, total, y, lambda v, i, term=term: binary(by, v, term[tiles.at(i)])))  # type: ignore[misc]  # mypy takes the default for a second argument
     if bias:
         body.append(tiles.update("bias", total, y, lambda v, _: v + bias))
-    buffer_y = y.buffer("Y")
     body += [*_clip(total, y, shift, low, high), _copy("store", buffer_y, total, y)]
-    return Proc(name, (*inputs, buffer_y), tiles.allocate(terms, body))
+    params = (*inputs, *([m] if None in multipliers else []), buffer_y)
+    return Proc(name, params, tiles.allocate(terms, body))
 
 
 def multiply(name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: int, low: int, high: int) -> Proc:
