@@ -25,6 +25,7 @@ from compiler.graph.quantize.scaling import (
     INT32_MAX,
     ConvProblem,
     ConvScaling,
+    SumScaling,
     Term,
     residual_factors,
     rounding,
@@ -118,7 +119,7 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
         levels=symmetric(values.config.wgt_bits).hi,
         given=weights.given,
         multiply=values.options.multiply,
-        residual=_term(residual, scale) if residual else None,
+        residual=term(residual, scale) if residual else None,
     )
     max_shift = values.options.largest_shift(given=weights.given)
     chosen = scale_conv(problem, max_shift=max_shift)
@@ -261,8 +262,8 @@ def _weighted_sum(values: Values, node: Node, op: FusedAdd, signs: tuple[int, in
     scale, span = values.clipped(node.output, op.lo, op.hi)
     chosen = scale_sum(
         tuple(
-            replace(term, ratio=sign * term.ratio)
-            for sign, term in zip(signs, (_term(operand, scale) for operand in operands), strict=False)
+            replace(each, ratio=sign * each.ratio)
+            for sign, each in zip(signs, (term(operand, scale) for operand in operands), strict=False)
         )
     )
     m0, m1 = (*chosen.multipliers, 0)[:2]
@@ -292,11 +293,14 @@ def drowns(values: Values, node: Node) -> bool:
 
 def multiply(values: Values, node: Node) -> LayerReport | None:
     """The product of two activations, of which the second may have one position; None if factors are too coarse."""
-    a, c = (values.as_integers(name, node) for name in node.inputs)
+    return product(values, node, *(values.as_integers(name, node) for name in node.inputs))
+
+
+def product(values: Values, node: Node, a: Integers, c: Integers) -> LayerReport | None:
     grid = values.grid(node.output)
     products = matmul_accumulator(1, a.range, c.range)
-    chosen = scale_sum((Term(ratio=a.scale * c.scale / grid.scale, lo=products.lo, hi=products.hi),))
-    if chosen.error > _MOST_ERROR:
+    chosen = near((Term(ratio=a.scale * c.scale / grid.scale, lo=products.lo, hi=products.hi),))
+    if chosen is None:
         return None
     q = QMul(mul=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
     value = values.define_integers(node, q, (a.name, c.name), grid.scale, grid.range)
@@ -341,7 +345,7 @@ def concat(values: Values, node: Node, op: Concat) -> LayerReport:
         if x.name in anew:
             x = anew[x.name]
         elif x.scale != grid.scale or not x.range.is_within(grid.range):
-            chosen = scale_sum((_term(x, grid.scale),))
+            chosen = scale_sum((term(x, grid.scale),))
             q = QAdd(m0=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
             like = replace(node, name=f"{node.name}.{number}")
             name = values.rewriter.emit(q, (x.name,), like=like)
@@ -366,8 +370,8 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | N
     counts = op.counts(*values.source.types[node.inputs[0]].shape[2:])
     window = op.kernel[0] * op.kernel[1]
     fewest = int(counts.min())
-    chosen = scale_sum((Term(ratio=x.scale / scale / fewest, lo=x.range.lo * window, hi=x.range.hi * window),))
-    if chosen.error > _MOST_ERROR:
+    chosen = near((Term(ratio=x.scale / scale / fewest, lo=x.range.lo * window, hi=x.range.hi * window),))
+    if chosen is None:
         return None
     mul: int | None = chosen.multipliers[0]
     inputs: tuple[str, ...] = (x.name,)
@@ -384,5 +388,14 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | N
     )
 
 
-def _term(operand: Integers, scale: float) -> Term:
+def near(terms: tuple[Term, ...], *, offset: float = 0.0) -> SumScaling | None:
+    """As `scale_sum`; None where the sum is further off than a step, or there are no such integers."""
+    try:
+        chosen = scale_sum(terms, offset=offset)
+    except QuantizeError:
+        return None
+    return chosen if chosen.error <= _MOST_ERROR else None
+
+
+def term(operand: Integers, scale: float) -> Term:
     return Term(ratio=operand.scale / scale, lo=operand.range.lo, hi=operand.range.hi)
