@@ -20,7 +20,19 @@ from compiler.graph.ops.qelementwise import Dequantize
 from compiler.graph.passes.layout import AssignLayouts
 from runtime.devices.functional import FunctionalDevice
 from runtime.session import Session
-from tests.random_layers import Draw, add, attention, chain, convolution, dense, gate, movements, pool, shape_of
+from tests.random_layers import (
+    Draw,
+    add,
+    attention,
+    chain,
+    convolution,
+    dense,
+    extreme,
+    gate,
+    movements,
+    pool,
+    shape_of,
+)
 from vta.api import from_stored, port_of, to_stored
 from vta.engines import Engine, host_loader, open_session
 from vta_hw.spec.config import ConfigError, VTAConfig
@@ -91,6 +103,12 @@ def random_layer(seed: int) -> Case:
     d, config = _start(seed)
     output = d.r.choice([convolution, convolution, convolution, dense, pool, add])(d)
     return _finish(seed, d, config, (output,))
+
+
+def random_extreme(seed: int) -> Case:
+    """The larger or smaller of two products."""
+    d, config = _start(seed)
+    return _finish(seed, d, config, (extreme(d),))
 
 
 def random_network(seed: int) -> Case:

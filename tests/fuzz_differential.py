@@ -11,12 +11,21 @@ import secrets
 import sys
 import traceback
 
-from tests.differential import Case, check, describe, random_attention, random_layer, random_movements, random_network
+from tests.differential import (
+    Case,
+    check,
+    describe,
+    random_attention,
+    random_extreme,
+    random_layer,
+    random_movements,
+    random_network,
+)
 
 
 def case_of(seed: int) -> Case:
-    """Single layers, networks, products of activations, and movements of channels and pixels, in turn."""
-    return (random_layer, random_network, random_attention, random_movements)[seed % 4](seed)
+    """Single layers, networks, products of activations, movements of channels and pixels, and extremes, in turn."""
+    return (random_layer, random_network, random_attention, random_movements, random_extreme)[seed % 5](seed)
 
 
 def fuzz(seed: int, count: int) -> tuple[list[int], int]:

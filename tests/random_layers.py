@@ -13,7 +13,7 @@ from compiler.graph.ir import Array, Graph, Node, Op, TensorType, Value
 from compiler.graph.ops.interleave import Interleave
 from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Transpose
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, QMul, RescaledAdd, RescaledMul
+from compiler.graph.ops.qelementwise import QAdd, QExtreme, QMul, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
@@ -247,6 +247,21 @@ def gate(d: Draw) -> str:
     mul, shift = d.r.choice([(1, 7), (-3, 8), (900, 17), (32767, 22)])
     bias = d.r.choice([0, 64, -32767])
     return d.apply(QMul(mul=mul, bias=bias, shift=shift, **d.clip()), d.input(shape), d.input(other))
+
+
+def extreme(d: Draw) -> str:
+    """The larger or smaller of two multiples: of two activations, of one, or of one with a factor for each channel."""
+    r, shape = d.r, d.shape()
+    operands = [d.input(shape)]
+    least, m0, m1 = r.random() < 0.5, r.choice([1, 55, 3000]), r.choice([None, 1, -7, 0, 55, 300])
+    largest = max(m0, abs(m1) if m1 is not None else 200)
+    if m1 is None:
+        operands.append(d.constant(d.rng.integers(-200, 200, shape[1]).astype(np.int32)))
+    elif r.random() < 0.6:
+        operands.append(d.input(shape))
+    shift = largest.bit_length() - r.choice([0, 1])
+    bias = r.choice([0, 32, -5 << shift, 32767 if shift > 8 else 1])
+    return d.apply(QExtreme(m0=m0, m1=m1, bias=bias, shift=shift, least=least, **d.clip()), *operands)
 
 
 def pool(d: Draw, x: str | None = None, shape: Shape | None = None) -> str:

@@ -15,6 +15,7 @@ from tests.differential import (
     check,
     describe,
     random_attention,
+    random_extreme,
     random_layer,
     random_movements,
     random_network,
@@ -44,6 +45,14 @@ def test_single_layers(group: int) -> None:
     assert len(refusals) <= MOST_REFUSED, refusals
     assert all(TOO_SMALL.fullmatch(refusal) for refusal in refusals), refusals
     assert sum(outcome.values >= 8 for outcome in outcomes) >= GROUP // 5, "answers must not be all the same number"
+
+
+@pytest.mark.parametrize("group", range(4), ids=lambda group: f"seeds{group * GROUP}-{(group + 1) * GROUP - 1}")
+def test_the_larger_or_smaller_of_two_products(group: int) -> None:
+    outcomes = agree([random_extreme(seed) for seed in range(group * GROUP, (group + 1) * GROUP)])
+    refusals = [outcome.refusal for outcome in outcomes if outcome.refusal]
+    assert all(TOO_SMALL.fullmatch(refusal) for refusal in refusals), refusals
+    assert sum(outcome.values >= 8 for outcome in outcomes) >= GROUP // 2, "answers must not be all the same number"
 
 
 @pytest.mark.parametrize("seed", range(1000, 1010))

@@ -13,7 +13,7 @@ from compiler.graph.ops.elementwise import Add
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.move import Concat, Expand, Pad, Rearrange, Slice, Take, Transpose
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, QMul, RescaledAdd, RescaledMul
+from compiler.graph.ops.qelementwise import QAdd, QExtreme, QMul, RescaledAdd, RescaledMul
 from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.ops.softmax import Softmax
@@ -72,7 +72,7 @@ def _constant_images(graph: Graph, batch: int) -> set[str]:
 def _images(node: Node) -> tuple[str, ...]:
     """The inputs that are activations, not parameters of the op."""
     match node.op:
-        case Add() | FusedAdd() | QAdd() | RescaledAdd() | QMul() | RescaledMul() | Concat():
+        case Add() | FusedAdd() | QAdd() | RescaledAdd() | QExtreme() | QMul() | RescaledMul() | Concat():
             return node.inputs
         case FusedConv():
             return node.inputs[3:]

@@ -26,6 +26,7 @@ from compiler.tensor.ir import (
     Select,
     Stmt,
     Store,
+    binary,
     both,
     cast,
     le,
@@ -460,44 +461,68 @@ def rescaled_conv2d(
     return Proc(name, (*params, buffer_y), tiles.allocate([a], body))
 
 
-def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: int) -> list[For]:
-    """``to = source * multiplier``, as the load and the operation that a machine has for it."""
+def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: int | Buffer) -> list[For]:
+    """``to = source * multiplier``, as the load and the operation that a machine has for it; a buffer has channels'."""
     load = _copy(name, to, source, y)
-    return [load] if multiplier == 1 else [load, tiles.update(f"{name}.scale", to, y, lambda v, _: v * multiplier)]
+    if multiplier == 1:
+        return [load]
+
+    def scaled(v: Expr, i: Index) -> Expr:
+        return v * (tiles.per_channel(multiplier, i) if isinstance(multiplier, Buffer) else multiplier)
+
+    return [load, tiles.update(f"{name}.scale", to, y, scaled)]
 
 
-def add(name: str, y: Tiled, multipliers: tuple[int, ...], bias: int, shift: int, low: int, high: int) -> Proc:
-    """``Y = clip((sum of X_k * multipliers[k] + bias) >> shift, low, high)`` for one or two inputs X0, X1 like Y."""
-    inputs, terms, body = _weighted_sum(y, multipliers)
+def combine(
+    name: str,
+    y: Tiled,
+    multipliers: tuple[int | None, ...],
+    bias: int,
+    shift: int,
+    low: int,
+    high: int,
+    *,
+    by: BinaryOp = BinaryOp.ADD,
+) -> Proc:
+    """``Y = clip((sum of X_k * multipliers[k] + bias) >> shift, low, high)`` for one or two inputs X0, X1 like Y.
+
+    by: what joins the terms, the sum or the larger or smaller of both. A multiplier of None is a parameter behind the
+    inputs: M int32 [blocks, subs, n, c], one for each channel, repeated over the batch rows.
+    """
+    params, terms, body = _joined(y, multipliers, by)
     if bias:
         body.append(tiles.update("bias", terms[0], y, lambda v, _: v + bias))
     buffer_y = y.buffer("Y")
     body += [*_clip(terms[0], y, shift, low, high), _copy("store", buffer_y, terms[0], y)]
-    return Proc(name, (*inputs, buffer_y), tiles.allocate(terms, body))
+    return Proc(name, (*params, buffer_y), tiles.allocate(terms, body))
 
 
 def rescaled_add(name: str, y: Tiled, multipliers: tuple[int, ...], rescale: Rescale) -> Proc:
-    """`add` with the requantisation of an extended machine.
+    """The sum of `combine` with the requantisation of an extended machine.
 
     Parameters: X0, X1; P int32 [1, 1, 2, n, c_y], bias and scale of every channel; Y.
     """
-    inputs, terms, body = _weighted_sum(y, multipliers)
+    params, terms, body = _joined(y, multipliers, BinaryOp.ADD)
     p, requant = _rescaled(terms[0], y, rescale)
     buffer_y = y.buffer("Y")
     body += [requant, _copy("store", buffer_y, terms[0], y)]
-    return Proc(name, (*inputs, p, buffer_y), tiles.allocate(terms, body))
+    return Proc(name, (*params, p, buffer_y), tiles.allocate(terms, body))
 
 
-def _weighted_sum(y: Tiled, multipliers: tuple[int, ...]) -> tuple[list[Buffer], list[Buffer], list[For]]:
-    """Inputs like Y, as many temporaries, and the nests that leave the sum of products in the first of these."""
+def _joined(
+    y: Tiled, multipliers: tuple[int | None, ...], by: BinaryOp
+) -> tuple[list[Buffer], list[Buffer], list[For]]:
+    """The inputs and M, as many temporaries as inputs, and the nests that leave the joined products in the first."""
     inputs = [y.buffer(f"X{k}") for k in range(len(multipliers))]
     terms = [_local(f"T{k}", y) for k in range(len(multipliers))]
+    m = Buffer.of("M", DType.INT32, (y.blocks, y.subs, y.n, y.c))
     body: list[For] = []
     for k, multiplier in enumerate(multipliers):
-        body += _scaled(f"term{k}", terms[k], inputs[k], y, multiplier)
+        body += _scaled(f"term{k}", terms[k], inputs[k], y, m if multiplier is None else multiplier)
     for k, term in enumerate(terms[1:], start=1):
-        body.append(tiles.update(f"add{k}", terms[0], y, lambda v, i, term=term: v + term[tiles.at(i)]))  # type: ignore[misc]  # mypy takes the default for a second argument
-    return inputs, terms, body
+        step = f"{by.name.lower()}{k}"
+        body.append(tiles.update(step, terms[0], y, lambda v, i, term=term: binary(by, v, term[tiles.at(i)])))  # type: ignore[misc]  # mypy takes the default for a second argument
+    return [*inputs, *([m] if None in multipliers else [])], terms, body
 
 
 def multiply(name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: int, low: int, high: int) -> Proc:

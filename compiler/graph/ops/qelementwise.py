@@ -1,4 +1,4 @@
-"""Quantised addition and multiplication, and the ways between float32 and the quantised types."""
+"""Quantised addition, multiplication and choice, and the ways between float32 and the quantised types."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
-from compiler.graph.lowering import Blocks, Lowered, Placed, packed_tile
+from compiler.graph.lowering import Blocks, Lowered, Placed, pack_channels, packed_tile
 from compiler.graph.ops import checks
 from compiler.graph.ops.qconv import MAX_FACTOR, clip_to
 from compiler.graph.ops.rescaled import RescaledOp
 from compiler.tensor import define, define_host
-from compiler.tensor.ir import DType
+from compiler.tensor.ir import BinaryOp, DType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class QAdd(Op):
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         y = result.tiled(blocks.block_out, blocks.batch)
         multipliers = (self.m0, self.m1)[: len(operands)]
-        proc = define.add(name, y, multipliers, self.bias, self.shift, self.lo, self.hi)
+        proc = define.combine(name, y, multipliers, self.bias, self.shift, self.lo, self.hi)
         return Lowered(proc, tuple(range(len(operands))))
 
 
@@ -85,6 +85,54 @@ class RescaledAdd(RescaledOp):
         y = result.tiled(blocks.block_out, blocks.batch)
         proc = define.rescaled_add(name, y, (self.m0, self.m1)[: len(operands)], self.definition)
         return Lowered(proc, (*range(len(operands)), self.pairs(y)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class QExtreme(Op):
+    """a, optional c, both int8|int16 [N,C,H,W] of one type -> clip((max(a * m0, c * m1) + bias) >> shift, lo, hi).
+
+    least: min instead of max. Without c it is a, so that two lines meet at 0: a leaky ReLU. m1 is either the attribute,
+    or None and then of each channel the element of a parameter behind a, int32 [C].
+    Every step is int32 and wraps. The attributes m0, m1 and bias have 15 bits and a sign.
+    """
+
+    kind: ClassVar[str] = "qextreme"
+    m0: int
+    m1: int | None
+    bias: int = 0
+    shift: int = 0
+    lo: int
+    hi: int
+    least: bool = False
+
+    def infer(self, types: Sequence[TensorType]) -> TensorType:
+        checks.count(types, *((2,) if self.m1 is None else (1, 2)))
+        _, channels, _, _ = checks.activation(types, *checks.QUANTISED)
+        for what, value in (("m0", self.m0), ("m1", self.m1 or 0), ("bias", self.bias)):
+            checks.within(what, value, -MAX_FACTOR, MAX_FACTOR)
+        checks.within("shift", self.shift, 0, 31)
+        checks.clip_range(self.lo, self.hi, types[0].dtype)
+        if self.m1 is None:
+            checks.same("factor m", types[1], TensorType((channels,), DType.INT32))
+        elif len(types) == 2:
+            checks.same("second operand", types[1], types[0])
+        return types[0].logical
+
+    def reference(self, *arrays: Array) -> Array:
+        a = arrays[0].astype(np.int32)
+        if self.m1 is None:
+            second = a * arrays[1].reshape(-1, 1, 1)
+        else:
+            second = arrays[-1].astype(np.int32) * np.int32(self.m1)
+        chosen = (np.minimum if self.least else np.maximum)(a * np.int32(self.m0), second)
+        return clip_to((chosen + np.int32(self.bias)) >> np.int32(self.shift), self.lo, self.hi, arrays[0])
+
+    def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        y, by = result.tiled(blocks.block_out, blocks.batch), BinaryOp.MIN if self.least else BinaryOp.MAX
+        proc = define.combine(name, y, (self.m0, self.m1), self.bias, self.shift, self.lo, self.hi, by=by)
+        if self.m1 is None:
+            return Lowered(proc, (0, 0, pack_channels(operands[1].constant(), y)))
+        return Lowered(proc, (0, len(operands) - 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from compiler.graph.ir import Graph, Node, Op
 from compiler.graph.ops.elementwise import FakeQuantize
 from compiler.graph.passes.base import Pass
 from compiler.graph.quantize.given import given_grids
-from compiler.graph.quantize.joined import WITH_INTEGERS
+from compiler.graph.quantize.joined import makes_integers
 from compiler.graph.rewrite import first_free, pruned
 
 
@@ -30,7 +30,7 @@ class OneGridEach(Pass):
         for node in graph.nodes:
             inputs = tuple(copies.get((name, node.op), name) for name in node.inputs)
             nodes.append(replace(node, inputs=inputs))
-            if not isinstance(node.op, WITH_INTEGERS) or node.output in agreed:
+            if not makes_integers(node.op) or node.output in agreed:
                 continue
             for op in _grids_read(graph, node.output):
                 copies[node.output, op] = first_free(f"{node.output}.copy", taken)

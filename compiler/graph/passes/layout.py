@@ -13,7 +13,7 @@ from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.move import ChannelTranspose, Movement
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize, RescaledAdd, RescaledMul
+from compiler.graph.ops.qelementwise import QAdd, QExtreme, QMul, Quantize, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.relayout import Relayout
@@ -74,7 +74,7 @@ class AssignLayouts(Pass):
                 return {0: self.read, 4: self.made}.get(position)
             case RescaledConv2d():
                 return {0: self.read, 4: self.read}.get(position)
-            case QAdd() | RescaledAdd() | QMul() | RescaledMul() | QMaxPool2d() | RescaledAvgPool2d():
+            case QAdd() | RescaledAdd() | QExtreme(m1=int()) | QMul() | RescaledMul() | QMaxPool2d():
                 return self.made
             case QMatMul() | RescaledMatMul():
                 return self.read
@@ -84,7 +84,7 @@ class AssignLayouts(Pass):
                 return self.made
             case Unfold() | Movement() | Pointwise():
                 return ROW_MAJOR
-            case QAvgPool2d():
+            case QAvgPool2d() | RescaledAvgPool2d() | QExtreme():
                 return self.made if position == 0 else None
             case _:
                 return None

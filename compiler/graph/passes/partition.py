@@ -13,7 +13,7 @@ from compiler.graph.ops.along import Resample
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.move import Concat, Movement
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize
+from compiler.graph.ops.qelementwise import Dequantize, QAdd, QExtreme, QMul, Quantize
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d
 from compiler.graph.ops.relayout import Relayout
@@ -27,7 +27,7 @@ from compiler.tensor.ir import DType
 from vta_hw.spec.config import VTAConfig
 
 ON_ACCELERATOR: Final = (
-    QConv2d, QMatMul, ByRequant, QAdd, QMul, QMaxPool2d, QAvgPool2d, QInterpolate,
+    QConv2d, QMatMul, ByRequant, QAdd, QExtreme, QMul, QMaxPool2d, QAvgPool2d, QInterpolate,
 )
 WITHOUT_LOADS: Final = (RescaledConv2d, QMatMul, RescaledMatMul, QInterpolate)
 """Of these, what loads no activations into the accumulator."""

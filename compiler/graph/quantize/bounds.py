@@ -19,7 +19,7 @@ from compiler.graph.ir import Graph, Node
 from compiler.graph.ops.interleave import Interleave
 from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Take, Transpose
 from compiler.graph.ops.qconv import QConv2d
-from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize, RescaledAdd, RescaledMul
+from compiler.graph.ops.qelementwise import QAdd, QExtreme, QMul, Quantize, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.relayout import Relayout
@@ -101,7 +101,7 @@ def prove(graph: Graph) -> dict[str, Interval]:
                 values[node.output] = Interval(lo=min(x.lo for x in parts), hi=max(x.hi for x in parts))
             case Pad():
                 values[node.output] = interval(node.inputs[0]).with_zero()
-            case QConv2d() | QMatMul() | ByRequant() | QAdd() | QMul() | QAvgPool2d():
+            case QConv2d() | QMatMul() | ByRequant() | QAdd() | QExtreme() | QMul() | QAvgPool2d():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
                 peaks[node.output] = _checked(node, _peak(graph, node, interval))
     return peaks
@@ -137,6 +137,13 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
             for term in terms:
                 total = total.plus(term)
             return total
+        case QExtreme():
+            second = node.inputs[0 if node.op.m1 is None else -1]
+            factors_of = _constant(graph, node, node.inputs[1]).tolist() if node.op.m1 is None else [node.op.m1]
+            terms = [interval(node.inputs[0]).times(node.op.m0)]
+            terms += [interval(second).times(m) for m in {min(factors_of), max(factors_of)}]
+            bias = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))
+            return Interval(lo=min(t.lo for t in terms), hi=max(t.hi for t in terms)).with_zero().plus(bias)
         case QMul():
             product = matmul_accumulator(1, *map(interval, node.inputs))
             bias = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))

@@ -15,7 +15,7 @@ from compiler.graph.ops.interleave import interleaving
 from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Rearrange, Slice, Take, Transpose
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.upsample import Interpolate, QInterpolate, Repeat
-from compiler.graph.quantize import rules
+from compiler.graph.quantize import functions, rules
 from compiler.graph.quantize.bounds import prove
 from compiler.graph.quantize.calibrate import measure
 from compiler.graph.quantize.joined import WITH_INTEGERS, is_in_integers
@@ -115,6 +115,8 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
         case Pointwise(function="multiply") if len(shape) == 4 and len(node.inputs) == 2:
             if (ordered := _gated(values, node)) is not None:
                 return _or_float(values, node, rules.multiply(values, ordered))
+        case Pointwise():
+            return _or_float(values, node, functions.function(values, node, node.op))
         case Concat() if is_in_integers(values.source, node) and any(map(values.has_integers, node.inputs)):
             return rules.concat(values, node, node.op)
         case ChannelTranspose() | Transpose(order=(0, 1, 3, 2)) | Slice() | Take() | Pad(value=0.0) | Repeat():

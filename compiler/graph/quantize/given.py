@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError, UnfitGridError
 from compiler.graph.ir import Array, Graph, Op
-from compiler.graph.ops.elementwise import FakeQuantize
+from compiler.graph.ops.elementwise import FakeQuantize, Pointwise
 from compiler.graph.ops.move import Movement, Pad
 from compiler.graph.ops.pool import MaxPool
 from compiler.graph.ops.shape import Reshape
@@ -73,6 +73,8 @@ def _settle(name: str, wanted: Mapping[str, list[Grid | None]], grids: dict[str,
 
 def _keeps(op: Op) -> bool:
     """Whether results have no elements but those of the inputs, and zeros."""
+    if isinstance(op, Pointwise):
+        return op.function in ("maximum", "minimum")
     return isinstance(op, Movement | MaxPool | Reshape) and not (isinstance(op, Pad) and op.value)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from compiler.graph.ir import Graph, Node
+from compiler.graph.ir import Graph, Node, Op
 from compiler.graph.ops.conv import ChannelMatMul
-from compiler.graph.ops.elementwise import FakeQuantize
+from compiler.graph.ops.elementwise import FakeQuantize, Pointwise
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.move import Concat, Movement
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
@@ -16,11 +16,21 @@ from compiler.graph.ops.upsample import Interpolate
 WITH_INTEGERS: Final = (FusedConv, FusedAdd, ChannelMatMul, AveragePool, GlobalAveragePool)
 """What makes new integers of integers; ops that keep those they read have no grid of their own."""
 
+LINES: Final = frozenset(
+    {"abs", "hard_sigmoid", "hard_swish", "leaky_relu", "maximum", "minimum", "negative", "prelu"}
+)
+"""Functions that do so too, where they can: they are made of straight lines."""
+
 _KEEPING: Final = (Movement, MaxPool, Interpolate)
 """What keeps the scale of its one input."""
 
 _ALMOST: Final = 1.25
 """A value whose own steps are finer by no more than this is made in those of a concatenation for all its readers."""
+
+
+def makes_integers(op: Op) -> bool:
+    """Whether the op has a quantised form with a grid of its own."""
+    return isinstance(op, WITH_INTEGERS) or (isinstance(op, Pointwise) and op.function in LINES)
 
 
 def is_in_integers(graph: Graph, node: Node) -> bool:
@@ -35,7 +45,7 @@ def _wants_integers(graph: Graph, node: Node) -> bool:
         return is_in_integers(graph, node)
     if isinstance(node.op, _KEEPING):
         return any(_wants_integers(graph, each) for each in graph.nodes if node.output in each.inputs)
-    return isinstance(node.op, (*WITH_INTEGERS, FakeQuantize))
+    return isinstance(node.op, FakeQuantize) or makes_integers(node.op)
 
 
 def joined(graph: Graph, scale: Callable[[str], float | None]) -> Mapping[str, str]:

@@ -26,6 +26,7 @@ from compiler.graph.quantize.scaling import (
     INT32_MAX,
     ConvProblem,
     ConvScaling,
+    SumScaling,
     Term,
     common_ratio,
     residual_factors,
@@ -120,7 +121,7 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
         levels=symmetric(values.config.wgt_bits).hi,
         given=weights.given,
         multiply=values.options.multiply,
-        residual=_term(residual, scale) if residual else None,
+        residual=term(residual, scale) if residual else None,
     )
     max_shift = values.options.largest_shift(given=weights.given)
     chosen = scale_conv(problem, max_shift=max_shift)
@@ -262,8 +263,8 @@ def _weighted_sum(values: Values, node: Node, op: FusedAdd, signs: tuple[int, in
     operands = tuple(values.as_integers(name, node) for name in node.inputs)
     scale, span = values.clipped(node.output, op.lo, op.hi)
     terms = tuple(
-        replace(term, ratio=sign * term.ratio)
-        for sign, term in zip(signs, (_term(operand, scale) for operand in operands), strict=False)
+        replace(each, ratio=sign * each.ratio)
+        for sign, each in zip(signs, (term(operand, scale) for operand in operands), strict=False)
     )
     q, shift, error = _sum(values, node, terms, span)
     value = values.define_integers(node, q, tuple(operand.name for operand in operands), scale, span)
@@ -319,7 +320,10 @@ def drowns(values: Values, node: Node) -> bool:
 
 def multiply(values: Values, node: Node) -> LayerReport | None:
     """The product of two activations, of which the second may have one position; None if factors are too coarse."""
-    a, c = (values.as_integers(name, node) for name in node.inputs)
+    return product(values, node, *(values.as_integers(name, node) for name in node.inputs))
+
+
+def product(values: Values, node: Node, a: Integers, c: Integers) -> LayerReport | None:
     grid = values.grid(node.output)
     ratio = a.scale * c.scale / grid.scale
     q: QMul | RescaledMul
@@ -329,10 +333,10 @@ def multiply(values: Values, node: Node) -> LayerReport | None:
         q = RescaledMul(scale=word, bits=values.config.out_bits, relu=not grid.range.lo)
     else:
         products = matmul_accumulator(1, a.range, c.range)
-        chosen = scale_sum((Term(ratio=ratio, lo=products.lo, hi=products.hi),))
-        shift, error = chosen.shift, chosen.error
-        if error > _MOST_ERROR:
+        chosen = near((Term(ratio=ratio, lo=products.lo, hi=products.hi),))
+        if chosen is None:
             return None
+        shift, error = chosen.shift, chosen.error
         q = QMul(mul=chosen.multipliers[0], bias=chosen.bias, shift=shift, lo=grid.range.lo, hi=grid.range.hi)
     value = values.define_integers(node, q, (a.name, c.name), grid.scale, grid.range)
     return LayerReport(
@@ -376,7 +380,7 @@ def concat(values: Values, node: Node, op: Concat) -> LayerReport:
         if x.name in anew:
             x = anew[x.name]
         elif x.scale != grid.scale or not x.range.is_within(grid.range):
-            q, _, error = _sum(values, node, (_term(x, grid.scale),), grid.range)
+            q, _, error = _sum(values, node, (term(x, grid.scale),), grid.range)
             like = replace(node, name=f"{node.name}.{number}")
             name = values.rewriter.emit(q, (x.name,), like=like)
             anew[x.name] = Integers(name=name, scale=grid.scale, range=grid.range)
@@ -407,10 +411,10 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | N
         q = RescaledAvgPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, scale=word,
                               bits=values.config.out_bits, relu=not grid.range.lo)
     else:
-        chosen = scale_sum((Term(ratio=x.scale / grid.scale / fewest, lo=total.lo, hi=total.hi),))
-        shift, error = chosen.shift, chosen.error
-        if error > _MOST_ERROR:
+        chosen = near((Term(ratio=x.scale / grid.scale / fewest, lo=total.lo, hi=total.hi),))
+        if chosen is None:
             return None
+        shift, error = chosen.shift, chosen.error
         factors = np.rint(x.scale / grid.scale / counts * (1 << shift)).astype(np.int32)
         mul = chosen.multipliers[0] if counts.max() == fewest else None
         q = QAvgPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, mul=mul, bias=chosen.bias,
@@ -426,5 +430,14 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | N
     )
 
 
-def _term(operand: Integers, scale: float) -> Term:
+def near(terms: tuple[Term, ...], *, offset: float = 0.0) -> SumScaling | None:
+    """As `scale_sum`; None where the sum is further off than a step, or there are no such integers."""
+    try:
+        chosen = scale_sum(terms, offset=offset)
+    except QuantizeError:
+        return None
+    return chosen if chosen.error <= _MOST_ERROR else None
+
+
+def term(operand: Integers, scale: float) -> Term:
     return Term(ratio=operand.scale / scale, lo=operand.range.lo, hi=operand.range.hi)

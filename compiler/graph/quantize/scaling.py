@@ -7,7 +7,7 @@ no intermediate can leave int32. Errors are worst-case bounds in units of the re
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -263,22 +263,36 @@ class SumScaling:
     shift: int
     error: float
 
+    @property
+    def reduced(self) -> SumScaling:
+        """The same results without the factors of two that all multipliers have, and the shift would take off again."""
+        twos = min([self.shift, *((m & -m).bit_length() - 1 for m in self.multipliers if m)])
+        multipliers = tuple(m >> twos for m in self.multipliers)
+        return replace(self, multipliers=multipliers, bias=self.bias >> twos, shift=self.shift - twos)
 
-def scale_sum(terms: tuple[Term, ...], *, limit: int = MAX_FACTOR) -> SumScaling:
+
+def scale_sum(terms: tuple[Term, ...], *, limit: int = MAX_FACTOR, offset: float = 0.0) -> SumScaling:
     """Integers for clip((sum of x_k * multipliers[k] + bias) >> shift): the largest shift for which they fit.
 
-    limit: largest magnitude of a multiplier. Raises QuantizeError when none fits.
+    limit: largest magnitude of a multiplier. offset: what is added to the sum, in steps of the result. Raises
+    QuantizeError when none fits.
     """
+    if abs(offset) > MAX_FACTOR:
+        raise QuantizeError(f"an offset must be at most {MAX_FACTOR} steps of the result, not {abs(offset):.6g}")
     for shift in range(MAX_IMMEDIATE_SHIFT, -1, -1):
         multipliers = tuple(round(term.ratio * (1 << shift)) for term in terms)
+        added = round(offset * (1 << shift))
+        bias = added + rounding(shift)
         products = [(m * term.lo, m * term.hi) for m, term in zip(multipliers, terms, strict=True)]
-        high = rounding(shift) + sum(max(0, *pair) for pair in products)
-        low = sum(min(0, *pair) for pair in products)
-        if max(map(abs, multipliers)) <= limit and high <= INT32_MAX and low >= -INT32_MAX - 1:
+        high = max(0, bias) + sum(max(0, *pair) for pair in products)
+        low = min(0, bias) + sum(min(0, *pair) for pair in products)
+        fits = max(map(abs, multipliers)) <= limit and abs(bias) <= MAX_FACTOR
+        if fits and high <= INT32_MAX and low >= -INT32_MAX - 1:
             errors = (
                 abs(m / (1 << shift) - term.ratio) * max(abs(term.lo), abs(term.hi))
                 for m, term in zip(multipliers, terms, strict=True)
             )
-            return SumScaling(multipliers=multipliers, bias=rounding(shift), shift=shift, error=math.fsum(errors))
+            error = math.fsum([*errors, abs(added / (1 << shift) - offset)])
+            return SumScaling(multipliers=multipliers, bias=bias, shift=shift, error=error)
     ratio = max(term.ratio for term in terms)
     raise QuantizeError(f"operands must be rescaled by at most {limit}, not {ratio:.6g}")

@@ -133,7 +133,35 @@ def separable() -> onnx.ModelProto:
     return model(nodes, {"x": SHAPE}, ["y"], constants, opset=21)
 
 
-NETWORKS = {"residual": residual, "separable": separable}
+def bent() -> onnx.ModelProto:
+    """Convolutions with activations that are bent lines, a gate of each channel, and the larger of two activations."""
+    constants = {
+        "w1": weights(16, 3, 3, 3, seed=1) * 2,
+        "b1": floats(16, seed=2) / 4,
+        "w2": weights(16, 16, 3, 3, seed=3) * 2,
+        "w3": weights(16, 16, 3, 3, seed=4) * 2,
+        "slopes": floats(16, 1, 1, seed=8) / 4,
+        "w4": weights(16, 16, 1, 1, seed=5) * 2,
+        "w5": weights(10, 16, 1, 1, seed=6),
+    }
+    nodes = [
+        node("Conv", ["x", "w1", "b1"], ["c1"], name="stem", pads=[1, 1, 1, 1]),
+        node("LeakyRelu", ["c1"], ["l"], name="leaky", alpha=0.1),
+        node("Conv", ["l", "w2"], ["c2"], name="two", pads=[1, 1, 1, 1]),
+        node("HardSwish", ["c2"], ["h"], name="swish"),
+        node("Conv", ["h", "w3"], ["c3"], name="three", pads=[1, 1, 1, 1]),
+        node("PRelu", ["c3", "slopes"], ["p"], name="prelu"),
+        node("GlobalAveragePool", ["p"], ["g"], name="squeeze"),
+        node("Conv", ["g", "w4"], ["e"], name="excite"),
+        node("HardSigmoid", ["e"], ["gate"], name="gate"),
+        node("Mul", ["p", "gate"], ["m"], name="scale"),
+        node("Max", ["m", "h"], ["larger"], name="larger"),
+        node("Conv", ["larger", "w5"], ["y"], name="last"),
+    ]
+    return model(nodes, {"x": SHAPE}, ["y"], constants, opset=21)
+
+
+NETWORKS = {"residual": residual, "separable": separable, "bent": bent}
 
 
 def quantized(proto: onnx.ModelProto, folder: Path, *, operators: bool = False, **options: Any) -> onnx.ModelProto:

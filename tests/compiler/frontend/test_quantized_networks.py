@@ -27,7 +27,14 @@ from vta_hw.spec.config import preset
 
 @pytest.mark.parametrize(
     ("name", "form", "isa"),
-    [("residual", "QDQ", "tvm"), ("residual", "QOperator", "extended"), ("separable", "QDQ", "tvm")],
+    [
+        ("residual", "QDQ", "tvm"),
+        ("residual", "QOperator", "extended"),
+        ("separable", "QDQ", "tvm"),
+        ("bent", "QDQ", "tvm"),
+        ("bent", "QDQ", "extended"),
+        ("bent", "QOperator", "tvm"),
+    ],
 )
 def test_networks_that_onnxruntime_has_quantised(name: str, form: str, isa: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")

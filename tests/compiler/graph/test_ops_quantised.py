@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from compiler.errors import GraphError
 from compiler.graph.ir import Op, TensorType
 from compiler.graph.ops.qconv import QConv2d, convolve_exact, two_factors
-from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize, RescaledAdd, RescaledMul
+from compiler.graph.ops.qelementwise import Dequantize, QAdd, QExtreme, QMul, Quantize, RescaledAdd, RescaledMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.relayout import Relayout
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
@@ -159,6 +159,36 @@ def test_qadd(m0: int, m1: int, bias: int, shift: int, clip: tuple[int, int], bo
     total = a.astype(np.int64) * m0 + bias + (c.astype(np.int64) * m1 if both else 0)
     np.testing.assert_array_equal(y, np.clip(total >> shift, *clip))
     assert y.dtype == np.int8
+
+
+@given(m0=factors, m1=factors, bias=factors, shift=shifts, clip=ranges, both=st.booleans(), least=st.booleans())
+def test_qextreme(
+    m0: int, m1: int, bias: int, shift: int, clip: tuple[int, int], both: bool, least: bool
+) -> None:
+    a, c = int8s(1, 3, 4, 4), int8s(1, 3, 4, 4, seed=1)
+    op = QExtreme(m0=m0, m1=m1, bias=bias, shift=shift, lo=clip[0], hi=clip[1], least=least)
+    operands = (a, c) if both else (a,)
+    y = op.reference(*operands)
+    assert op.infer([TensorType.of(operand) for operand in operands]) == TensorType.of(y)
+    terms = a.astype(np.int64) * m0, operands[-1].astype(np.int64) * m1
+    chosen = np.where((terms[0] < terms[1]) == least, *terms)
+    np.testing.assert_array_equal(y, np.clip((chosen + bias) >> shift, *clip))
+
+
+@given(m0=factors, bias=factors, shift=shifts, clip=ranges, wild=st.booleans(), least=st.booleans())
+def test_qextreme_with_a_factor_for_each_channel(
+    m0: int, bias: int, shift: int, clip: tuple[int, int], wild: bool, least: bool
+) -> None:
+    """`wild` factors make products wrap."""
+    size = 1 << 31 if wild else 1 << 10
+    x, m = int8s(2, 3, 2, 2), np.random.default_rng(3).integers(-size, size, 3).astype(np.int32)
+    op = QExtreme(m0=m0, m1=None, bias=bias, shift=shift, lo=clip[0], hi=clip[1], least=least)
+    y = op.reference(x, m)
+    assert op.infer([TensorType.of(x), TensorType.of(m)]) == TensorType.of(y)
+    for at in np.ndindex(y.shape):
+        products = int(x[at]) * m0, wrap(int(x[at]) * int(m[at[1]]))
+        acc = wrap((min if least else max)(products) + bias)
+        assert y[at] == min(max(acc >> shift, clip[0]), clip[1])
 
 
 @given(mul=factors, bias=factors, shift=shifts, clip=ranges, gate=st.booleans())
@@ -327,6 +357,15 @@ CONV = [q8(1, 2, 3, 3), q8(4, 2, 1, 1), i32(4), i32(4)]
         (QAdd(m0=1, m1=1, lo=0, hi=1), [q8(1, 2, 3, 3)], "m1 must be 0 without a second operand, not 1"),
         (QAdd(m0=1 << 15, lo=0, hi=1), [q8(1, 2, 3, 3)], "m0 must be -32767..32767, not 32768"),
         (QAdd(m0=1, lo=0, hi=1), [q8(1, 2), q8(1, 2)], "input must have rank 4, not int8[1,2]"),
+        (QExtreme(m0=1, m1=1 << 15, lo=0, hi=1), [q8(1, 2, 3, 3)], "m1 must be -32767..32767, not 32768"),
+        (QExtreme(m0=1, m1=1, lo=0, hi=1), [q8(1, 2, 3, 3)] * 3, "number of inputs must be 1 or 2, not 3"),
+        (QExtreme(m0=1, m1=None, lo=0, hi=1), [q8(1, 2, 3, 3)], "number of inputs must be 2, not 1"),
+        (QExtreme(m0=1, m1=None, lo=0, hi=1), [q8(1, 2, 3, 3), i32(3)], "factor m must be int32[2], not int32[3]"),
+        (
+            QExtreme(m0=1, m1=1, lo=0, hi=1),
+            [q8(1, 2, 3, 3), q8(1, 2, 1, 1)],
+            "second operand must be int8[1,2,3,3], not int8[1,2,1,1]",
+        ),
         (
             QAvgPool2d(kernel=(2, 2), mul=None, lo=0, hi=1),
             [q8(1, 2, 3, 3), i32(2, 3)],

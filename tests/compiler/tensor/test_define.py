@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,9 +19,9 @@ from compiler.graph.ops import softmax as exact
 from compiler.llvm.schedule import schedule as cpu_schedule
 from compiler.tensor import define_host
 from compiler.tensor.analysis import loops_of
-from compiler.tensor.define import Line, Moved, Requantize, add, avg_pool2d, conv2d, max_pool2d, move
+from compiler.tensor.define import Line, Moved, Requantize, avg_pool2d, combine, conv2d, max_pool2d, move
 from compiler.tensor.interp import run
-from compiler.tensor.ir import Alloc, Buffer, DType, LoopKind, Proc
+from compiler.tensor.ir import Alloc, BinaryOp, Buffer, DType, LoopKind, Proc
 from compiler.tensor.schedule import Schedule
 from compiler.tensor.serial import from_json, to_json
 from compiler.tensor.tiles import Tiled, Weighted, Window
@@ -173,15 +174,19 @@ def test_conv2d(r: random.Random) -> None:
 
 @settings(max_examples=40)
 @given(RANDOM)
-def test_add(r: random.Random) -> None:
+def test_combine(r: random.Random) -> None:
     y = tensor(r, r.randint(1, 4), r.randint(1, 4), r.randint(1, 2), r.randint(1, 2), r.randint(1, 4))
-    multipliers = tuple(r.choice((1, -1, 3, 32767)) for _ in range(r.randint(1, 2)))
+    multipliers = tuple(r.choice((None, 1, -1, 3, 32767)) for _ in range(r.randint(1, 2)))
     bias, shift = r.choice((0, 5, -32767)), r.choice((0, 4))
     low, high = limits(r)
-    proc = add("add", y, multipliers, bias, shift, low, high)
+    by, join = r.choice(((BinaryOp.ADD, np.add), (BinaryOp.MIN, np.minimum), (BinaryOp.MAX, np.maximum)))
+    proc = combine("combine", y, multipliers, bias, shift, low, high, by=by)
     verify(proc)
     arrays = arguments(r, proc)
-    total = sum(unpack(array) * np.int32(m) for array, m in zip(arrays, multipliers, strict=False))
+    inputs = [unpack(array) for array in arrays[: len(multipliers)]]
+    rows = len(inputs[0])
+    factors = [rows_of(unpack_channel(arrays[-2]), rows) if m is None else np.int32(m) for m in multipliers]
+    total = functools.reduce(join, [x * m for x, m in zip(inputs, factors, strict=True)])
     expected = np.clip((total + np.int32(bias)) >> shift, low, high)
     assert np.array_equal(unpack(result(proc, arrays)), expected)
 
@@ -257,7 +262,7 @@ def instance(r: random.Random, c: int | None = None, n: int | None = None) -> Pr
         multiplier = r.choice((None, 1, 21845))
         return avg_pool2d("avg", x, y, window, multiplier, r.choice((0, 99)), r.choice((0, 9)), low, high)
     multipliers = tuple(r.choice((1, -1, 3)) for _ in range(r.randint(1, 2)))
-    return add("add", y, multipliers, r.choice((0, 5)), r.choice((0, 4)), low, high)
+    return combine("add", y, multipliers, r.choice((0, 5)), r.choice((0, 4)), low, high)
 
 
 def check_schedule(r: random.Random, proc: Proc, scheduled: Schedule) -> None:

@@ -1,0 +1,122 @@
+"""The quantised form of functions that are made of straight lines: scales, then integers, then the nodes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.graph.ir import Node
+from compiler.graph.machine import adds_activations
+from compiler.graph.ops.elementwise import Pointwise
+from compiler.graph.ops.qelementwise import QAdd, QExtreme
+from compiler.graph.quantize.bounds import Interval
+from compiler.graph.quantize.report import LayerReport
+from compiler.graph.quantize.rules import near, product, term
+from compiler.graph.quantize.scaling import Term
+from compiler.graph.quantize.values import Integers, Values
+
+_HARD_SWISH = 1 / 6, 0.5
+"""Slope and offset of the gate of a HardSwish."""
+
+
+def function(values: Values, node: Node, op: Pointwise) -> LayerReport | None:
+    """A function of activations that are computed in integers, [N,C,H,W], by the integers of the accelerator.
+
+    None where it has none: for other functions and operands, and where factors are too coarse.
+    """
+    types = [values.source.types[name] for name in node.inputs]
+    if not adds_activations(values.config) or len(types[0].shape) != 4 or not values.has_integers(node.inputs[0]):
+        return None
+    match op.function:
+        case "negative":
+            return _line(values, node, -1.0, 0.0)
+        case "hard_sigmoid":
+            return _line(values, node, *op.parameters, lo=0.0, hi=1.0)
+        case "hard_swish":
+            return _hard_swish(values, node)
+        case "abs":
+            return _bend(values, node, np.array([-1.0]))
+        case "leaky_relu":
+            return _bend(values, node, np.array(op.parameters))
+        case "prelu":
+            slopes = values.source.constants.get(node.inputs[1])
+            if slopes is not None and slopes.shape[-3:] in ((types[0].shape[1], 1, 1), (1,) * slopes.ndim):
+                return _bend(values, node, slopes.reshape(-1).astype(np.float64))
+        case "maximum" | "minimum" if len(types) == 2 and types[0] == types[1] and values.has_integers(node.inputs[1]):
+            return _extreme(values, node, node.inputs, np.ones(1), least=op.function == "minimum")
+    return None
+
+
+def _line(
+    values: Values, node: Node, slope: float, offset: float, *, lo: float = -math.inf, hi: float = math.inf
+) -> LayerReport | None:
+    """clip(x * slope + offset, lo, hi)."""
+    x = values.as_integers(node.inputs[0], node)
+    scale, span = values.clipped(node.output, lo, hi)
+    line = term(x, scale)
+    chosen = near((replace(line, ratio=slope * line.ratio),), offset=offset / scale)
+    if chosen is None:
+        return None
+    chosen = chosen.reduced
+    q = QAdd(m0=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=span.lo, hi=span.hi)
+    value = values.define_integers(node, q, (x.name,), scale, span)
+    return LayerReport(
+        value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
+        input_scales=(x.scale,), output_scale=scale, scale_method=values.method(node.output), shift=chosen.shift,
+        error=chosen.error,
+    )
+
+
+def _bend(values: Values, node: Node, slopes: NDArray[np.float64]) -> LayerReport | None:
+    """x from 0 on, and left of it x times a slope, [1] or [C] of them; None where some exceed 1, and others do not."""
+    steep = slopes > 1
+    if steep.any() and not steep.all():
+        return None
+    return _extreme(values, node, node.inputs[:1], slopes, least=bool(steep.all()))
+
+
+def _extreme(
+    values: Values, node: Node, names: tuple[str, ...], slopes: NDArray[np.float64], *, least: bool
+) -> LayerReport | None:
+    """The larger or smaller of the first activation, and of the last times slopes, one, or one for each channel."""
+    operands = [values.as_integers(name, node) for name in names]
+    grid = values.grid(node.output)
+    first, last = term(operands[0], grid.scale), term(operands[-1], grid.scale)
+    chosen = near((first, replace(last, ratio=float(slopes[np.abs(slopes).argmax()]) * last.ratio)))
+    if chosen is None:
+        return None
+    inputs = [operand.name for operand in operands]
+    if len(slopes) > 1:
+        factors = np.rint(slopes * last.ratio * (1 << chosen.shift)).astype(np.int32)
+        inputs.append(values.rewriter.constant(factors, f"{node.name}.m"))
+        m0, m1 = chosen.multipliers[0], None
+    else:
+        chosen = chosen.reduced
+        m0, m1 = chosen.multipliers
+    q = QExtreme(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi, least=least)
+    value = values.define_integers(node, q, tuple(inputs), grid.scale, grid.range)
+    return LayerReport(
+        value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
+        input_scales=tuple(operand.scale for operand in operands), output_scale=grid.scale,
+        scale_method=values.method(node.output), shift=chosen.shift, error=chosen.error,
+    )
+
+
+def _hard_swish(values: Values, node: Node) -> LayerReport | None:
+    """x times its gate, which has steps of its own: no activation opens it further than the largest of them reach."""
+    x, (slope, offset) = values.as_integers(node.inputs[0], node), _HARD_SWISH
+    scale = min(1.0, x.range.hi * x.scale * slope + offset) / values.limits.hi
+    gate = near((Term(ratio=x.scale * slope / scale, lo=x.range.lo, hi=x.range.hi),), offset=offset / scale)
+    if gate is None:
+        return None
+    opened = Interval(lo=0, hi=min(round(1 / scale), values.limits.hi))
+    q = QAdd(m0=gate.multipliers[0], bias=gate.bias, shift=gate.shift, lo=opened.lo, hi=opened.hi)
+    name = values.rewriter.emit(q, (x.name,), like=replace(node, name=f"{node.name}.gate"))
+    report = product(values, node, x, Integers(name=name, scale=scale, range=opened))
+    if report is None:
+        return None
+    farthest = max(-x.range.lo, x.range.hi) * x.scale / report.output_scale
+    return replace(report, error=report.error + (gate.error + 0.5) * scale * farthest)
