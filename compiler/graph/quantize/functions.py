@@ -28,7 +28,8 @@ def function(values: Values, node: Node, op: Pointwise) -> LayerReport | None:
     None where it has none: for other functions and operands, and where factors are too coarse.
     """
     types = [values.source.types[name] for name in node.inputs]
-    if not adds_activations(values.config) or len(types[0].shape) != 4 or not values.has_integers(node.inputs[0]):
+    alike = len(types[0].shape) == 4 and types[0] == values.source.types[node.output]
+    if not (alike and values.has_integers(node.inputs[0]) and adds_activations(values.config)):
         return None
     match op.function:
         case "negative":
@@ -43,7 +44,7 @@ def function(values: Values, node: Node, op: Pointwise) -> LayerReport | None:
             return _bend(values, node, np.array(op.parameters))
         case "prelu":
             slopes = values.source.constants.get(node.inputs[1])
-            if slopes is not None and slopes.shape[-3:] in ((types[0].shape[1], 1, 1), (1,) * slopes.ndim):
+            if slopes is not None and (slopes.size == 1 or slopes.shape[-3:] == (slopes.size, 1, 1)):
                 return _bend(values, node, slopes.reshape(-1).astype(np.float64))
         case "maximum" | "minimum" if len(types) == 2 and types[0] == types[1] and values.has_integers(node.inputs[1]):
             return _extreme(values, node, node.inputs, np.ones(1), least=op.function == "minimum")
@@ -88,9 +89,11 @@ def _extreme(
     chosen = near((first, replace(last, ratio=float(slopes[np.abs(slopes).argmax()]) * last.ratio)))
     if chosen is None:
         return None
-    inputs = [operand.name for operand in operands]
+    inputs, error = [operand.name for operand in operands], chosen.error
     if len(slopes) > 1:
-        factors = np.rint(slopes * last.ratio * (1 << chosen.shift)).astype(np.int32)
+        exact = slopes * last.ratio * (1 << chosen.shift)
+        factors = np.rint(exact).astype(np.int32)
+        error += float(np.abs(factors - exact).max()) / (1 << chosen.shift) * max(-last.lo, last.hi)
         inputs.append(values.rewriter.constant(factors, f"{node.name}.m"))
         m0, m1 = chosen.multipliers[0], None
     else:
@@ -101,7 +104,7 @@ def _extreme(
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
         input_scales=tuple(operand.scale for operand in operands), output_scale=grid.scale,
-        scale_method=values.method(node.output), shift=chosen.shift, error=chosen.error,
+        scale_method=values.method(node.output), shift=chosen.shift, error=error,
     )
 
 

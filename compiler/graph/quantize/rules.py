@@ -432,6 +432,8 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | N
 
 def near(terms: tuple[Term, ...], *, offset: float = 0.0) -> SumScaling | None:
     """As `scale_sum`; None where the sum is further off than a step, or there are no such integers."""
+    if not all(map(math.isfinite, (offset, *(each.ratio for each in terms)))):
+        return None
     try:
         chosen = scale_sum(terms, offset=offset)
     except QuantizeError:

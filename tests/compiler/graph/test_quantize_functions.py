@@ -52,6 +52,7 @@ FUNCTIONS: dict[str, tuple[str, tuple[float, ...]]] = {
     "falling": ("hard_sigmoid", (-0.1, 0.25)),
     "hard swish": ("hard_swish", ()),
     "prelu": ("prelu", ()),
+    "prelu of images": ("prelu", ()),
     "one slope": ("prelu", ()),
     "max": ("maximum", ()),
     "min": ("minimum", ()),
@@ -84,8 +85,12 @@ def network(
 
 def case(name: str, gain: float = 1.0) -> Graph:
     function, parameters = FUNCTIONS[name]
-    slopes = {"prelu": floats(16, 1, 1, seed=7) / 4, "one slope": np.full((1, 1, 1), 0.25, np.float32)}.get(name)
-    return network(function, parameters, gain=gain, slopes=slopes)
+    slopes = {
+        "prelu": floats(16, 1, 1, seed=7) / 4,
+        "prelu of images": floats(1, 16, 1, 1, seed=8) / 4 + 2,
+        "one slope": np.full((1, 1, 1, 1), 0.25, np.float32),
+    }
+    return network(function, parameters, gain=gain, slopes=slopes.get(name))
 
 
 def images(count: int = 8, seed: int = 5) -> dict[str, Array]:
@@ -219,10 +224,12 @@ def test_a_network_of_all_of_them_is_the_same_on_every_engine(machine: str) -> N
         network("hard_sigmoid", (0.2, 1e9)),
         network("prelu", slopes=np.array([0.5] * 15 + [1.5], np.float32).reshape(16, 1, 1)),
         network("prelu", slopes=np.full((5, 6), 0.25, np.float32)),
+        network("prelu", slopes=np.full((16, 1, 6), 0.25, np.float32)),
+        network("prelu", slopes=np.array([0.5] * 15 + [-np.inf], np.float32).reshape(16, 1, 1), gain=0.0),
         network("maximum", slopes=np.zeros((1, 1, 1), np.float32)),
         network("elu", (1.0,)),
     ],
-    ids=["far", "on both sides", "for each pixel", "three operands", "curved"],
+    ids=["far", "on both sides", "for each pixel", "for each column", "infinite", "three operands", "curved"],
 )
 def test_other_functions_are_left_to_the_host(graph: Graph) -> None:
     result = quantize_model(graph, [images()], config=CONFIG)
