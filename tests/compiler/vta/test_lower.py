@@ -14,7 +14,7 @@ import pytest
 
 from compiler.driver import compile_graph
 from compiler.errors import LoweringError
-from compiler.tensor.define import Requantize, add, conv2d
+from compiler.tensor.define import Requantize, combine, conv2d
 from compiler.tensor.ir import DType, Proc
 from compiler.tensor.tiles import Tiled, Weighted
 from compiler.vta.lower import LaunchBuilder
@@ -113,7 +113,7 @@ def test_micro_ops_are_loaded_at_once() -> None:
 
 def test_a_schedule_that_overflows_is_refused_in_bytes() -> None:
     """Three terms are more than the ops there are ask for, and more than the tiling's model knows."""
-    proc = add("sum", Tiled(batches=1, blocks=1, height=2, width=2, n=1, c=16), (1, 2, 3), 0, 4, -128, 127)
+    proc = combine("sum", Tiled(batches=1, blocks=1, height=2, width=2, n=1, c=16), (1, 2, 3), 0, 4, -128, 127)
     config = VTAConfig(log_acc_buff_size=7)
     sizes = {"co": 1, "oh": 1, "ow": 1, "s": 1}
     tiling = Tiling(sizes=sizes, order=("co", "oh", "ow", "s"), piece=1, stages={})

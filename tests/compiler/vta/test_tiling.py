@@ -8,7 +8,7 @@ import pytest
 
 from compiler.driver import compile_graph
 from compiler.errors import LoweringError
-from compiler.tensor.define import Line, Moved, Requantize, add, conv2d, max_pool2d, move
+from compiler.tensor.define import Line, Moved, Requantize, combine, conv2d, max_pool2d, move
 from compiler.tensor.ir import Buffer, DType, Proc, Scope
 from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.vta.footprint import steps_of
@@ -99,7 +99,7 @@ def test_the_refusal_names_layer_buffer_and_bytes(scope: Scope, depth: int, sent
     [
         convolution(size=7, blocks=3),
         convolution(size=7, blocks=3, residual=3),
-        add("add", tiles(3, 5, 7), (3, 5), 1, 4, -128, 127),
+        combine("add", tiles(3, 5, 7), (3, 5), 1, 4, -128, 127),
         max_pool2d("pool", tiles(3, 7, 7), tiles(3, 3, 3), Window(kernel=(3, 3), stride=(2, 2))),
     ],
     ids=lambda proc: proc.name,
