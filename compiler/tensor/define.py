@@ -7,9 +7,8 @@ That is all a schedule needs to know.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from compiler.tensor import tiles
 from compiler.tensor.ir import (
@@ -22,19 +21,17 @@ from compiler.tensor.ir import (
     For,
     If,
     Proc,
-    Scope,
     Select,
     Stmt,
     Store,
     binary,
     both,
     cast,
-    le,
     lt,
     maximum,
     minimum,
 )
-from compiler.tensor.tiles import Index, Pair, Tiled, Weighted, Window
+from compiler.tensor.tiles import Index, Tiled, Weighted, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +76,6 @@ class Rescale:
         return cast(DType.INT32, minimum(maximum(signed, 0 if self.relu else -high - 1), high))
 
 
-def _fill(name: str, a: Buffer, y: Tiled, value: int) -> For:
-    return tiles.over(name, y, lambda i: Store(a, tiles.at(i), Const(value, a.type)))
-
-
-def _copy(name: str, to: Buffer, source: Buffer, y: Tiled) -> For:
-    return tiles.over(name, y, lambda i: Store(to, tiles.at(i), cast(to.type, source[tiles.at(i)])))
-
-
 def _clip(a: Buffer, y: Tiled, shift: int, low: int, high: int) -> list[For]:
     steps = [tiles.update("shift", a, y, lambda v, _: v >> shift)] if shift else []
     return [
@@ -96,38 +85,10 @@ def _clip(a: Buffer, y: Tiled, shift: int, low: int, high: int) -> list[For]:
     ]
 
 
-def _local(name: str, y: Tiled) -> Buffer:
-    return Buffer.of(name, DType.INT32, y.shape, Scope.LOCAL)
-
-
-def _product(name: str, term: Weighted, buffer_x: Buffer, buffer_w: str, a: Buffer, y: Tiled) -> tuple[Buffer, For]:
-    """The weights, and ``a += the sum of their products with buffer_x``.
-
-    Weights are [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], with one for blocks_x if `blockwise`. Axes of
-    the sum have its name before theirs, unless it is ``dot``, which every op with weights has.
-    """
-    x, window, blockwise = term.x, term.window, term.blockwise
-    kh, kw = window.kernel
-    ci, t, ky, kx = (axis if name == "dot" else f"{name}_{axis}" for axis in ("ci", "t", "ky", "kx"))
-    w = Buffer.of(buffer_w, term.weight, (y.blocks, y.subs, 1 if blockwise else x.blocks, x.subs, kh, kw, y.c, x.c))
-
-    def multiply(i: Index) -> Stmt:
-        row, column = window.row(i["oh"], i[ky]), window.column(i["ow"], i[kx])
-        block, chunk = (i["co"], Const(0)) if blockwise else (i[ci], i[ci])
-        read: Expr = buffer_x[i["no"], block, row, column, i[t], i["n"], i["i"]]
-        if inside := window.inside(x, i["oh"], i["ow"], i[ky], i[kx]):
-            read = Select(both(*inside), read, Const(0, x.dtype))
-        weights = w[i["co"], i["s"], chunk, i[t], i[ky], i[kx], i["c"], i["i"]]
-        return Store(a, tiles.at(i), a[tiles.at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
-
-    blocks = [] if blockwise else [(ci, x.blocks)]
-    return w, tiles.over(name, y, multiply, [*blocks, (t, x.subs), (ky, kh), (kx, kw), ("i", x.c)])
-
-
 def _residual(residual: Weighted, multiplier: int, a: Buffer, y: Tiled) -> tuple[tuple[Buffer, Buffer], list[For]]:
     """R and its weights D, and the nests that put ``R * D * multiplier`` into an accumulator that is zero."""
     r = residual.x.buffer("R")
-    d, product = _product("residual", residual, r, "D", a, y)
+    d, product = tiles.product("residual", residual, r, "D", a, y)
     scale = [tiles.update("residual.scale", a, y, lambda v, _: v * multiplier)] if multiplier != 1 else []
     return (r, d), [product, *scale]
 
@@ -153,16 +114,16 @@ def matmul(name: str, x: Tiled, y: Tiled, requantize: Requantize, multiplier: in
 
     Parameters: X; W [batches, blocks_x, blocks_y, c_y, c_x], each position of which makes a channel of Y; Y.
     """
-    a, buffer_y = _local("A", y), y.buffer("Y")
+    a, buffer_y = tiles.local("A", y), y.buffer("Y")
     factors, product = _columns(x, y, a)
-    body = [_fill("init", a, y, 0), product]
+    body = [tiles.fill("init", a, y, 0), product]
     if requantize.pre_shift:
         body.append(tiles.update("preshift", a, y, lambda v, _: v >> requantize.pre_shift))
     if multiplier != 1:
         body.append(tiles.update("scale", a, y, lambda v, _: v * multiplier))
     if bias:
         body.append(tiles.update("bias", a, y, lambda v, _: v + bias))
-    body += [*_clip(a, y, requantize.shift, requantize.low, requantize.high), _copy("store", buffer_y, a, y)]
+    body += [*_clip(a, y, requantize.shift, requantize.low, requantize.high), tiles.copy("store", buffer_y, a, y)]
     return Proc(name, (*factors, buffer_y), tiles.allocate([a], body))
 
 
@@ -171,10 +132,10 @@ def rescaled_matmul(name: str, x: Tiled, y: Tiled, rescale: Rescale) -> Proc:
 
     Parameters: X and W as there; P int32 [1, 1, 2, n, c_y], bias and scale of every channel; Y.
     """
-    a, buffer_y = _local("A", y), y.buffer("Y")
+    a, buffer_y = tiles.local("A", y), y.buffer("Y")
     factors, product = _columns(x, y, a)
     p, requant = _rescaled(a, y, rescale)
-    body = [_fill("init", a, y, 0), product, requant, _copy("store", buffer_y, a, y)]
+    body = [tiles.fill("init", a, y, 0), product, requant, tiles.copy("store", buffer_y, a, y)]
     return Proc(name, (*factors, p, buffer_y), tiles.allocate([a], body))
 
 
@@ -186,213 +147,6 @@ def _rescaled(a: Buffer, y: Tiled, rescale: Rescale) -> tuple[Buffer, For]:
         return rescale.value(v, p[0, 0, 0, i["n"], i["c"]], p[0, 0, 1, i["n"], i["c"]])
 
     return p, tiles.update("requant", a, y, value)
-
-
-def transpose(name: str, y: Tiled) -> Proc:
-    """Y is W with channels and positions exchanged: tiles of W times unit vectors, which gives its columns.
-
-    Parameters: X [c, c], the unit vectors; W [batches, height of Y, blocks of Y, c, c], tiles of positions by channels;
-    Y, as high as W has blocks of channels and one block wide.
-    """
-    a, buffer_y = _local("A", y), y.buffer("Y")
-    x = Buffer.of("X", y.dtype, (y.width, y.n, y.c))
-    w = Buffer.of("W", y.dtype, (y.batches, y.height, y.blocks, y.c, y.c))
-
-    def multiply(i: Index) -> Stmt:
-        weights = w[i["no"], i["oh"], i["co"], i["c"], i["i"]]
-        read = x[i["ow"], i["n"], i["i"]]
-        return Store(a, tiles.at(i), a[tiles.at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
-
-    body = [_fill("init", a, y, 0), tiles.over("dot", y, multiply, [("i", y.c)]), _copy("store", buffer_y, a, y)]
-    return Proc(name, (x, w, buffer_y), tiles.allocate([a], body))
-
-
-def gather_channels(name: str, parts: Sequence[Weighted], y: Tiled) -> Proc:
-    """Y is the sum of the parts, tensors of as many pixels, each times weights: with ones, any choice of channels.
-
-    Parameters: X0, X1, ...; W0, W1, ... like W of `conv2d`; Y.
-    """
-    a, buffer_y = _local("A", y), y.buffer("Y")
-    inputs = [part.x.buffer(f"X{k}") for k, part in enumerate(parts)]
-    names = [*(f"part{k}" for k in range(1, len(parts))), "dot"]
-    products = [
-        _product(axes, part, x, f"W{k}", a, y)
-        for k, (axes, part, x) in enumerate(zip(names, parts, inputs, strict=True))
-    ]
-    body = [_fill("init", a, y, 0), *(nest for _, nest in products), _copy("store", buffer_y, a, y)]
-    return Proc(name, (*inputs, *(weights for weights, _ in products), buffer_y), tiles.allocate([a], body))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """Places along an axis: ``first + step * k``."""
-
-    first: int = 0
-    step: int = 1
-
-    def at(self, k: Expr) -> Expr:
-        return k * self.step + self.first if self.step else Const(self.first)
-
-    def leaves(self, count: int, extent: int) -> bool:
-        """Whether some of the first `count` places are not in 0..extent-1."""
-        ends = self.first, self.first + self.step * (count - 1)
-        return min(ends) < 0 or max(ends) >= extent
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moved:
-    """A box of a result, `size` rows and columns of pixels, from tensor number `x`; zero where they lie outside of it.
-
-    source: rows and columns of x, in which those of the box are, or with `transposed` its columns and rows. target:
-    those of the result. blocks: those of channels of x that the blocks of the result are, or, if `summed` is more than
-    one, at which the blocks begin that they are sums over.
-    """
-
-    size: Pair
-    x: int = 0
-    source: tuple[Line, Line] = (Line(), Line())
-    target: tuple[Line, Line] = (Line(), Line())
-    transposed: bool = False
-    blocks: Line = Line()
-    summed: int = 1
-
-
-def move(name: str, xs: Sequence[Tiled], boxes: Sequence[Moved], y: Tiled, weights: Buffer) -> Proc:
-    """Pixels of tensors at other places of Y. The boxes do not overlap; each is a sequence of nests of its own.
-
-    Parameters: X0, X1, ...; `weights`, [boxes, blocks_y, subs_y, summed, subs_x, c_y, c_x] of ones and zeros, with 1
-    for boxes and blocks that share them; Y.
-    """
-    inputs, buffer_y = [x.buffer(f"X{k}") for k, x in enumerate(xs)], y.buffer("Y")
-    body: list[Stmt] = []
-    for k, moved in enumerate(boxes):
-        box = replace(y, height=moved.size[0], width=moved.size[1])
-        a = _local(f"A{k}", box)
-        store = partial(_stored, buffer_y, a, moved)
-        nests = [
-            _fill(f"init{k}", a, box, 0),
-            _moved(k, moved, xs[moved.x], inputs[moved.x], weights, a, box),
-            tiles.over(f"store{k}", box, store),
-        ]
-        body += tiles.allocate([a], nests)
-    return Proc(name, (*inputs, weights, buffer_y), tuple(body))
-
-
-def _moved(k: int, moved: Moved, x: Tiled, buffer_x: Buffer, w: Buffer, a: Buffer, box: Tiled) -> For:
-    boxes, blocks_y, *_ = w.static_shape
-
-    def multiply(i: Index) -> Stmt:
-        down, across = (i["ow"], i["oh"]) if moved.transposed else (i["oh"], i["ow"])
-        at = moved.source[0].at(down), moved.source[1].at(across)
-        chunk = i.get("ci", Const(0))
-        block = moved.blocks.at(i["co"]) + chunk
-        read: Expr = buffer_x[i["no"], block, *at, i["t"], i["n"], i["i"]]
-        inside: list[Expr] = []
-        counts = moved.size[::-1] if moved.transposed else moved.size
-        for line, place, count, extent in zip(moved.source, at, counts, (x.height, x.width), strict=True):
-            inside += [le(0, place), lt(place, extent)] if line.leaves(count, extent) else []
-        if inside:
-            read = Select(both(*inside), read, Const(0, x.dtype))
-        row = i["co"] if blocks_y > 1 else Const(0)
-        tile = w[k if boxes > 1 else 0, row, i["s"], chunk, i["t"], i["c"], i["i"]]
-        return Store(a, tiles.at(i), a[tiles.at(i)] + cast(DType.INT32, read) * cast(DType.INT32, tile))
-
-    blocks = [("ci", moved.summed)] if moved.summed > 1 else []
-    return tiles.over(f"dot{k}", box, multiply, [*blocks, ("t", x.subs), ("i", x.c)])
-
-
-def _stored(buffer_y: Buffer, a: Buffer, moved: Moved, i: Index) -> Stmt:
-    at = moved.target[0].at(i["oh"]), moved.target[1].at(i["ow"])
-    return Store(buffer_y, (i["no"], i["co"], *at, *tiles.at(i)[4:]), cast(buffer_y.type, a[tiles.at(i)]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """Pixels on a side of an image, where weights of a sum meet padding instead of the outermost pixel once more.
-
-    at: (axis, value) of the loops that lead to these pixels. Their sums times `numerator / denominator` are whole.
-    """
-
-    at: tuple[tuple[str, int], ...]
-    numerator: int
-    denominator: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Upsampling:
-    """Each pixel becomes `factors` of them, rows and columns, each the sum of `taps` pixels times weights, >> `shift`.
-
-    The sum of phase p along an axis begins ``p * advance - padding`` pixels behind the pixel. It is rounded, halves
-    upwards, and before that corrected on the `sides`.
-    """
-
-    factors: Pair
-    taps: Pair = (1, 1)
-    advances: Pair = (0, 0)
-    padding: Pair = (0, 0)
-    shift: int = 0
-    sides: tuple[Side, ...] = ()
-
-
-SIDE_SHIFT = 14
-"""Quotients on sides are products with numbers of that many bits behind the point: exact for sums of 8-bit numbers."""
-
-
-def upsample(name: str, x: Tiled, y: Tiled, up: Upsampling, weight: DType) -> Proc:
-    """Y has `up.factors` times the rows and columns of X.
-
-    Parameters: X [batches * blocks, height, width, subs_x, n, c_x]; W [rows, columns * subs_y, subs_x, *taps, c_y,
-    c_x], of which rows and columns are the factors; Y [batches * blocks, height, rows, width, columns * subs_y, n,
-    c_y], which is how its bytes lie. co and ow count the pixels of X, oh and s those that become of one.
-    """
-    rows, columns = up.factors
-    pixels = Tiled(
-        batches=x.batches * x.blocks, blocks=x.height, height=rows, width=x.width, subs=columns * y.subs, n=y.n, c=y.c,
-        dtype=y.dtype,
-    )
-    a, buffer_y = _local("A", pixels), pixels.buffer("Y")
-    buffer_x = Buffer.of("X", x.dtype, (pixels.batches, x.height, x.width, x.subs, x.n, x.c))
-    w = Buffer.of("W", weight, (rows, pixels.subs, x.subs, *up.taps, y.c, x.c))
-
-    def multiply(i: Index) -> Stmt:
-        at, inside = [], []
-        for axis, phase, tap, k, extent in (("co", "oh", "ky", 0, x.height), ("ow", "s", "kx", 1, x.width)):
-            first = i[axis] + i[phase] * up.advances[k] if up.advances[k] else i[axis]
-            at.append(first + i[tap] - up.padding[k])
-            inside += [le(0, at[k]), lt(at[k], extent)] if up.padding[k] else []
-        read: Expr = buffer_x[i["no"], at[0], at[1], i["t"], i["n"], i["i"]]
-        if inside:
-            read = Select(both(*inside), read, Const(0, x.dtype))
-        weights = w[i["oh"], i["s"], i["t"], i["ky"], i["kx"], i["c"], i["i"]]
-        return Store(a, tiles.at(i), a[tiles.at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
-
-    taps = [("t", x.subs), ("ky", up.taps[0]), ("kx", up.taps[1]), ("i", x.c)]
-    body = [_fill("init", a, pixels, 0), tiles.over("dot", pixels, multiply, taps)]
-    for k, side in enumerate(up.sides):
-        body += _corrected(f"side{k}", a, pixels, side)
-    if up.shift:
-        body.append(tiles.update("bias", a, pixels, lambda v, _: v + (1 << (up.shift - 1))))
-        body.append(tiles.update("shift", a, pixels, lambda v, _: v >> up.shift))
-    return Proc(name, (buffer_x, w, buffer_y), tiles.allocate([a], [*body, _copy("store", buffer_y, a, pixels)]))
-
-
-def _corrected(name: str, a: Buffer, y: Tiled, side: Side) -> list[For]:
-    """``a = a * numerator / denominator`` for pixels of a side, where the quotient is whole."""
-    factor = round((side.numerator << SIDE_SHIFT) / side.denominator)
-    steps: list[tuple[str, Callable[[Expr], Expr]]] = [
-        ("scale", lambda v: v * factor),
-        ("half", lambda v: v + (1 << (SIDE_SHIFT - 1))),
-        ("shift", lambda v: v >> SIDE_SHIFT),
-    ]
-
-    def nest_of(step: str, value: Callable[[Expr], Expr]) -> For:
-        def statement(i: Index) -> Stmt:
-            conditions = [condition for axis, at in side.at for condition in (le(at, i[axis]), le(i[axis], at))]
-            return If(both(*conditions), (Store(a, tiles.at(i), value(a[tiles.at(i)])),))
-
-        return tiles.over(f"{name}.{step}", y, statement)
-
-    return [nest_of(*step) for step in steps]
 
 
 def conv2d(
@@ -411,10 +165,10 @@ def conv2d(
     batch rows; with a residual R, and its weights D like W if it has any; Y. With weights ``R * D * multiplier`` is
     added before the products, without, R is like Y and ``R * multiplier`` is added after the factors.
     """
-    buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), _local("A", y)
-    w, product = _product("dot", source, buffer_x, "W", a, y)
+    buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), tiles.local("A", y)
+    w, product = tiles.product("dot", source, buffer_x, "W", a, y)
     addends, terms = _residual(residual, residual_multiplier, a, y) if isinstance(residual, Weighted) else ((), [])
-    body = [_fill("init", a, y, 0), *terms, product]
+    body = [tiles.fill("init", a, y, 0), *terms, product]
     channel = (y.blocks, y.subs, y.n, y.c)
     m, b = Buffer.of("M", DType.INT32, channel), Buffer.of("B", DType.INT32, channel)
     if requantize.pre_shift:
@@ -424,12 +178,12 @@ def conv2d(
     body.append(tiles.update("bias", a, y, lambda v, i: v + tiles.per_channel(b, i)))
     allocated, params = [a], [buffer_x, w, *([m] if requantize.multiplier else []), b, *addends]
     if isinstance(residual, Tiled):
-        r, t = residual.buffer("R"), _local("T", y)
+        r, t = residual.buffer("R"), tiles.local("T", y)
         allocated.append(t)
         params.append(r)
         body += _scaled("residual", t, r, y, residual_multiplier)
         body.append(tiles.update("add", a, y, lambda v, i: v + t[tiles.at(i)]))
-    body += [*_clip(a, y, requantize.shift, requantize.low, requantize.high), _copy("store", buffer_y, a, y)]
+    body += [*_clip(a, y, requantize.shift, requantize.low, requantize.high), tiles.copy("store", buffer_y, a, y)]
     return Proc(name, (*params, buffer_y), tiles.allocate(allocated, body))
 
 
@@ -447,23 +201,23 @@ def rescaled_conv2d(
     Parameters: X and W as in `conv2d`; P int32 [blocks_y, subs_y, 2, n, c_y], the bias and the scale of each channel;
     with a residual R, and its weights D like W; Y. The residual is ``residual_multiplier`` times the product of both.
     """
-    buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), _local("A", y)
-    w, product = _product("dot", source, buffer_x, "W", a, y)
+    buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), tiles.local("A", y)
+    w, product = tiles.product("dot", source, buffer_x, "W", a, y)
     p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 2, y.n, y.c))
     addends, terms = _residual(residual, residual_multiplier, a, y) if residual is not None else ((), [])
-    body, params = [_fill("init", a, y, 0), *terms, product], [buffer_x, w, p, *addends]
+    body, params = [tiles.fill("init", a, y, 0), *terms, product], [buffer_x, w, p, *addends]
 
     def parameter(which: int, i: Index) -> Expr:
         return p[i["co"], i["s"], which, i["n"], i["c"]]
 
     body.append(tiles.update("requant", a, y, lambda v, i: rescale.value(v, parameter(0, i), parameter(1, i))))
-    body.append(_copy("store", buffer_y, a, y))
+    body.append(tiles.copy("store", buffer_y, a, y))
     return Proc(name, (*params, buffer_y), tiles.allocate([a], body))
 
 
 def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: int | Buffer) -> list[For]:
     """``to = source * multiplier``, as the load and the operation that a machine has for it; a buffer has channels'."""
-    load = _copy(name, to, source, y)
+    load = tiles.copy(name, to, source, y)
     if multiplier == 1:
         return [load]
 
@@ -493,7 +247,7 @@ def combine(
     if bias:
         body.append(tiles.update("bias", terms[0], y, lambda v, _: v + bias))
     buffer_y = y.buffer("Y")
-    body += [*_clip(terms[0], y, shift, low, high), _copy("store", buffer_y, terms[0], y)]
+    body += [*_clip(terms[0], y, shift, low, high), tiles.copy("store", buffer_y, terms[0], y)]
     return Proc(name, (*params, buffer_y), tiles.allocate(terms, body))
 
 
@@ -505,7 +259,7 @@ def rescaled_add(name: str, y: Tiled, multipliers: tuple[int, ...], rescale: Res
     params, terms, body = _joined(y, multipliers, BinaryOp.ADD)
     p, requant = _rescaled(terms[0], y, rescale)
     buffer_y = y.buffer("Y")
-    body += [requant, _copy("store", buffer_y, terms[0], y)]
+    body += [requant, tiles.copy("store", buffer_y, terms[0], y)]
     return Proc(name, (*params, p, buffer_y), tiles.allocate(terms, body))
 
 
@@ -514,7 +268,7 @@ def _joined(
 ) -> tuple[list[Buffer], list[Buffer], list[For]]:
     """The inputs and M, as many temporaries as inputs, and the nests that leave the joined products in the first."""
     inputs = [y.buffer(f"X{k}") for k in range(len(multipliers))]
-    terms = [_local(f"T{k}", y) for k in range(len(multipliers))]
+    terms = [tiles.local(f"T{k}", y) for k in range(len(multipliers))]
     m = Buffer.of("M", DType.INT32, (y.blocks, y.subs, y.n, y.c))
     body: list[For] = []
     for k, multiplier in enumerate(multipliers):
@@ -533,7 +287,7 @@ def multiply(name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: i
     if bias:
         body.append(tiles.update("bias", t, y, lambda v, _: v + bias))
     buffer_y = y.buffer("Y")
-    body += [*_clip(t, y, shift, low, high), _copy("store", buffer_y, t, y)]
+    body += [*_clip(t, y, shift, low, high), tiles.copy("store", buffer_y, t, y)]
     return Proc(name, (*buffers, buffer_y), tiles.allocate([t], body))
 
 
@@ -545,19 +299,20 @@ def rescaled_multiply(name: str, x: Tiled, y: Tiled, rescale: Rescale) -> Proc:
     buffers, t, body = _elementwise_product(x, y)
     p, requant = _rescaled(t, y, rescale)
     buffer_y = y.buffer("Y")
-    body += [requant, _copy("store", buffer_y, t, y)]
+    body += [requant, tiles.copy("store", buffer_y, t, y)]
     return Proc(name, (*buffers, p, buffer_y), tiles.allocate([t], body))
 
 
 def _elementwise_product(x: Tiled, y: Tiled) -> tuple[tuple[Buffer, Buffer], Buffer, list[For]]:
     """X0 like Y, X1 like `x`, a temporary, and the nests that leave the product there."""
-    buffers, t = (y.buffer("X0"), x.buffer("X1")), _local("T", y)
+    buffers, t = (y.buffer("X0"), x.buffer("X1")), tiles.local("T", y)
 
     def factor(i: Index) -> Expr:
         row, column = (Const(0) if size == 1 else i[axis] for axis, size in (("oh", x.height), ("ow", x.width)))
         return cast(DType.INT32, buffers[1][i["no"], i["co"], row, column, i["s"], i["n"], i["c"]])
 
-    return buffers, t, [_copy("term", t, buffers[0], y), tiles.update("multiply", t, y, lambda v, i: v * factor(i))]
+    multiply = tiles.update("multiply", t, y, lambda v, i: v * factor(i))
+    return buffers, t, [tiles.copy("term", t, buffers[0], y), multiply]
 
 
 def _pool(x: Tiled, y: Tiled, window: Window, a: Buffer, combine: Callable[[Expr, Expr], Expr]) -> For:
@@ -576,9 +331,9 @@ def _pool(x: Tiled, y: Tiled, window: Window, a: Buffer, combine: Callable[[Expr
 
 def max_pool2d(name: str, x: Tiled, y: Tiled, window: Window) -> Proc:
     """Maximum over the taps that lie in X. Parameters: X, Y with equal blocks and tiles."""
-    a, buffer_y = _local("A", y), y.buffer("Y")
+    a, buffer_y = tiles.local("A", y), y.buffer("Y")
     lowest = -(1 << (x.dtype.bits - 1))
-    body = [_fill("init", a, y, lowest), _pool(x, y, window, a, maximum), _copy("store", buffer_y, a, y)]
+    body = [tiles.fill("init", a, y, lowest), _pool(x, y, window, a, maximum), tiles.copy("store", buffer_y, a, y)]
     return Proc(name, (x.buffer("X"), buffer_y), tiles.allocate([a], body))
 
 
@@ -589,16 +344,16 @@ def avg_pool2d(
 
     Without `multiplier` a parameter M int32 [OH, OW, n, c] gives one for each output position, repeated over the tile.
     """
-    a, buffer_y = _local("A", y), y.buffer("Y")
+    a, buffer_y = tiles.local("A", y), y.buffer("Y")
     m = Buffer.of("M", DType.INT32, (y.height, y.width, y.n, y.c))
-    body = [_fill("init", a, y, 0), _pool(x, y, window, a, lambda v, tap: v + tap)]
+    body = [tiles.fill("init", a, y, 0), _pool(x, y, window, a, lambda v, tap: v + tap)]
     if multiplier is None:
         body.append(tiles.update("scale", a, y, lambda v, i: v * m[i["oh"], i["ow"], i["n"], i["c"]]))
     elif multiplier != 1:
         body.append(tiles.update("scale", a, y, lambda v, _: v * multiplier))
     if bias:
         body.append(tiles.update("bias", a, y, lambda v, _: v + bias))
-    body += [*_clip(a, y, shift, low, high), _copy("store", buffer_y, a, y)]
+    body += [*_clip(a, y, shift, low, high), tiles.copy("store", buffer_y, a, y)]
     params = (x.buffer("X"), *([m] if multiplier is None else []), buffer_y)
     return Proc(name, params, tiles.allocate([a], body))
 
@@ -608,11 +363,11 @@ def rescaled_avg_pool2d(name: str, x: Tiled, y: Tiled, window: Window, rescale: 
 
     Parameters: X; with factors M int32 [OH, OW, n, c]; P int32 [1, 1, 2, n, c_y], bias and scale of every channel; Y.
     """
-    a, buffer_y = _local("A", y), y.buffer("Y")
+    a, buffer_y = tiles.local("A", y), y.buffer("Y")
     p, requant = _rescaled(a, y, rescale)
-    body = [_fill("init", a, y, 0), _pool(x, y, window, a, lambda v, tap: v + tap)]
+    body = [tiles.fill("init", a, y, 0), _pool(x, y, window, a, lambda v, tap: v + tap)]
     m = Buffer.of("M", DType.INT32, (y.height, y.width, y.n, y.c))
     if factors:
         body.append(tiles.update("scale", a, y, lambda v, i: v * m[i["oh"], i["ow"], i["n"], i["c"]]))
-    body += [requant, _copy("store", buffer_y, a, y)]
+    body += [requant, tiles.copy("store", buffer_y, a, y)]
     return Proc(name, (x.buffer("X"), *([m] if factors else []), p, buffer_y), tiles.allocate([a], body))

@@ -95,15 +95,7 @@ def conv2d(name: str, source: Weighted, y: Tiled, bounds: Bounds, *, residual: b
     if residual:
         body.append(tiles.update("residual", a, y, lambda v, i: v + r[tiles.at(i)]))
     params = (buffer_x, w, b, *([r] if residual else []), buffer_y)
-    return Proc(name, params, tiles.allocate([a], [*body, *bounds.steps(a, y), _stored(buffer_y, a, y)]))
-
-
-def _stored(buffer_y: Buffer, a: Buffer, y: Tiled) -> For:
-    return tiles.over("store", y, lambda i: Store(buffer_y, tiles.at(i), a[tiles.at(i)]))
-
-
-def _filled(a: Buffer, y: Tiled, value: float) -> For:
-    return tiles.over("init", y, lambda i: Store(a, tiles.at(i), f32(value)))
+    return Proc(name, params, tiles.allocate([a], [*body, *bounds.steps(a, y), tiles.copy("store", buffer_y, a, y)]))
 
 
 def max_pool2d(name: str, source: Weighted, y: Tiled) -> Proc:
@@ -114,7 +106,11 @@ def max_pool2d(name: str, source: Weighted, y: Tiled) -> Proc:
         return Store(a, tiles.at(i), maximum(a[tiles.at(i)], _read(source, x, i, i["co"], i["c"], -math.inf)))
 
     pool = tiles.over("pool", y, larger, _taps(source.window))
-    return Proc(name, (x, buffer_y), tiles.allocate([a], [_filled(a, y, -math.inf), pool, _stored(buffer_y, a, y)]))
+    return Proc(
+        name,
+        (x, buffer_y),
+        tiles.allocate([a], [tiles.fill("init", a, y, -math.inf), pool, tiles.copy("store", buffer_y, a, y)]),
+    )
 
 
 def average_pool2d(name: str, source: Weighted, y: Tiled) -> Proc:
@@ -126,8 +122,8 @@ def average_pool2d(name: str, source: Weighted, y: Tiled) -> Proc:
         return Store(a, tiles.at(i), a[tiles.at(i)] + _read(source, x, i, i["co"], i["c"]))
 
     body = [
-        _filled(a, y, 0.0),
+        tiles.fill("init", a, y, 0.0),
         tiles.over("pool", y, add, _taps(source.window)),
         tiles.update("mean", a, y, lambda v, i: div(v, m[i["oh"], i["ow"]])),
     ]
-    return Proc(name, (x, m, buffer_y), tiles.allocate([a], [*body, _stored(buffer_y, a, y)]))
+    return Proc(name, (x, m, buffer_y), tiles.allocate([a], [*body, tiles.copy("store", buffer_y, a, y)]))

@@ -10,7 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from compiler.tensor.ir import Alloc, Buffer, DType, Expr, For, Stmt, Store, Var, le, lt, nest
+from compiler.tensor.ir import (
+    Alloc,
+    Buffer,
+    Const,
+    DType,
+    Expr,
+    For,
+    Scope,
+    Select,
+    Stmt,
+    Store,
+    Var,
+    both,
+    cast,
+    le,
+    lt,
+    nest,
+)
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
@@ -111,3 +128,42 @@ def allocate(buffers: list[Buffer], body: list[For]) -> tuple[Stmt, ...]:
     for buffer in reversed(buffers):
         inner = (Alloc(buffer, inner),)
     return inner
+
+
+def fill(name: str, a: Buffer, y: Tiled, value: float) -> For:
+    """``a = value``, everywhere."""
+    return over(name, y, lambda i: Store(a, at(i), Const(value, a.type)))
+
+
+def copy(name: str, to: Buffer, source: Buffer, y: Tiled) -> For:
+    """``to = source``, in the type of `to`."""
+    return over(name, y, lambda i: Store(to, at(i), cast(to.type, source[at(i)])))
+
+
+def local(name: str, y: Tiled) -> Buffer:
+    """An int32 temporary like `y`."""
+    return Buffer.of(name, DType.INT32, y.shape, Scope.LOCAL)
+
+
+def product(name: str, term: Weighted, buffer_x: Buffer, buffer_w: str, a: Buffer, y: Tiled) -> tuple[Buffer, For]:
+    """The weights, and ``a += the sum of their products with buffer_x``.
+
+    Weights are [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], with one for blocks_x if `blockwise`. Axes of
+    the sum have its name before theirs, unless it is ``dot``, which every op with weights has.
+    """
+    x, window, blockwise = term.x, term.window, term.blockwise
+    kh, kw = window.kernel
+    ci, t, ky, kx = (axis if name == "dot" else f"{name}_{axis}" for axis in ("ci", "t", "ky", "kx"))
+    w = Buffer.of(buffer_w, term.weight, (y.blocks, y.subs, 1 if blockwise else x.blocks, x.subs, kh, kw, y.c, x.c))
+
+    def multiply(i: Index) -> Stmt:
+        row, column = window.row(i["oh"], i[ky]), window.column(i["ow"], i[kx])
+        block, chunk = (i["co"], Const(0)) if blockwise else (i[ci], i[ci])
+        read: Expr = buffer_x[i["no"], block, row, column, i[t], i["n"], i["i"]]
+        if inside := window.inside(x, i["oh"], i["ow"], i[ky], i[kx]):
+            read = Select(both(*inside), read, Const(0, x.dtype))
+        weights = w[i["co"], i["s"], chunk, i[t], i[ky], i[kx], i["c"], i["i"]]
+        return Store(a, at(i), a[at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
+
+    blocks = [] if blockwise else [(ci, x.blocks)]
+    return w, over(name, y, multiply, [*blocks, (t, x.subs), (ky, kh), (kx, kw), ("i", x.c)])

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiler.graph.lowering import Array, Blocks, GroupedWeights, Lowered, Placed, weight_type
-from compiler.tensor import define
-from compiler.tensor.define import Line, Moved
+from compiler.tensor import define_tiles
+from compiler.tensor.define_tiles import Line, Moved
 from compiler.tensor.ir import Buffer
 from compiler.tensor.tiles import Tiled
 
@@ -50,7 +50,7 @@ def moved(
     boxes = [replace(box, blocks=line, summed=summed) for box, line in zip(boxes, lines, strict=True)]
     array = np.ascontiguousarray(weights, weight_type(blocks).numpy)
     w = Buffer.of("W", weight_type(blocks), array.shape)
-    return Lowered(define.move(name, xs, boxes, y, w), (*range(len(operands)), array))
+    return Lowered(define_tiles.move(name, xs, boxes, y, w), (*range(len(operands)), array))
 
 
 def _choosing(channels: Channels, operand: Placed, result: Placed, x: Tiled, y: Tiled) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from compiler.graph.ops.boxes import is_tiled, moved
 from compiler.graph.ops.move import Movement, Rearrange, Shape
 from compiler.graph.ops.window import Pair
 from compiler.tensor import define_move
-from compiler.tensor.define import Line, Moved
+from compiler.tensor.define_tiles import Line, Moved
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, weight_type
 from compiler.graph.ops import checks
 from compiler.graph.ops.boxes import is_tiled, moved
-from compiler.tensor import define, define_move
-from compiler.tensor.define import Line, Moved
+from compiler.tensor import define_move, define_tiles
+from compiler.tensor.define_tiles import Line, Moved
 from compiler.tensor.tiles import Tiled, Weighted
 
 Shape = tuple[int, ...]
@@ -80,7 +80,7 @@ class ChannelTranspose(Movement):
             dtype=result.dtype,
         )
         unit = np.eye(block, dtype=result.dtype.numpy).reshape(block, 1, block)
-        return Lowered(define.transpose(name, y), (unit, 0))
+        return Lowered(define_tiles.transpose(name, y), (unit, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +234,7 @@ def _gathered(
         w[begin + np.arange(len(chosen)), chosen] = 1
         sources.append(Weighted(x=x, weight=weight))
         arrays.append(GroupedWeights(w, 1, x, y).packed())
-    return Lowered(define.gather_channels(name, sources, y), (*range(len(operands)), *arrays))
+    return Lowered(define_tiles.gather_channels(name, sources, y), (*range(len(operands)), *arrays))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from compiler.graph.ops import checks
 from compiler.graph.ops.along import Resample
 from compiler.graph.ops.move import Movement
 from compiler.graph.ops.window import Pair
-from compiler.tensor import define, define_move
-from compiler.tensor.define import Side, Upsampling
+from compiler.tensor import define_move, define_tiles
+from compiler.tensor.define_tiles import Side, Upsampling
 from compiler.tensor.ir import DType
 from compiler.tensor.tiles import Tiled
 
@@ -54,7 +54,7 @@ class Repeat(Movement):
             return Lowered(define_move.repeat(name, result.dtype, operands[0].image, self.factors), (0,))
         x, y = operands[0].tiled(blocks.block_in, blocks.batch), result.tiled(blocks.block_out, blocks.batch)
         weights = _weights(np.ones((self.factors[0], 1)), np.ones((self.factors[1], 1)), x, y, blocks)
-        proc = define.upsample(name, x, y, Upsampling(factors=self.factors), DType(weights.dtype.name))
+        proc = define_tiles.upsample(name, x, y, Upsampling(factors=self.factors), DType(weights.dtype.name))
         return Lowered(proc, (0, weights))
 
 
@@ -137,7 +137,7 @@ class QInterpolate(Op):
             shift=self.shift,
             sides=(*_sides("co", "oh", x.height, down), *_sides("ow", "s", x.width, across, y.subs)),
         )
-        return Lowered(define.upsample(name, x, y, up, DType(weights.dtype.name)), (0, weights))
+        return Lowered(define_tiles.upsample(name, x, y, up, DType(weights.dtype.name)), (0, weights))
 
 
 def phases(factor: int, *, moving: bool = False) -> Array:

@@ -25,7 +25,7 @@ from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.relayout import Relayout
 from compiler.graph.ops.rescaled import ByRequant, RescaledConv2d
 from compiler.graph.ops.upsample import QInterpolate, Repeat
-from compiler.tensor.define import SIDE_SHIFT
+from compiler.tensor.define_tiles import SIDE_SHIFT
 
 INT32 = (-(1 << 31), (1 << 31) - 1)
 Ints = NDArray[np.int64]

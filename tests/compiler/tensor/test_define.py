@@ -19,7 +19,8 @@ from compiler.graph.ops import softmax as exact
 from compiler.llvm.schedule import schedule as cpu_schedule
 from compiler.tensor import define_host
 from compiler.tensor.analysis import loops_of
-from compiler.tensor.define import Line, Moved, Requantize, avg_pool2d, combine, conv2d, max_pool2d, move
+from compiler.tensor.define import Requantize, avg_pool2d, combine, conv2d, max_pool2d
+from compiler.tensor.define_tiles import Line, Moved, move
 from compiler.tensor.interp import run
 from compiler.tensor.ir import Alloc, BinaryOp, Buffer, DType, LoopKind, Proc
 from compiler.tensor.schedule import Schedule

@@ -8,7 +8,8 @@ import pytest
 
 from compiler.driver import compile_graph
 from compiler.errors import LoweringError
-from compiler.tensor.define import Line, Moved, Requantize, combine, conv2d, max_pool2d, move
+from compiler.tensor.define import Requantize, combine, conv2d, max_pool2d
+from compiler.tensor.define_tiles import Line, Moved, move
 from compiler.tensor.ir import Buffer, DType, Proc, Scope
 from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.vta.footprint import steps_of
