@@ -1,26 +1,22 @@
-"""The rewrites behind the schedule primitives: pure functions on procedures, with their legality checks."""
+"""The rewrites behind the schedule primitives on loops: pure functions on procedures, with their legality checks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 
 from compiler.tensor.affine import affine, simplify, variables
-from compiler.tensor.analysis import Site, accesses, conflicts, innermost, padded_read, separated
+from compiler.tensor.analysis import Site, accesses, conflicts, innermost, separated
 from compiler.tensor.interval import Interval, interval, loop_interval
 from compiler.tensor.ir import (
     Alloc,
     Binary,
     BinaryOp,
     Body,
-    Buffer,
-    Cast,
-    Compare,
     Const,
-    DType,
     Expr,
     For,
     If,
@@ -29,81 +25,30 @@ from compiler.tensor.ir import (
     Mapped,
     Prefetch,
     Proc,
-    Scope,
     Select,
     Stmt,
     Store,
     Var,
     both,
-    cast,
     conjuncts,
     constant,
     minimum,
-    nest,
 )
 from compiler.tensor.legality import (
-    Box,
     IllegalRewrite,
-    Padding,
-    alloc_of,
-    box_of,
     check_independent,
     check_new_buffer,
     check_new_loops,
     check_order,
     check_written_once,
-    loops_around,
-    may_leave,
-    padding_of,
     range_of,
     site_of,
     sites_of,
 )
 from compiler.tensor.printer import format_expr
-from compiler.tensor.traverse import map_body, map_expr, rebind, substitute, walk, walk_expr, with_body
+from compiler.tensor.rewriting import redirect, replace_loop, simplified
+from compiler.tensor.traverse import map_body, map_expr, rebind, substitute, walk, with_body
 from compiler.tensor.unify import unify
-
-
-def _replace_loop(body: Body, loop: str, new: Callable[[For], Body]) -> Body:
-    """`body` with the statements of `new` for the one loop of that name; all else is shared, not copied."""
-    for place, stmt in enumerate(body):
-        if isinstance(stmt, For) and stmt.var.name == loop:
-            return (*body[:place], *new(stmt), *body[place + 1 :])
-        if isinstance(stmt, For | If | Alloc | Mapped):
-            inner = _replace_loop(stmt.body, loop, new)
-            if inner is not stmt.body:
-                return (*body[:place], with_body(stmt, inner), *body[place + 1 :])
-    return body
-
-
-def _reads_data(expr: Expr) -> bool:
-    return any(isinstance(node, Load | Cast) for node in walk_expr(expr))
-
-
-def _simplified(body: Body) -> Body:
-    """Bring indices, extents and conditions to canonical form."""
-
-    def canonical(expr: Expr) -> Expr | None:
-        if isinstance(expr, Load):
-            return Load(expr.buffer, tuple(simplify(i) for i in expr.index))
-        # Data wraps, unlike indices, and is left as it is.
-        if isinstance(expr, Compare) and expr.a.dtype is DType.INT64 and not _reads_data(expr):
-            return Compare(expr.op, simplify(expr.a), simplify(expr.b))
-        return None
-
-    def statement(stmt: Stmt) -> Body | None:
-        match stmt:
-            case Store():
-                index = tuple(simplify(i) for i in stmt.index)
-                return (Store(stmt.buffer, index, map_expr(stmt.value, canonical)),)
-            case Prefetch():
-                return (Prefetch(stmt.buffer, tuple(simplify(i) for i in stmt.index)),)
-            case For():
-                return (replace(stmt, extent=simplify(stmt.extent), body=_simplified(stmt.body)),)
-            case _:
-                return None
-
-    return map_body(body, canonical, statement)
 
 
 def split(proc: Proc, loop: str, factor: int, outer: str, inner: str) -> Proc:
@@ -119,10 +64,10 @@ def split(proc: Proc, loop: str, factor: int, outer: str, inner: str) -> Proc:
     inner_extent: Expr = Const(factor) if whole else minimum(Const(factor), simplify(Const(extent) - origin))
 
     def new(stmt: For) -> Body:
-        body = _simplified(substitute(stmt.body, {loop: origin + Var(inner)}))
+        body = simplified(substitute(stmt.body, {loop: origin + Var(inner)}))
         return (For(Var(outer), Const(-(-extent // factor)), (For(Var(inner), inner_extent, body),), stmt.kind),)
 
-    return proc.with_body(_replace_loop(proc.body, loop, new))
+    return proc.with_body(replace_loop(proc.body, loop, new))
 
 
 def cut(proc: Proc, loop: str, first: int, new: str) -> Proc:
@@ -143,7 +88,7 @@ def cut(proc: Proc, loop: str, first: int, new: str) -> Proc:
     moved = substitute(rest_loop.body, {rest_loop.var.name: rest_loop.var + first})
     halves = (replace(site.loop, extent=Const(first)), replace(rest_loop, body=moved))
     ranges = {r.name: loop_interval(r.extent, {}) for r in site.outer}
-    return proc.with_body(_replace_loop(proc.body, loop, lambda _: rebind(_within_ranges(halves, ranges))))
+    return proc.with_body(replace_loop(proc.body, loop, lambda _: rebind(_within_ranges(halves, ranges))))
 
 
 def _renamed(body: Body, suffix: str) -> Body:
@@ -156,8 +101,8 @@ def _renamed(body: Body, suffix: str) -> Body:
                 return (replace(stmt, var=loops[stmt.var.name], body=map_body(stmt.body, None, at)),)
             case Alloc():
                 buffer = replace(stmt.buffer, name=stmt.buffer.name + suffix)
-                inner = map_body(_moved(stmt.body, stmt.buffer.name, buffer, [Const(0)] * len(buffer.shape)), None, at)
-                return (replace(stmt, buffer=buffer, body=inner),)
+                inner = redirect(stmt.body, stmt.buffer.name, buffer, [Const(0)] * len(buffer.shape))
+                return (replace(stmt, buffer=buffer, body=map_body(inner, None, at)),)
             case _:
                 return None
 
@@ -253,7 +198,7 @@ def reorder(proc: Proc, *names: str) -> Proc:
     inner = body
     for name in reversed(names):
         inner = (replace(by_name[name], body=inner),)
-    return proc.with_body(_replace_loop(proc.body, first.loop.var.name, lambda _: inner))
+    return proc.with_body(replace_loop(proc.body, first.loop.var.name, lambda _: inner))
 
 
 def fuse(proc: Proc, outer: str, inner: str, fused: str) -> Proc:
@@ -273,7 +218,7 @@ def fuse(proc: Proc, outer: str, inner: str, fused: str) -> Proc:
     def new(stmt: For) -> Body:
         return (For(Var(fused), Const(count), substitute(body, values), stmt.kind),)
 
-    return proc.with_body(_replace_loop(proc.body, outer, new))
+    return proc.with_body(replace_loop(proc.body, outer, new))
 
 
 def merge(proc: Proc, first: str, *others: str) -> Proc:
@@ -311,150 +256,7 @@ def set_kind(proc: Proc, loop: str, kind: LoopKind) -> Proc:
     check_independent(site.loop.body, loop, kind, (*site.outer, range_of(site.loop)))
     if kind is LoopKind.UNROLLED and not isinstance(site.loop.extent, Const):
         raise IllegalRewrite(f"extent of unrolled loop {loop!r} must be constant")
-    return proc.with_body(_replace_loop(proc.body, loop, lambda stmt: (replace(stmt, kind=kind),)))
-
-
-def set_scope(proc: Proc, buffer: str, scope: Scope) -> Proc:
-    alloc_of(proc, buffer)
-
-    def at(stmt: Stmt) -> Body | None:
-        if isinstance(stmt, Alloc) and stmt.buffer.name == buffer:
-            buffer_there = replace(stmt.buffer, scope=scope)
-            return (replace(stmt, buffer=buffer_there, body=map_body(stmt.body, None, at)),)
-        return None
-
-    return proc.with_body(rebind(map_body(proc.body, None, at)))
-
-
-def rotate(proc: Proc, buffer: str, copies: int) -> Proc:
-    alloc_of(proc, buffer)
-    if copies < 1:
-        raise IllegalRewrite(f"copies of {buffer!r} must be at least 1, not {copies}")
-
-    def at(stmt: Stmt) -> Body | None:
-        if isinstance(stmt, Alloc) and stmt.buffer.name == buffer:
-            return (replace(stmt, copies=copies),)
-        return None
-
-    return proc.with_body(map_body(proc.body, None, at))
-
-
-def _moved(body: Body, old: str, new: Buffer, origins: Sequence[Expr]) -> Body:
-    """Redirect accesses from `old` to `new`, whose element 0 is the element `origins` of `old`."""
-
-    def shift(index: tuple[Expr, ...]) -> tuple[Expr, ...]:
-        return tuple((affine(i) - affine(origin)).expr for i, origin in zip(index, origins, strict=True))
-
-    def load(expr: Expr) -> Expr | None:
-        if isinstance(expr, Load) and expr.buffer.name == old:
-            return Load(new, shift(expr.index))
-        return None
-
-    def store(stmt: Stmt) -> Body | None:
-        if isinstance(stmt, Store) and stmt.buffer.name == old:
-            return (Store(new, shift(stmt.index), map_expr(stmt.value, load)),)
-        if isinstance(stmt, Prefetch) and stmt.buffer.name == old:
-            return (Prefetch(new, shift(stmt.index)),)
-        return None
-
-    return map_body(body, load, store)
-
-
-def narrow(proc: Proc, buffer: str, loop: str) -> Proc:
-    alloc = alloc_of(proc, buffer)
-    site = site_of(proc, loop)
-    inside = list(accesses(site.loop.body))
-    touched = [access for access in inside if access.buffer.name == buffer]
-    everywhere = [access for access in accesses(alloc.body) if access.buffer.name == buffer]
-    if not touched or len(touched) != len(everywhere):
-        raise IllegalRewrite(f"buffer {buffer!r} must be used inside loop {loop!r}, and only there")
-    allocated_at = {r.name for r in loops_around(proc, buffer)}
-    outer = (*site.outer, range_of(site.loop))
-    for crossed in outer:
-        if (
-            crossed.name not in allocated_at
-            and crossed.extent != Const(1)
-            and not separated(touched, crossed.name, outer)
-        ):
-            raise IllegalRewrite(f"iterations of loop {crossed.name!r} must not share elements of {buffer!r}")
-    box = box_of(touched, outer, [False] * len(alloc.buffer.shape))
-    small = replace(alloc.buffer, shape=tuple(size for _, size in box))
-    body = _moved(site.loop.body, buffer, small, [origin for origin, _ in box])
-
-    def drop(stmt: Stmt) -> Body | None:
-        return stmt.body if stmt is alloc else None
-
-    without = map_body(proc.body, None, drop)
-    return proc.with_body(_replace_loop(without, loop, lambda stmt: (replace(stmt, body=_live_range(body, small)),)))
-
-
-def stage(proc: Proc, buffer: str, loop: str | None, scope: Scope, name: str, dtype: DType | None) -> Proc:
-    site = site_of(proc, loop) if loop is not None else None
-    body = site.loop.body if site else proc.body
-    outer = (*site.outer, range_of(site.loop)) if site else ()
-    touched = [access for access in accesses(body) if access.buffer.name == buffer]
-    if not touched or any(access.write for access in touched):
-        raise IllegalRewrite(f"buffer {buffer!r} must be read and not written in {loop or proc.name!r}")
-    source, padding, fill = padding_of(body, buffer)
-    rank = len(source.shape)
-    check_new_buffer(proc, name)
-    check_new_loops(proc, *(f"{name}.{axis}" for axis in range(rank)))
-    leaving = [may_leave(touched, axis, outer, padding) for axis in range(rank)]
-    if padding and any(leaving):
-        raise IllegalRewrite(f"padded reads of {buffer!r} must compare every index that may leave it")
-    box = box_of(touched, outer, leaving)
-    staged = Buffer(name, dtype or source.type, tuple(size for _, size in box), scope)
-    copy = _copy(source, staged, box, padding, fill)
-    reading = _moved(_unpadded(body, buffer, dtype), buffer, staged, [origin for origin, _ in box])
-    new_body = _live_range(reading, staged, (copy,))
-    if site is None:
-        return proc.with_body(new_body)
-    return proc.with_body(_replace_loop(proc.body, site.loop.var.name, lambda stmt: (replace(stmt, body=new_body),)))
-
-
-def _copy(source: Buffer, staged: Buffer, box: Box, padding: Padding, fill: Const) -> Stmt:
-    """``staged = source`` in `box`, with `fill` where the conditions of `padding` do not hold."""
-    axes = [Var(f"{staged.name}.{axis}") for axis in range(len(box))]
-    at = tuple(simplify(origin + axis) for (origin, _), axis in zip(box, axes, strict=True))
-    value: Expr = Load(source, at)
-    if padding:
-        conditions = [
-            Compare(c.op, _rebase(c.a, at[axis]), _rebase(c.b, at[axis])) for axis, cs in padding.items() for c in cs
-        ]
-        value = Select(both(*conditions), value, fill)
-    store = Store(staged, tuple(axes), cast(staged.type, value))
-    loops = [(axis.name, size) for axis, (_, size) in zip(axes, box, strict=True)]
-    return nest(loops, store) if loops else store
-
-
-def _live_range(body: Body, buffer: Buffer, before: Body = ()) -> Body:
-    """Allocate `buffer` around the statements of `body` from its first use to its last, and run `before` just ahead."""
-    used = [k for k, stmt in enumerate(body) if any(access.buffer.name == buffer.name for access in accesses((stmt,)))]
-    first, last = used[0], used[-1] + 1
-    only = body[first]
-    if last - first == 1 and isinstance(only, Alloc):
-        return (*body[:first], replace(only, body=_live_range(only.body, buffer, before)), *body[last:])
-    return (*body[:first], Alloc(buffer, (*before, *body[first:last])), *body[last:])
-
-
-def _rebase(expr: Expr, index: Expr) -> Expr:
-    return expr if isinstance(expr, Const) else index
-
-
-def _unpadded(body: Body, buffer: str, dtype: DType | None) -> Body:
-    """Drop the padding of reads, and the cast to `dtype` around them, which the copy takes over."""
-
-    def visit(expr: Expr) -> Expr | None:
-        inner = expr.a if dtype is not None and isinstance(expr, Cast) and expr.type is dtype else expr
-        read = padded_read(inner)
-        load = read.load if read is not None else inner
-        if not (isinstance(load, Load) and load.buffer.name == buffer):
-            return None
-        if dtype is not None and load.dtype is not dtype and inner is expr:
-            raise IllegalRewrite(f"every read of {buffer!r} must be cast to {dtype.value}")
-        return load
-
-    return map_body(body, visit)
+    return proc.with_body(replace_loop(proc.body, loop, lambda stmt: (replace(stmt, kind=kind),)))
 
 
 def prefetch(proc: Proc, buffer: str, ahead: str, at: str, line: int) -> Proc:
@@ -495,7 +297,7 @@ def prefetch(proc: Proc, buffer: str, ahead: str, at: str, line: int) -> Proc:
         left = left // size if size > 1 else left
     hint: Body = (Prefetch(read.buffer, read.index),)
     hint = (For(Var(number), Const(at_once), substitute(hint, values), LoopKind.UNROLLED),)
-    return proc.with_body(_replace_loop(proc.body, at, lambda stmt: (replace(stmt, body=(*hint, *stmt.body)),)))
+    return proc.with_body(replace_loop(proc.body, at, lambda stmt: (replace(stmt, body=(*hint, *stmt.body)),)))
 
 
 def split_fill(proc: Proc, loop: str, new: str) -> Proc:
@@ -518,7 +320,7 @@ def split_fill(proc: Proc, loop: str, new: str) -> Proc:
     zeroed: Body = (zero,)
     for one in reversed(loops):
         zeroed = (replace(one, body=zeroed),)
-    return proc.with_body(_replace_loop(proc.body, loop, lambda _: (*zeroed, *second)))
+    return proc.with_body(replace_loop(proc.body, loop, lambda _: (*zeroed, *second)))
 
 
 def drop_unit_loops(proc: Proc) -> Proc:
@@ -527,7 +329,7 @@ def drop_unit_loops(proc: Proc) -> Proc:
             return map_body(substitute(stmt.body, {stmt.var.name: Const(0)}), None, at)
         return None
 
-    return proc.with_body(_simplified(map_body(proc.body, None, at)))
+    return proc.with_body(simplified(map_body(proc.body, None, at)))
 
 
 def map_on(proc: Proc, loop: str, instruction: Proc) -> Proc:
@@ -538,4 +340,4 @@ def map_on(proc: Proc, loop: str, instruction: Proc) -> Proc:
 
 def mark(proc: Proc, loop: str, instruction: str) -> Proc:
     site_of(proc, loop)
-    return proc.with_body(_replace_loop(proc.body, loop, lambda stmt: (Mapped(instruction, (stmt,)),)))
+    return proc.with_body(replace_loop(proc.body, loop, lambda stmt: (Mapped(instruction, (stmt,)),)))
