@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compiler.graph.ir import Graph, Node
@@ -66,14 +65,9 @@ def consists_of_blocks(graph: Graph, node: Node) -> bool:
         case Slice():
             first, last = node.op.starts[1], node.op.starts[1] + node.op.shape[1]
             ends = last % layout.c == 0 or last == shapes[0][1]
-            return selects_channels(node.op, shapes[0]) and node.op.steps[1] == 1 and first % layout.c == 0 and ends
+            return node.op.selects_channels(shapes[0]) and node.op.steps[1] == 1 and first % layout.c == 0 and ends
         case _:
             return False
-
-
-def selects_channels(op: Slice, shape: Sequence[int]) -> bool:
-    """Whether a slice of a value [N,C,H,W] takes all of it but for channels."""
-    return len(shape) == 4 and all(k == 1 or (op.shape[k] == shape[k] and op.steps[k] == 1) for k in range(4))
 
 
 def _is_free(graph: Graph, name: str) -> bool:

@@ -126,9 +126,11 @@ class Slice(Movement):
                 raise GraphError(f"slice must lie within {types[0]}, not from {self.starts} by {self.steps}")
         return TensorType(self.shape, types[0].dtype)
 
-    def takes_all_pixels(self, shape: Shape) -> bool:
-        """Whether of a value [N,C,H,W] it takes channels, and images, alone."""
-        return all(shape[k] == 1 or (self.shape[k] == shape[k] and self.steps[k] == 1) for k in (2, 3))
+    def selects_channels(self, shape: Sequence[int]) -> bool:
+        """Whether it takes all of a value [N,C,H,W] but for channels."""
+        if len(shape) != 4:
+            return False
+        return all(shape[k] == 1 or (self.shape[k] == shape[k] and self.steps[k] == 1) for k in (0, 2, 3))
 
     def reference(self, *arrays: Array) -> Array:
         at = (s + np.arange(n) * step for s, n, step in zip(self.starts, self.shape, self.steps, strict=True))
@@ -138,7 +140,7 @@ class Slice(Movement):
         shape = operands[0].shape
         if is_tiled(operands[0]):
             chosen = self.starts[1] + np.arange(self.shape[1]) * self.steps[1]
-            if self.takes_all_pixels(shape):
+            if self.selects_channels(shape):
                 return _gathered(name, operands, [(0, chosen)], result, blocks)
             rows, columns = (Line(first=self.starts[k], step=self.steps[k]) for k in (2, 3))
             box = Moved(size=(self.shape[2], self.shape[3]), source=(rows, columns))
