@@ -25,6 +25,7 @@ from compiler.tensor.ir import (
     Select,
     Stmt,
     Store,
+    binary,
     both,
     cast,
     le,
@@ -350,17 +351,20 @@ def rescaled_conv2d(
     *,
     residual: Weighted | None = None,
     residual_multiplier: int = 1,
+    multiplier: int = 1,
 ) -> Proc:
     """2-D convolution with the requantisation of an extended machine and, optionally, a residual input.
 
     Parameters: X and W as in `conv2d`; P int32 [blocks_y, subs_y, 2, n, c_y], the bias and the scale of each channel;
     with a residual R, and its weights D like W; Y. The residual is ``residual_multiplier`` times the product of both.
+    The sum of all products is multiplied by `multiplier` before the bias is added.
     """
     buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), _local("A", y)
     w, product = _product("dot", source, buffer_x, "W", a, y)
     p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 2, y.n, y.c))
     addends, terms = _residual(residual, residual_multiplier, a, y) if residual is not None else ((), [])
-    body, params = [_fill("init", a, y, 0), *terms, product], [buffer_x, w, p, *addends]
+    body = [_fill("init", a, y, 0), *terms, product, *_step("scale", a, y, BinaryOp.MUL, multiplier)]
+    params = [buffer_x, w, p, *addends]
 
     def parameter(which: int, i: Index) -> Expr:
         return p[i["co"], i["s"], which, i["n"], i["c"]]
@@ -370,44 +374,109 @@ def rescaled_conv2d(
     return Proc(name, (*params, buffer_y), tiles.allocate([a], body))
 
 
-def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: int) -> list[For]:
+def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: Number) -> list[For]:
     """``to = source * multiplier``, as the load and the operation that a machine has for it."""
-    load = _copy(name, to, source, y)
-    return [load] if multiplier == 1 else [load, tiles.update(f"{name}.scale", to, y, lambda v, _: v * multiplier)]
+    return [_copy(name, to, source, y), *_step(f"{name}.scale", to, y, BinaryOp.MUL, multiplier)]
 
 
-def add(name: str, y: Tiled, multipliers: tuple[int, ...], bias: int, shift: int, low: int, high: int) -> Proc:
-    """``Y = clip((sum of X_k * multipliers[k] + bias) >> shift, low, high)`` for one or two inputs X0, X1 like Y."""
+def exact_conv2d(name: str, source: Weighted, y: Tiled, *, fine: int, shift: int, low: int, high: int) -> Proc:
+    """2-D convolution of which a is the sum of products, brought to least..most:
+    ``clip((a * m + ((a * n) >> fine) + b) >> shift, low, high)``.
+
+    Parameters: X and W as in `conv2d`; P int32 [blocks_y, subs_y, 5, n, c_y], of each channel least, most, m, n, b; Y.
+    """
+    buffer_x, buffer_y, a, t = source.x.buffer("X"), y.buffer("Y"), _local("A", y), _local("T", y)
+    w, product = _product("dot", source, buffer_x, "W", a, y)
+    p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 5, y.n, y.c))
+
+    def step(name: str, to: Buffer, op: BinaryOp, which: int) -> For:
+        return tiles.update(name, to, y, lambda v, i: binary(op, v, p[i["co"], i["s"], which, i["n"], i["c"]]))
+
+    body = [
+        _fill("init", a, y, 0),
+        product,
+        step("least", a, BinaryOp.MAX, 0),
+        step("most", a, BinaryOp.MIN, 1),
+        _fill("fine.init", t, y, 0),
+        tiles.update("fine.copy", t, y, lambda v, i: v + a[tiles.at(i)]),
+        step("fine.scale", t, BinaryOp.MUL, 3),
+        *([tiles.update("fine.shift", t, y, lambda v, _: v >> fine)] if fine else []),
+        step("scale", a, BinaryOp.MUL, 2),
+        tiles.update("add", a, y, lambda v, i: v + t[tiles.at(i)]),
+        step("bias", a, BinaryOp.ADD, 4),
+        *_clip(a, y, shift, low, high),
+        _copy("store", buffer_y, a, y),
+    ]
+    return Proc(name, (buffer_x, w, p, buffer_y), tiles.allocate([a, t], body))
+
+
+@dataclass(frozen=True)
+class _Wide:
+    """A number that is no immediate: which tile of a parameter has it in every element."""
+
+    buffer: Buffer
+    position: int
+
+
+Number = int | _Wide
+
+
+def _step(name: str, a: Buffer, y: Tiled, op: BinaryOp, number: Number) -> list[For]:
+    """``a = a op number``, nothing where that is `a`."""
+    if isinstance(number, _Wide):
+        at, p = number.position, number.buffer
+        return [tiles.update(name, a, y, lambda v, i: binary(op, v, p[at, i["n"], i["c"]]))]
+    neutral = 1 if op is BinaryOp.MUL else 0
+    return [] if number == neutral else [tiles.update(name, a, y, lambda v, _: binary(op, v, Const(number, a.type)))]
+
+
+def _numbers(numbers: Sequence[int], y: Tiled, *, wide: bool) -> tuple[list[Number], list[Buffer]]:
+    """The numbers as immediates, or else as tiles of the parameter P int32 [numbers, n, c], and that parameter."""
+    if not wide:
+        return list(numbers), []
+    p = Buffer.of("P", DType.INT32, (len(numbers), y.n, y.c))
+    return [_Wide(p, position) for position in range(len(numbers))], [p]
+
+
+def add(
+    name: str, y: Tiled, multipliers: tuple[int, ...], bias: int, shift: int, low: int, high: int, *, wide: bool = False
+) -> Proc:
+    """``Y = clip((sum of X_k * multipliers[k] + bias) >> shift, low, high)`` for one or two inputs X0, X1 like Y.
+
+    Parameters: X0, X1; if `wide` P int32 [multipliers + 1, n, c], each of the multipliers and the bias in a tile; Y.
+    """
     inputs = [y.buffer(f"X{k}") for k in range(len(multipliers))]
     terms = [_local(f"T{k}", y) for k in range(len(multipliers))]
-    total = terms[0]
+    total, (numbers, parameter) = terms[0], _numbers((*multipliers, bias), y, wide=wide)
     body: list[For] = []
-    for k, multiplier in enumerate(multipliers):
-        body += _scaled(f"term{k}", terms[k], inputs[k], y, multiplier)
+    for k, term in enumerate(terms):
+        body += _scaled(f"term{k}", term, inputs[k], y, numbers[k])
     for k, term in enumerate(terms[1:], start=1):
         body.append(tiles.update(f"add{k}", total, y, lambda v, i, term=term: v + term[tiles.at(i)]))  # type: ignore[misc]  # mypy takes the default for a second argument
-    if bias:
-        body.append(tiles.update("bias", total, y, lambda v, _: v + bias))
     buffer_y = y.buffer("Y")
+    body += _step("bias", total, y, BinaryOp.ADD, numbers[-1])
     body += [*_clip(total, y, shift, low, high), _copy("store", buffer_y, total, y)]
-    return Proc(name, (*inputs, buffer_y), tiles.allocate(terms, body))
+    return Proc(name, (*inputs, *parameter, buffer_y), tiles.allocate(terms, body))
 
 
-def multiply(name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: int, low: int, high: int) -> Proc:
-    """``Y = clip((X0 * X1 * multiplier + bias) >> shift, low, high)`` for X0 like Y, and X1 like it or of one pixel."""
+def multiply(
+    name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: int, low: int, high: int, *, wide: bool = False
+) -> Proc:
+    """``Y = clip((X0 * X1 * multiplier + bias) >> shift, low, high)`` for X0 like Y, and X1 like it or of one pixel.
+
+    Parameters: X0, X1; if `wide` P int32 [2, n, c], the multiplier and the bias; Y.
+    """
     buffers, t, buffer_y = (y.buffer("X0"), x.buffer("X1")), _local("T", y), y.buffer("Y")
+    (scale, offset), parameter = _numbers((multiplier, bias), y, wide=wide)
 
     def factor(i: Index) -> Expr:
         row, column = (Const(0) if size == 1 else i[axis] for axis, size in (("oh", x.height), ("ow", x.width)))
         return cast(DType.INT32, buffers[1][i["no"], i["co"], row, column, i["s"], i["n"], i["c"]])
 
     body = [_copy("term", t, buffers[0], y), tiles.update("multiply", t, y, lambda v, i: v * factor(i))]
-    if multiplier != 1:
-        body.append(tiles.update("scale", t, y, lambda v, _: v * multiplier))
-    if bias:
-        body.append(tiles.update("bias", t, y, lambda v, _: v + bias))
+    body += [*_step("scale", t, y, BinaryOp.MUL, scale), *_step("bias", t, y, BinaryOp.ADD, offset)]
     body += [*_clip(t, y, shift, low, high), _copy("store", buffer_y, t, y)]
-    return Proc(name, (*buffers, buffer_y), tiles.allocate([t], body))
+    return Proc(name, (*buffers, *parameter, buffer_y), tiles.allocate([t], body))
 
 
 def _pool(x: Tiled, y: Tiled, window: Window, a: Buffer, combine: Callable[[Expr, Expr], Expr]) -> For:
@@ -433,21 +502,24 @@ def max_pool2d(name: str, x: Tiled, y: Tiled, window: Window) -> Proc:
 
 
 def avg_pool2d(
-    name: str, x: Tiled, y: Tiled, window: Window, multiplier: int | None, bias: int, shift: int, low: int, high: int
+    name: str, x: Tiled, y: Tiled, window: Window, multiplier: int | None, bias: int, shift: int, low: int, high: int,
+    *, wide: bool = False,
 ) -> Proc:
     """``clip((sum of taps in X * multiplier + bias) >> shift, low, high)``.
 
-    Without `multiplier` a parameter M int32 [OH, OW, n, c] gives one for each output position, repeated over the tile.
+    Parameters: X; without `multiplier` M int32 [OH, OW, n, c], one for each output position, repeated over the tile; if
+    `wide` P int32 [1 or 2, n, c], the bias behind the multiplier that there is; Y.
     """
     a, buffer_y = _local("A", y), y.buffer("Y")
     m = Buffer.of("M", DType.INT32, (y.height, y.width, y.n, y.c))
+    given = [] if multiplier is None else [multiplier]
+    numbers, parameter = _numbers((*given, bias), y, wide=wide)
     body = [_fill("init", a, y, 0), _pool(x, y, window, a, lambda v, tap: v + tap)]
     if multiplier is None:
         body.append(tiles.update("scale", a, y, lambda v, i: v * m[i["oh"], i["ow"], i["n"], i["c"]]))
-    elif multiplier != 1:
-        body.append(tiles.update("scale", a, y, lambda v, _: v * multiplier))
-    if bias:
-        body.append(tiles.update("bias", a, y, lambda v, _: v + bias))
+    else:
+        body += _step("scale", a, y, BinaryOp.MUL, numbers[0])
+    body += _step("bias", a, y, BinaryOp.ADD, numbers[-1])
     body += [*_clip(a, y, shift, low, high), _copy("store", buffer_y, a, y)]
-    params = (x.buffer("X"), *([m] if multiplier is None else []), buffer_y)
+    params = (x.buffer("X"), *([m] if multiplier is None else []), *parameter, buffer_y)
     return Proc(name, params, tiles.allocate([a], body))

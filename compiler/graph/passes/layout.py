@@ -11,6 +11,7 @@ from compiler.graph.layout import Layout
 from compiler.graph.machine import why_not_moved, why_not_weights
 from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
+from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.move import ChannelTranspose, Movement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize
@@ -72,7 +73,7 @@ class AssignLayouts(Pass):
         match node.op:
             case QConv2d():
                 return {0: self.read, 4: self.made}.get(position)
-            case RescaledConv2d():
+            case ExactConv2d() | RescaledConv2d():
                 return {0: self.read, 4: self.read}.get(position)
             case QAdd() | QMul() | QMaxPool2d():
                 return self.made

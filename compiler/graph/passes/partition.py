@@ -11,6 +11,7 @@ from compiler.graph.ir import Graph, Node, Op, Place, Placement
 from compiler.graph.machine import adds_activations, why_not_moved, why_not_multiplied
 from compiler.graph.ops.along import Resample
 from compiler.graph.ops.conv import ChannelMatMul
+from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.move import Concat, Movement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, QMul, Quantize
@@ -27,9 +28,9 @@ from compiler.tensor.ir import DType
 from vta_hw.spec.config import VTAConfig
 
 ON_ACCELERATOR: Final = (
-    QConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QAdd, QMul, QMaxPool2d, QAvgPool2d, QInterpolate,
+    QConv2d, ExactConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QAdd, QMul, QMaxPool2d, QAvgPool2d, QInterpolate,
 )
-WITHOUT_LOADS: Final = (RescaledConv2d, QMatMul, RescaledMatMul, QInterpolate)
+WITHOUT_LOADS: Final = (ExactConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QInterpolate)
 """Of these, what loads no activations into the accumulator."""
 WITH_RESIDUAL: Final = 5
 """Inputs of a convolution that adds a residual."""

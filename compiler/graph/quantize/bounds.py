@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph, Node
+from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Take
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QMul, Quantize
@@ -99,7 +100,10 @@ def prove(graph: Graph) -> dict[str, Interval]:
                 values[node.output] = Interval(lo=min(x.lo for x in parts), hi=max(x.hi for x in parts))
             case Pad():
                 values[node.output] = interval(node.inputs[0]).with_zero()
-            case QConv2d() | RescaledConv2d() | QMatMul() | RescaledMatMul() | QAdd() | QMul() | QAvgPool2d():
+            case (
+                QConv2d() | ExactConv2d() | RescaledConv2d()
+                | QMatMul() | RescaledMatMul() | QAdd() | QMul() | QAvgPool2d()
+            ):
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
                 peaks[node.output] = _checked(node, _peak(graph, node, interval))
     return peaks
@@ -109,6 +113,8 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
     match node.op:
         case QConv2d():
             return _conv_peak(graph, node, node.op, interval)
+        case ExactConv2d():
+            return _exact_peak(graph, node, node.op, interval)
         case RescaledConv2d():
             return _rescaled_peak(graph, node, node.op, interval)
         case QMatMul() | RescaledMatMul():
@@ -157,16 +163,30 @@ def _conv_peak(graph: Graph, node: Node, op: QConv2d, interval: Callable[[str], 
     return Interval(lo=lo, hi=hi)
 
 
+def _exact_peak(graph: Graph, node: Node, op: ExactConv2d, interval: Callable[[str], Interval]) -> Interval:
+    w, *parameters = (_constant(graph, node, name) for name in node.inputs[1:])
+    low, high = conv_accumulator(w, interval(node.inputs[0]))
+    lo, hi = int(low.min(initial=0)), int(high.max(initial=0))
+    for first, last, *others in zip(low.tolist(), high.tolist(), *(each.tolist() for each in parameters), strict=True):
+        reach, m, n, b = others
+        acc = Interval(lo=max(first, -reach), hi=min(last, reach)).with_zero()
+        fine = acc.times(n)
+        total = acc.times(m).plus(Interval(lo=fine.lo >> op.fine, hi=fine.hi >> op.fine))
+        total = total.plus(Interval(lo=min(b, 0), hi=max(b, 0)))
+        lo, hi = min(lo, fine.lo, total.lo), max(hi, fine.hi, total.hi)
+    return Interval(lo=lo, hi=hi)
+
+
 def _rescaled_peak(
     graph: Graph, node: Node, op: RescaledConv2d, interval: Callable[[str], Interval]
 ) -> Interval:
     w, b, *_ = (_constant(graph, node, name) for name in node.inputs[1:3])
     low, high = conv_accumulator(w, interval(node.inputs[0]))
-    low, high = low + np.minimum(b, 0), high + np.maximum(b, 0)
     if len(node.inputs) == 6:
         r = interval(node.inputs[4]).with_zero()
         m = _constant(graph, node, node.inputs[5]).astype(np.int64) * op.r_mul
         low, high = low + np.minimum(m * r.lo, m * r.hi), high + np.maximum(m * r.lo, m * r.hi)
+    low, high = low * op.mul + np.minimum(b, 0), high * op.mul + np.maximum(b, 0)
     return Interval(lo=int(low.min(initial=0)), hi=int(high.max(initial=0)))
 
 
