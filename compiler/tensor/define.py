@@ -379,15 +379,19 @@ def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: Number)
     return [_copy(name, to, source, y), *_step(f"{name}.scale", to, y, BinaryOp.MUL, multiplier)]
 
 
-def exact_conv2d(name: str, source: Weighted, y: Tiled, *, fine: int, shift: int, low: int, high: int) -> Proc:
+def exact_conv2d(
+    name: str, source: Weighted, y: Tiled, *, fine: int, shift: int, low: int, high: int, residual: bool = False
+) -> Proc:
     """2-D convolution of which a is the sum of products, brought to least..most:
-    ``clip((a * m + ((a * n) >> fine) + b) >> shift, low, high)``.
+    ``clip((a * m + ((a * n) >> fine) + b + R * r) >> shift, low, high)``.
 
-    Parameters: X and W as in `conv2d`; P int32 [blocks_y, subs_y, 5, n, c_y], of each channel least, most, m, n, b; Y.
+    Parameters: X and W as in `conv2d`; P int32 [blocks_y, subs_y, 5 or 6, n, c_y], of each channel least, most, m, n, b
+    and, with a residual, r; then R, like Y; Y.
     """
     buffer_x, buffer_y, a, t = source.x.buffer("X"), y.buffer("Y"), _local("A", y), _local("T", y)
     w, product = _product("dot", source, buffer_x, "W", a, y)
-    p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 5, y.n, y.c))
+    p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 6 if residual else 5, y.n, y.c))
+    r = [y.buffer("R")] if residual else []
 
     def step(name: str, to: Buffer, op: BinaryOp, which: int) -> For:
         return tiles.update(name, to, y, lambda v, i: binary(op, v, p[i["co"], i["s"], which, i["n"], i["c"]]))
@@ -404,10 +408,12 @@ def exact_conv2d(name: str, source: Weighted, y: Tiled, *, fine: int, shift: int
         step("scale", a, BinaryOp.MUL, 2),
         tiles.update("add", a, y, lambda v, i: v + t[tiles.at(i)]),
         step("bias", a, BinaryOp.ADD, 4),
-        *_clip(a, y, shift, low, high),
-        _copy("store", buffer_y, a, y),
     ]
-    return Proc(name, (buffer_x, w, p, buffer_y), tiles.allocate([a, t], body))
+    for each in r:
+        body += [_copy("residual", t, each, y), step("residual.scale", t, BinaryOp.MUL, 5)]
+        body.append(tiles.update("residual.add", a, y, lambda v, i: v + t[tiles.at(i)]))
+    body += [*_clip(a, y, shift, low, high), _copy("store", buffer_y, a, y)]
+    return Proc(name, (buffer_x, w, p, *r, buffer_y), tiles.allocate([a, t], body))
 
 
 @dataclass(frozen=True)

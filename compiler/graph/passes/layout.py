@@ -73,7 +73,9 @@ class AssignLayouts(Pass):
         match node.op:
             case QConv2d():
                 return {0: self.read, 4: self.made}.get(position)
-            case ExactConv2d() | RescaledConv2d():
+            case ExactConv2d():
+                return {0: self.read, 6: self.made}.get(position)
+            case RescaledConv2d():
                 return {0: self.read, 4: self.read}.get(position)
             case QAdd() | QMul() | QMaxPool2d():
                 return self.made

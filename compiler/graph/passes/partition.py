@@ -30,9 +30,9 @@ from vta_hw.spec.config import VTAConfig
 ON_ACCELERATOR: Final = (
     QConv2d, ExactConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QAdd, QMul, QMaxPool2d, QAvgPool2d, QInterpolate,
 )
-WITHOUT_LOADS: Final = (ExactConv2d, RescaledConv2d, QMatMul, RescaledMatMul, QInterpolate)
+WITHOUT_LOADS: Final = (RescaledConv2d, QMatMul, RescaledMatMul, QInterpolate)
 """Of these, what loads no activations into the accumulator."""
-WITH_RESIDUAL: Final = 5
+WITH_RESIDUAL: Final[Mapping[type[Op], int]] = MappingProxyType({QConv2d: 5, ExactConv2d: 7})
 """Inputs of a convolution that adds a residual."""
 
 _MOVES: Final = "moves single elements between tiles"
@@ -79,7 +79,7 @@ def placement_of(graph: Graph, node: Node, config: VTAConfig) -> Placement:
     if rescales and not config.is_extended:
         return Placement(place=Place.HOST, reason="needs REQUANT, which TVM's instruction set has not")
     adds = not isinstance(node.op, WITHOUT_LOADS)
-    if isinstance(node.op, QConv2d) and len(node.inputs) < WITH_RESIDUAL:
+    if len(node.inputs) < WITH_RESIDUAL.get(type(node.op), 0):
         adds = False
     if adds and not adds_activations(config):
         reason = f"{config.inp_bits}-bit activations, of which the accumulator loads none"

@@ -164,7 +164,8 @@ def _conv_peak(graph: Graph, node: Node, op: QConv2d, interval: Callable[[str], 
 
 
 def _exact_peak(graph: Graph, node: Node, op: ExactConv2d, interval: Callable[[str], Interval]) -> Interval:
-    w, *parameters = (_constant(graph, node, name) for name in node.inputs[1:])
+    w, *parameters = (_constant(graph, node, name) for name in node.inputs[1:6])
+    residual = interval(node.inputs[6]).times(op.r_mul).with_zero() if len(node.inputs) == 7 else Interval(lo=0, hi=0)
     low, high = conv_accumulator(w, interval(node.inputs[0]))
     lo, hi = int(low.min(initial=0)), int(high.max(initial=0))
     for first, last, *others in zip(low.tolist(), high.tolist(), *(each.tolist() for each in parameters), strict=True):
@@ -172,7 +173,7 @@ def _exact_peak(graph: Graph, node: Node, op: ExactConv2d, interval: Callable[[s
         acc = Interval(lo=max(first, -reach), hi=min(last, reach)).with_zero()
         fine = acc.times(n)
         total = acc.times(m).plus(Interval(lo=fine.lo >> op.fine, hi=fine.hi >> op.fine))
-        total = total.plus(Interval(lo=min(b, 0), hi=max(b, 0)))
+        total = total.plus(Interval(lo=min(b, 0), hi=max(b, 0))).plus(residual)
         lo, hi = min(lo, fine.lo, total.lo), max(hi, fine.hi, total.hi)
     return Interval(lo=lo, hi=hi)
 

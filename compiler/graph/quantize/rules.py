@@ -142,10 +142,10 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     )
     max_shift = values.options.largest_shift(given=weights.given)
     chosen = scale_conv(problem, max_shift=max_shift)
-    if weights.given and residual is None and chosen.error > _EXACT:
+    if weights.given and chosen.error > _EXACT:
         exact = scale_exactly(problem, max_shift=max_shift)
         if exact is not None and exact.error < chosen.error:
-            return _exact(values, node, op, x, weights, exact, scale, span)
+            return _exact(values, node, op, x, weights, residual, exact, scale, span)
     if not weights.given:
         w_scale, w_q = _final_weights(values, w, chosen, w_scale, scale / x.scale)
         if (added := _added_mean(values, node, w, w_q, w_scale, op.groups)).any():
@@ -272,7 +272,7 @@ def _finer(bias: NDArray[np.float64], ratio: NDArray[np.float64], reach: tuple[I
 
 def _exact(
     values: Values, node: Node, op: FusedConv, x: Integers, weights: _Weights,
-    chosen: ExactScaling, scale: float, span: Interval,
+    residual: Integers | None, chosen: ExactScaling, scale: float, span: Interval,
 ) -> LayerReport:
     """A convolution whose factors, as the model gives them, have more bits than one product has room for."""
     constants = {"reach": chosen.reach, "m": chosen.m, "n": chosen.n, "b": chosen.b}
@@ -280,11 +280,14 @@ def _exact(
     for key, array in constants.items():
         parameters.append(values.rewriter.constant(array.astype(np.int32), f"{node.name}.{key}"))
     q = ExactConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
-                    fine=chosen.fine, shift=chosen.shift, lo=span.lo, hi=span.hi)
-    value = values.define_integers(node, q, (x.name, *parameters), scale, span)
+                    fine=chosen.fine, shift=chosen.shift, r_mul=chosen.r_mul, lo=span.lo, hi=span.hi)
+    operands = [x, *([residual] if residual else [])]
+    inputs = (x.name, *parameters, *(operand.name for operand in operands[1:]))
+    value = values.define_integers(node, q, inputs, scale, span)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind,
-        bits=values.config.inp_bits, weight_bits=values.config.wgt_bits, input_scales=(x.scale,), output_scale=scale,
+        bits=values.config.inp_bits, weight_bits=values.config.wgt_bits, output_scale=scale,
+        input_scales=tuple(operand.scale for operand in operands),
         weight_scales=(float(weights.scale.min()), float(weights.scale.max())), scale_method=values.method(node.output),
         shift=chosen.shift, error=chosen.error,
     )

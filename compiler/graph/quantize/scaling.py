@@ -171,32 +171,35 @@ class ExactScaling:
     m: Ints
     n: Ints
     b: Ints
+    r_mul: int
     fine: int
     shift: int
     error: float
 
 
 def scale_exactly(problem: ConvProblem, *, max_shift: int) -> ExactScaling | None:
-    """The integers of `ExactConv2d` for weights that are given: the largest shifts for which they fit; None if none.
-
-    There is no residual in the problem.
-    """
+    """The integers of `ExactConv2d` for weights that are given: the largest shifts for which they fit; None if none."""
     limits = np.maximum(-problem.acc_low, problem.acc_high)
-    needed = np.abs(problem.offset) + max(abs(problem.lo), abs(problem.hi)) + 1  # steps of the result
+    r = problem.residual or Term(ratio=0.0, lo=0, hi=0)
+    added = max(abs(r.lo), abs(r.hi))
+    # Sums of products that leave the result within its clip, in steps of it.
+    needed = np.abs(problem.offset) + added * r.ratio + max(abs(problem.lo), abs(problem.hi)) + 1
     clipped = np.divide(needed, problem.factor, out=np.zeros_like(needed), where=problem.factor > 0)
     reach = np.minimum(limits, np.ceil(clipped)).astype(np.int64)
     for shift in range(max_shift, -1, -1):
         one = float(1 << shift)
         scaled = problem.factor * one
         m, b = np.rint(scaled), np.rint(problem.offset * one) + rounding(shift)
-        if (reach * (m + 1) + np.abs(b)).max(initial=0) > INT32_MAX:
+        r_mul = round(r.ratio * one)
+        if (reach * (m + 1) + np.abs(b)).max(initial=0) + added * r_mul > INT32_MAX:
             continue
         room = INT32_MAX / max(int(reach.max(initial=1)), 1)
         fine = min(math.floor(math.log2(room)) + 1, max_shift)  # n is at most half of 2**fine
         n = np.rint((scaled - m) * (1 << fine))
         error = np.abs(scaled - m - n / (1 << fine)) * reach + np.abs(b - rounding(shift) - problem.offset * one) + 1
-        return ExactScaling(reach=reach, m=m.astype(np.int64), n=n.astype(np.int64), b=b.astype(np.int64), fine=fine,
-                            shift=shift, error=float(error.max() / one))
+        lost = added * abs(r_mul - r.ratio * one)
+        return ExactScaling(reach=reach, m=m.astype(np.int64), n=n.astype(np.int64), b=b.astype(np.int64), r_mul=r_mul,
+                            fine=fine, shift=shift, error=(float(error.max()) + lost) / one)
     return None
 
 

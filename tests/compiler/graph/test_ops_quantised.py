@@ -70,8 +70,10 @@ def test_qconv2d(
         assert y[n, o, oh, ow] == min(max(acc >> shift, clip[0]), clip[1])
 
 
-@given(window=windows, fine=shifts, shift=shifts, clip=ranges, wild=st.booleans())
-def test_exact_conv2d(window: Window, fine: int, shift: int, clip: tuple[int, int], wild: bool) -> None:
+@given(window=windows, fine=shifts, shift=shifts, clip=ranges, wild=st.booleans(), r_mul=st.none() | loaded)
+def test_exact_conv2d(
+    window: Window, fine: int, shift: int, clip: tuple[int, int], wild: bool, r_mul: int | None
+) -> None:
     """`wild` factors make every step wrap."""
     rng = np.random.default_rng(3)
     size = 1 << 31 if wild else 1 << 10
@@ -79,14 +81,16 @@ def test_exact_conv2d(window: Window, fine: int, shift: int, clip: tuple[int, in
     reach = rng.integers(0, 1 << 16, 4).astype(np.int32)
     m, n, b = (rng.integers(-size, size, 4).astype(np.int32) for _ in range(3))
     op = ExactConv2d(stride=window.stride, padding=window.padding, dilation=window.dilation, fine=fine, shift=shift,
-                     lo=clip[0], hi=clip[1])
-    operands = (x, w, reach, m, n, b)
+                     r_mul=r_mul or 0, lo=clip[0], hi=clip[1])
+    r = int8s(2, 4, *window.output(5, 6), seed=2)
+    operands = (x, w, reach, m, n, b) if r_mul is None else (x, w, reach, m, n, b, r)
     y = op.reference(*operands)
     assert op.infer([TensorType.of(a) for a in operands]) == TensorType.of(y)
     for k, o, oh, ow in np.ndindex(y.shape):
         acc = sum(int(tap[k] @ w[o, :, ky, kx]) for ky, kx, tap in taps(window, x, oh, ow))
         acc = min(max(acc, -int(reach[o])), int(reach[o]))
         total = wrap(wrap(wrap(acc * int(m[o])) + (wrap(acc * int(n[o])) >> fine)) + int(b[o]))
+        total = wrap(total + int(r[k, o, oh, ow]) * (r_mul or 0))
         assert y[k, o, oh, ow] == min(max(total >> shift, clip[0]), clip[1])
 
 
@@ -186,6 +190,7 @@ def exact(isa: str, rng: np.random.Generator) -> Case:
     bias = b.constant(rng.integers(-(1 << 24), 1 << 24, 20).astype(np.int32))
     window = {"padding": (1, 1, 1, 1)}
     y = b(ExactConv2d(fine=12, shift=22, lo=-128, hi=127, **window), x, w, reach, m, n, bias)
+    y = b(ExactConv2d(fine=12, shift=22, r_mul=3_000_001, lo=-128, hi=127, **window), y, w, reach, m, n, bias, x)
     if isa == "extended":
         scale = b.constant(np.full(20, scale_word(10_000_000, 33), np.int64).astype(np.int32))
         y = b(RescaledConv2d(mul=64, **window), y, w, bias, scale)
@@ -315,7 +320,12 @@ CONV = [q8(1, 2, 3, 3), q8(4, 2, 1, 1), i32(4), i32(4)]
         (QConv2d(lo=0, hi=1), [*CONV, q8(1, 4, 1, 1)], "residual must be int8[1,4,3,3], not int8[1,4,1,1]"),
         (QAdd(m0=1, m1=1, lo=0, hi=1), [q8(1, 2, 3, 3)], "m1 must be 0 without a second operand, not 1"),
         (QAdd(m0=1 << 31, lo=0, hi=1), [q8(1, 2, 3, 3)], "m0 must be -2147483647..2147483647, not 2147483648"),
-        (ExactConv2d(fine=0, shift=0, lo=0, hi=1), CONV, "number of inputs must be 6, not 4"),
+        (ExactConv2d(fine=0, shift=0, lo=0, hi=1), CONV, "number of inputs must be 6 or 7, not 4"),
+        (
+            ExactConv2d(fine=0, shift=0, r_mul=1, lo=0, hi=1),
+            [*CONV, i32(4), i32(4)],
+            "r_mul must be 0 without a residual, not 1",
+        ),
         (ExactConv2d(fine=0, shift=0, lo=0, hi=1), [*CONV, i32(4), i32(3)], "bias b must be int32[4], not int32[3]"),
         (ExactConv2d(fine=32, shift=0, lo=0, hi=1), [*CONV, i32(4), i32(4)], "fine must be 0..31, not 32"),
         (RescaledConv2d(mul=0), CONV, "mul must be 1..32767, not 0"),

@@ -131,7 +131,8 @@ def an_exact_convolution(r: random.Random, c: int | None = None, n: int | None =
     n, batches = n or r.randint(1, 2), r.randint(1, 2)
     x, y = (tensor(r, *extent, n, batches, c or r.randint(1, 3)) for extent in (size, out))
     source = Weighted(x=x, window=window)
-    return exact_conv2d("exact", source, y, fine=9, shift=20, low=-128, high=127), window
+    residual = r.random() < 0.5
+    return exact_conv2d("exact", source, y, fine=9, shift=20, low=-128, high=127, residual=residual), window
 
 
 # -- the definitions
@@ -183,15 +184,18 @@ def test_exact_conv2d(r: random.Random) -> None:
     proc, window = an_exact_convolution(r)
     verify(proc)
     arrays = arguments(r, proc)
-    x, w, p, y = arrays
+    x, w, p, *r, y = arrays
     data, weight = unpack(x), unpack_weight(w)
     low, high = -128, 127
     acc: Array = np.zeros((data.shape[0], weight.shape[0], *y.shape[2:4]), np.int32)
     for ky, kx, read, inside in taps(data, window, (y.shape[2], y.shape[3])):
         acc += np.einsum("nihw,oi->nohw", np.where(inside, read, 0), weight[:, :, ky, kx]).astype(np.int32)
-    least, most, m, n, b = (rows_of(unpack_channel(p[:, :, k]), len(acc)) for k in range(5))
+    least, most, m, n, b, *factor = (rows_of(unpack_channel(p[:, :, k]), len(acc)) for k in range(p.shape[2]))
     acc = np.minimum(np.maximum(acc, least), most)
-    expected = np.clip((acc * m + ((acc * n) >> 9) + b) >> 20, low, high)
+    acc = acc * m + ((acc * n) >> 9) + b
+    for residual in r:
+        acc = acc + unpack(residual) * factor[0]
+    expected = np.clip(acc >> 20, low, high)
     assert np.array_equal(unpack(result(proc, arrays)), expected)
 
 
