@@ -15,6 +15,7 @@ from compiler.errors import CompileError, LoweringError
 from compiler.graph.ir import Graph, Node, Place
 from compiler.graph.layout import pack
 from compiler.graph.lowering import Blocks, Lowered, Placed
+from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.move import Concat, Slice
 from compiler.graph.ops.qconv import IntegerConv, QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QExtreme, QMul, Quantize
@@ -89,7 +90,7 @@ def _check_bits(graph: Graph, config: VTAConfig) -> None:
             value = graph.constants.get(name)
             if value is not None and value.dtype in (np.int8, np.int16):
                 _check_range(node.name, name, int(value.min()), int(value.max()), bits)
-        if isinstance(node.op, QConv2d | ByRequant | QAdd | QExtreme | QMul | QAvgPool2d | Quantize):
+        if isinstance(node.op, QConv2d | ExactConv2d | ByRequant | QAdd | QExtreme | QMul | QAvgPool2d | Quantize):
             _check_range(node.name, node.output, node.op.lo, node.op.hi, config.inp_bits)
 
 

@@ -27,6 +27,7 @@ from tests.random_layers import (
     chain,
     convolution,
     dense,
+    exact,
     extreme,
     gate,
     movements,
@@ -109,6 +110,12 @@ def random_extreme(seed: int) -> Case:
     """The larger or smaller of two products."""
     d, config = _start(seed)
     return _finish(seed, d, config, (extreme(d),))
+
+
+def random_exact(seed: int) -> Case:
+    """An op with factors that instructions have no room for."""
+    d, config = _start(seed)
+    return _finish(seed, d, config, (exact(d),))
 
 
 def random_network(seed: int) -> Case:

@@ -16,6 +16,7 @@ from tests.differential import (
     check,
     describe,
     random_attention,
+    random_exact,
     random_extreme,
     random_layer,
     random_movements,
@@ -24,8 +25,9 @@ from tests.differential import (
 
 
 def case_of(seed: int) -> Case:
-    """Single layers, networks, products of activations, movements of channels and pixels, and extremes, in turn."""
-    return (random_layer, random_network, random_attention, random_movements, random_extreme)[seed % 5](seed)
+    """Single layers, networks, products of activations, movements, and extremes or exact ops, in turn."""
+    last = random_exact if seed % 2 else random_extreme
+    return (random_layer, random_network, random_attention, random_movements, last)[seed % 5](seed)
 
 
 def fuzz(seed: int, count: int) -> tuple[list[int], int]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from compiler.graph.ir import Array, Graph, Node, Op, TensorType, Value
+from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.interleave import Interleave
 from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Transpose
 from compiler.graph.ops.qconv import QConv2d
@@ -262,6 +263,45 @@ def extreme(d: Draw) -> str:
     shift = largest.bit_length() - r.choice([0, 1])
     bias = r.choice([0, 32, -5 << shift, 32767 if shift > 8 else 1])
     return d.apply(QExtreme(m0=m0, m1=m1, bias=bias, shift=shift, least=least, **d.clip()), *operands)
+
+
+def exact(d: Draw) -> str:
+    """A convolution, a sum, a product or a mean whose factors are loaded, in most of which they are no immediates."""
+    r, shape, bits = d.r, d.shape(), d.inp_bits
+    x, shift = d.input(shape), r.randint(29 - bits, 30 - bits)
+    near = round((1 << shift) * r.uniform(0.2, 1.5))
+    match r.choice(["conv", "conv", "add", "mul", "mean"]):
+        case "add":
+            m1 = r.choice([0, near // 3, -near])
+            others = [d.input(shape)] if m1 else []
+            return d.apply(QAdd(m0=near, m1=m1, bias=1 << (shift - 1), shift=shift, **d.clip()), x, *others)
+        case "mul":
+            mul = near >> bits
+            bias = r.choice([-5, 1 << (shift - 1)])
+            return d.apply(QMul(mul=mul, bias=bias, shift=shift, **d.clip()), x, d.input(shape))
+        case "mean":
+            window = _pooling_window(d, shape, dilated=False)
+            attributes = {name: getattr(window, name) for name in ("kernel", "stride", "padding")}
+            op = QAvgPool2d(**attributes, mul=near >> 3, bias=1 << (shift - 1), shift=shift, **d.clip())
+            return d.apply(op, x)
+    window = _window(d, shape)
+    outs, groups = _groups(d, shape[1], d.channels([1, 4, 7, 16, 20]))
+    w = d.integers(d.wgt_bits, (outs, shape[1] // groups, *window.kernel))
+    spread = math.sqrt(w[0].size) * 2.0 ** (d.wgt_bits + bits - 3)
+    reach = d.rng.integers(1, min(int(2 * spread), 1 << 30) + 2, outs).astype(np.int32)
+    fine = 31 - int(reach.max()).bit_length() if r.random() < 0.8 else r.choice([0, 31])
+    n = d.rng.integers(-(1 << fine) // 2, max(1, (1 << fine) // 2), outs).astype(np.int32)
+    b = d.rng.integers(-(1 << shift), 1 << shift, outs).astype(np.int32)
+    op = ExactConv2d(
+        stride=window.stride, padding=window.padding, dilation=window.dilation, groups=groups,
+        fine=fine, shift=shift if r.random() < 0.9 else r.choice([0, 31]), r_mul=0, **d.clip(),
+    )
+    m = d.rng.integers(1, max(2, int(2.0 ** (bits - 1 + shift) / spread)), outs).astype(np.int32)
+    parameters = [d.constant(array) for array in (w, reach, m, n, b)]
+    if r.random() < 0.4:
+        residual = d.input((shape[0], outs, *window.output(*shape[2:])))
+        return d.apply(replace(op, r_mul=r.choice([1, -near])), x, *parameters, residual)
+    return d.apply(op, x, *parameters)
 
 
 def pool(d: Draw, x: str | None = None, shape: Shape | None = None) -> str:

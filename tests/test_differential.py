@@ -15,6 +15,7 @@ from tests.differential import (
     check,
     describe,
     random_attention,
+    random_exact,
     random_extreme,
     random_layer,
     random_movements,
@@ -53,6 +54,15 @@ def test_the_larger_or_smaller_of_two_products(group: int) -> None:
     refusals = [outcome.refusal for outcome in outcomes if outcome.refusal]
     assert all(TOO_SMALL.fullmatch(refusal) for refusal in refusals), refusals
     assert sum(outcome.values >= 8 for outcome in outcomes) >= GROUP // 2, "answers must not be all the same number"
+
+
+@pytest.mark.parametrize("group", range(4), ids=lambda group: f"seeds{group * GROUP}-{(group + 1) * GROUP - 1}")
+def test_factors_that_instructions_have_no_room_for(group: int) -> None:
+    outcomes = agree([random_exact(seed) for seed in range(group * GROUP, (group + 1) * GROUP)])
+    refusals = [outcome.refusal for outcome in outcomes if outcome.refusal]
+    assert len(refusals) <= 4 * MOST_REFUSED, refusals  # parameters and both halves of a product have places in a buffer
+    assert all(TOO_SMALL.fullmatch(refusal) for refusal in refusals), refusals
+    assert sum(outcome.values >= 8 for outcome in outcomes) >= (GROUP - len(refusals)) // 2, "answers must differ"
 
 
 @pytest.mark.parametrize("seed", range(1000, 1010))

@@ -10,6 +10,7 @@ from compiler.errors import GraphError
 from compiler.graph.ir import Graph, Node, Op, TensorType, Value
 from compiler.graph.ops.along import Normalize, Reduce, Resample
 from compiler.graph.ops.elementwise import Add
+from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.move import Concat, Expand, Pad, Rearrange, Slice, Take, Transpose
 from compiler.graph.ops.qconv import QConv2d
@@ -78,6 +79,8 @@ def _images(node: Node) -> tuple[str, ...]:
             return node.inputs[3:]
         case QConv2d() | RescaledConv2d():
             return node.inputs[4:5]
+        case ExactConv2d():
+            return node.inputs[6:]
         case _:
             return ()
 

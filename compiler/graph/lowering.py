@@ -183,6 +183,12 @@ def pack_depthwise(w: Array, y: Tiled) -> Array:
     return np.ascontiguousarray(blocks.transpose(0, 1, 3, 4, 5, 2))
 
 
+def pack_numbers(values: Sequence[int], y: Tiled) -> Array:
+    """Numbers to int32 [numbers, n, c], each repeated over a tile."""
+    numbers = np.array(values, np.int32).reshape(-1, 1, 1)
+    return np.ascontiguousarray(np.broadcast_to(numbers, (len(values), y.n, y.c)))
+
+
 def pack_positions(values: Array, y: Tiled) -> Array:
     """[OH,OW] to [OH, OW, n, c], each repeated over the whole tile."""
     return np.ascontiguousarray(np.broadcast_to(values[:, :, None, None], (*values.shape, y.n, y.c)))

@@ -31,7 +31,7 @@ from compiler.tensor.ir import (
     maximum,
     minimum,
 )
-from compiler.tensor.tiles import Index, Tiled, Weighted, Window
+from compiler.tensor.tiles import Index, Loaded, Number, Tiled, Weighted, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,17 +195,20 @@ def rescaled_conv2d(
     *,
     residual: Weighted | None = None,
     residual_multiplier: int = 1,
+    multiplier: int = 1,
 ) -> Proc:
     """2-D convolution with the requantisation of an extended machine and, optionally, a residual input.
 
     Parameters: X and W as in `conv2d`; P int32 [blocks_y, subs_y, 2, n, c_y], the bias and the scale of each channel;
     with a residual R, and its weights D like W; Y. The residual is ``residual_multiplier`` times the product of both.
+    The sum of all products is multiplied by `multiplier` before the bias is added.
     """
     buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), tiles.local("A", y)
     w, product = tiles.product("dot", source, buffer_x, "W", a, y)
     p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 2, y.n, y.c))
     addends, terms = _residual(residual, residual_multiplier, a, y) if residual is not None else ((), [])
-    body, params = [tiles.fill("init", a, y, 0), *terms, product], [buffer_x, w, p, *addends]
+    body = [tiles.fill("init", a, y, 0), *terms, product, *tiles.step("scale", a, y, BinaryOp.MUL, multiplier)]
+    params = [buffer_x, w, p, *addends]
 
     def parameter(which: int, i: Index) -> Expr:
         return p[i["co"], i["s"], which, i["n"], i["c"]]
@@ -215,16 +218,47 @@ def rescaled_conv2d(
     return Proc(name, (*params, buffer_y), tiles.allocate([a], body))
 
 
-def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: int | Buffer) -> list[For]:
-    """``to = source * multiplier``, as the load and the operation that a machine has for it; a buffer has channels'."""
-    load = tiles.copy(name, to, source, y)
-    if multiplier == 1:
-        return [load]
+def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: Number) -> list[For]:
+    """``to = source * multiplier``, as the load and the operation that a machine has for it."""
+    return [tiles.copy(name, to, source, y), *tiles.step(f"{name}.scale", to, y, BinaryOp.MUL, multiplier)]
 
-    def scaled(v: Expr, i: Index) -> Expr:
-        return v * (tiles.per_channel(multiplier, i) if isinstance(multiplier, Buffer) else multiplier)
 
-    return [load, tiles.update(f"{name}.scale", to, y, scaled)]
+def exact_conv2d(
+    name: str, source: Weighted, y: Tiled, *, fine: int, shift: int, low: int, high: int, residual: bool = False
+) -> Proc:
+    """2-D convolution of which a is the sum of products, brought to least..most:
+    ``clip((a * m + ((a * n) >> fine) + b + R * r) >> shift, low, high)``.
+
+    Parameters: X and W as in `conv2d`; P int32 [blocks_y, subs_y, 5 or 6, n, c_y], of each channel least, most, m, n, b
+    and, with a residual, r; then R, like Y; Y.
+    """
+    buffer_x, buffer_y, a, t = source.x.buffer("X"), y.buffer("Y"), tiles.local("A", y), tiles.local("T", y)
+    w, product = tiles.product("dot", source, buffer_x, "W", a, y)
+    p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 6 if residual else 5, y.n, y.c))
+    r = [y.buffer("R")] if residual else []
+
+    def step(name: str, to: Buffer, op: BinaryOp, which: int) -> For:
+        (nest,) = tiles.step(name, to, y, op, Loaded(p, lambda i: (i["co"], i["s"], Const(which), i["n"], i["c"])))
+        return nest
+
+    body = [
+        tiles.fill("init", a, y, 0),
+        product,
+        step("least", a, BinaryOp.MAX, 0),
+        step("most", a, BinaryOp.MIN, 1),
+        tiles.fill("fine.init", t, y, 0),
+        tiles.update("fine.copy", t, y, lambda v, i: v + a[tiles.at(i)]),
+        step("fine.scale", t, BinaryOp.MUL, 3),
+        *([tiles.update("fine.shift", t, y, lambda v, _: v >> fine)] if fine else []),
+        step("scale", a, BinaryOp.MUL, 2),
+        tiles.update("add", a, y, lambda v, i: v + t[tiles.at(i)]),
+        step("bias", a, BinaryOp.ADD, 4),
+    ]
+    for each in r:
+        body += [tiles.copy("residual", t, each, y), step("residual.scale", t, BinaryOp.MUL, 5)]
+        body.append(tiles.update("residual.add", a, y, lambda v, i: v + t[tiles.at(i)]))
+    body += [*_clip(a, y, shift, low, high), tiles.copy("store", buffer_y, a, y)]
+    return Proc(name, (buffer_x, w, p, *r, buffer_y), tiles.allocate([a, t], body))
 
 
 def combine(
@@ -237,18 +271,21 @@ def combine(
     high: int,
     *,
     by: BinaryOp = BinaryOp.ADD,
+    wide: bool = False,
 ) -> Proc:
     """``Y = clip((sum of X_k * multipliers[k] + bias) >> shift, low, high)`` for one or two inputs X0, X1 like Y.
 
     by: what joins the terms, the sum or the larger or smaller of both. A multiplier of None is a parameter behind the
-    inputs: M int32 [blocks, subs, n, c], one for each channel, repeated over the batch rows.
+    inputs: M int32 [blocks, subs, n, c], one for each channel, repeated over the batch rows. If `wide`, for what is no
+    immediate, the others and the bias are tiles of a last parameter P int32 [numbers, n, c].
     """
-    params, terms, body = _joined(y, multipliers, by)
-    if bias:
-        body.append(tiles.update("bias", terms[0], y, lambda v, _: v + bias))
+    numbers, parameters = tiles.numbers([*(m for m in multipliers if m is not None), bias], y, wide=wide)
+    *given, offset = numbers
+    params, terms, body = _joined(y, tuple(None if m is None else given.pop(0) for m in multipliers), by)
+    body += tiles.step("bias", terms[0], y, BinaryOp.ADD, offset)
     buffer_y = y.buffer("Y")
     body += [*_clip(terms[0], y, shift, low, high), tiles.copy("store", buffer_y, terms[0], y)]
-    return Proc(name, (*params, buffer_y), tiles.allocate(terms, body))
+    return Proc(name, (*params, *parameters, buffer_y), tiles.allocate(terms, body))
 
 
 def rescaled_add(name: str, y: Tiled, multipliers: tuple[int, ...], rescale: Rescale) -> Proc:
@@ -264,7 +301,7 @@ def rescaled_add(name: str, y: Tiled, multipliers: tuple[int, ...], rescale: Res
 
 
 def _joined(
-    y: Tiled, multipliers: tuple[int | None, ...], by: BinaryOp
+    y: Tiled, multipliers: tuple[Number | None, ...], by: BinaryOp
 ) -> tuple[list[Buffer], list[Buffer], list[For]]:
     """The inputs and M, as many temporaries as inputs, and the nests that leave the joined products in the first."""
     inputs = [y.buffer(f"X{k}") for k in range(len(multipliers))]
@@ -272,23 +309,27 @@ def _joined(
     m = Buffer.of("M", DType.INT32, (y.blocks, y.subs, y.n, y.c))
     body: list[For] = []
     for k, multiplier in enumerate(multipliers):
-        body += _scaled(f"term{k}", terms[k], inputs[k], y, m if multiplier is None else multiplier)
+        factor = Loaded(m, tiles.channel) if multiplier is None else multiplier
+        body += _scaled(f"term{k}", terms[k], inputs[k], y, factor)
     for k, term in enumerate(terms[1:], start=1):
         step = f"{by.name.lower()}{k}"
         body.append(tiles.update(step, terms[0], y, lambda v, i, term=term: binary(by, v, term[tiles.at(i)])))  # type: ignore[misc]  # mypy takes the default for a second argument
     return [*inputs, *([m] if None in multipliers else [])], terms, body
 
 
-def multiply(name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: int, low: int, high: int) -> Proc:
-    """``Y = clip((X0 * X1 * multiplier + bias) >> shift, low, high)`` for X0 like Y, and X1 like it or of one pixel."""
+def multiply(
+    name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: int, low: int, high: int, *, wide: bool = False
+) -> Proc:
+    """``Y = clip((X0 * X1 * multiplier + bias) >> shift, low, high)`` for X0 like Y, and X1 like it or of one pixel.
+
+    Parameters: X0, X1; if `wide` P int32 [2, n, c], the multiplier and the bias; Y.
+    """
     buffers, t, body = _elementwise_product(x, y)
-    if multiplier != 1:
-        body.append(tiles.update("scale", t, y, lambda v, _: v * multiplier))
-    if bias:
-        body.append(tiles.update("bias", t, y, lambda v, _: v + bias))
+    (scale, offset), parameters = tiles.numbers([multiplier, bias], y, wide=wide)
+    body += [*tiles.step("scale", t, y, BinaryOp.MUL, scale), *tiles.step("bias", t, y, BinaryOp.ADD, offset)]
     buffer_y = y.buffer("Y")
     body += [*_clip(t, y, shift, low, high), tiles.copy("store", buffer_y, t, y)]
-    return Proc(name, (*buffers, buffer_y), tiles.allocate([t], body))
+    return Proc(name, (*buffers, *parameters, buffer_y), tiles.allocate([t], body))
 
 
 def rescaled_multiply(name: str, x: Tiled, y: Tiled, rescale: Rescale) -> Proc:
@@ -338,23 +379,22 @@ def max_pool2d(name: str, x: Tiled, y: Tiled, window: Window) -> Proc:
 
 
 def avg_pool2d(
-    name: str, x: Tiled, y: Tiled, window: Window, multiplier: int | None, bias: int, shift: int, low: int, high: int
+    name: str, x: Tiled, y: Tiled, window: Window, multiplier: int | None, bias: int, shift: int, low: int, high: int,
+    *, wide: bool = False,
 ) -> Proc:
     """``clip((sum of taps in X * multiplier + bias) >> shift, low, high)``.
 
-    Without `multiplier` a parameter M int32 [OH, OW, n, c] gives one for each output position, repeated over the tile.
+    Parameters: X; without `multiplier` M int32 [OH, OW, n, c], one for each output position, repeated over the tile; if
+    `wide` P int32 [1 or 2, n, c], the bias behind the multiplier that there is; Y.
     """
     a, buffer_y = tiles.local("A", y), y.buffer("Y")
     m = Buffer.of("M", DType.INT32, (y.height, y.width, y.n, y.c))
+    numbers, parameters = tiles.numbers([*([] if multiplier is None else [multiplier]), bias], y, wide=wide)
     body = [tiles.fill("init", a, y, 0), _pool(x, y, window, a, lambda v, tap: v + tap)]
-    if multiplier is None:
-        body.append(tiles.update("scale", a, y, lambda v, i: v * m[i["oh"], i["ow"], i["n"], i["c"]]))
-    elif multiplier != 1:
-        body.append(tiles.update("scale", a, y, lambda v, _: v * multiplier))
-    if bias:
-        body.append(tiles.update("bias", a, y, lambda v, _: v + bias))
+    factor = Loaded(m, lambda i: (i["oh"], i["ow"], i["n"], i["c"])) if multiplier is None else numbers[0]
+    body += [*tiles.step("scale", a, y, BinaryOp.MUL, factor), *tiles.step("bias", a, y, BinaryOp.ADD, numbers[-1])]
     body += [*_clip(a, y, shift, low, high), tiles.copy("store", buffer_y, a, y)]
-    params = (x.buffer("X"), *([m] if multiplier is None else []), buffer_y)
+    params = (x.buffer("X"), *([m] if multiplier is None else []), *parameters, buffer_y)
     return Proc(name, params, tiles.allocate([a], body))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compiler.tensor.functions import converted
+from compiler.tensor.functions import converted, div
 from compiler.tensor.ir import (
     Alloc,
     Binary,
@@ -111,13 +111,19 @@ class _Packed:
 
 
 def quantize(
-    name: str, shape: Shape4, tile: Tile, *, inverse_scale: float, low: int, high: int, dtype: DType = DType.INT8
+    name: str, shape: Shape4, tile: Tile, *, inverse_scale: float, low: int, high: int, dtype: DType = DType.INT8,
+    scale: float | None = None,
 ) -> Proc:
-    """X float32 [N,C,H,W] to Y packed: ``clip(rint(x * inverse_scale), low, high)``, padding zero."""
+    """X float32 [N,C,H,W] to Y packed: ``clip(rint(x * inverse_scale), low, high)``, padding zero.
+
+    scale: what is divided by instead.
+    """
     x = Buffer.of("X", DType.FLOAT32, shape)
     y = Buffer.of("Y", dtype, _packed_shape(shape, tile))
     packed = _Packed("", shape, tile)
-    rounded: Expr = Unary(UnaryOp.RINT, Load(x, packed.logical) * _f32(inverse_scale))
+    value = Load(x, packed.logical)
+    scaled = value * _f32(inverse_scale) if scale is None else div(value, _f32(scale))
+    rounded: Expr = Unary(UnaryOp.RINT, scaled)
     clipped = minimum(maximum(rounded, _f32(low)), _f32(high))
     store = Store(y, packed.index, packed.selected(cast(dtype, clipped)))
     return Proc(name, (x, y), (packed.nest(store),))

@@ -7,11 +7,12 @@ element (BLOCK_IN differs from BLOCK_OUT).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from compiler.tensor.ir import (
     Alloc,
+    BinaryOp,
     Buffer,
     Const,
     DType,
@@ -22,6 +23,7 @@ from compiler.tensor.ir import (
     Stmt,
     Store,
     Var,
+    binary,
     both,
     cast,
     le,
@@ -119,8 +121,44 @@ def update(name: str, a: Buffer, y: Tiled, value: Callable[[Expr, Index], Expr])
     return over(name, y, lambda i: Store(a, at(i), value(a[at(i)], i)))
 
 
+def channel(i: Index) -> tuple[Expr, ...]:
+    """Where a parameter [blocks, subs, n, c] has its number for a channel."""
+    return i["co"], i["s"], i["n"], i["c"]
+
+
 def per_channel(buffer: Buffer, i: Index) -> Expr:
-    return buffer[i["co"], i["s"], i["n"], i["c"]]
+    return buffer[channel(i)]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A number of a step that is no immediate but in a parameter: where, for an element of a tile."""
+
+    buffer: Buffer
+    position: Callable[[Index], tuple[Expr, ...]]
+
+
+Number = int | Loaded
+
+
+def step(name: str, a: Buffer, y: Tiled, op: BinaryOp, number: Number) -> list[For]:
+    """``a = a op number``, nothing where that is `a`."""
+    if isinstance(number, Loaded):
+        return [update(name, a, y, lambda v, i: binary(op, v, number.buffer[number.position(i)]))]
+    neutral = {BinaryOp.MUL: 1, BinaryOp.ADD: 0}.get(op)
+    return [] if number == neutral else [update(name, a, y, lambda v, _: binary(op, v, Const(number, a.type)))]
+
+
+def numbers(values: Sequence[int], y: Tiled, *, wide: bool) -> tuple[list[Number], list[Buffer]]:
+    """The numbers as immediates, or else as tiles of the parameter P int32 [numbers, n, c], and that parameter."""
+    if not wide:
+        return list(values), []
+    p = Buffer.of("P", DType.INT32, (len(values), y.n, y.c))
+
+    def tile(position: int) -> Loaded:
+        return Loaded(p, lambda i: (Const(position), i["n"], i["c"]))
+
+    return [tile(position) for position in range(len(values))], [p]
 
 
 def allocate(buffers: list[Buffer], body: list[For]) -> tuple[Stmt, ...]:

@@ -118,7 +118,10 @@ def _merge(s: Schedule, nests: list[_Nest], axes: tuple[str, ...]) -> None:
 
 
 def _stage_reads(s: Schedule, instructions: InstructionSet, cut: _Nest, original: For, tiling: Tiling) -> None:
-    """Give every DRAM operand of a computing nest a place in the scratchpad that its instruction reads."""
+    """Give every DRAM operand of a computing nest a place in the scratchpad that its instruction reads.
+
+    Nests that read the same operand are in the loop where it is loaded, once for all of them.
+    """
     dram = {a.buffer.name: a.buffer for a in accesses((original,)) if a.buffer.scope is Scope.DRAM and not a.write}
     gemm = unify(instructions.gemm.meaning, original, unplaced=True)
     if is_transfer(original, temporaries_of(s.proc)):
@@ -130,6 +133,8 @@ def _stage_reads(s: Schedule, instructions: InstructionSet, cut: _Nest, original
             dtype = buffer.type
         stage = tiling.stages[name]
         staged = f"{name}.{scope.value}"
+        if staged in temporaries_of(s.proc):
+            continue
         level = None if stage.level is None else cut.around(stage.level, tiling.loops())
         s.stage(name, level, scope, staged, None if dtype is buffer.type else dtype)
         s.rotate(staged, stage.copies)

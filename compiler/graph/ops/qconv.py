@@ -23,6 +23,15 @@ MAX_FACTOR = (1 << 15) - 1
 """Largest magnitude of a scalar factor: VTA's ALU immediates have 16 bits (VTA spec 2.4)."""
 
 
+MAX_INT32 = (1 << 31) - 1
+"""Largest magnitude of one that comes in a register."""
+
+
+def is_wide(*numbers: int) -> bool:
+    """Whether any is no immediate."""
+    return max(map(abs, numbers)) > MAX_FACTOR
+
+
 def wrap32(array: Array) -> Array:
     """int64 -> int32, keeping the low bits."""
     return array.astype(np.int64).astype(np.int32)

@@ -10,9 +10,9 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
-from compiler.graph.lowering import Blocks, Lowered, Placed, pack_channels, packed_tile
+from compiler.graph.lowering import Blocks, Lowered, Placed, pack_channels, pack_numbers, packed_tile
 from compiler.graph.ops import checks
-from compiler.graph.ops.qconv import MAX_FACTOR, clip_to
+from compiler.graph.ops.qconv import MAX_FACTOR, MAX_INT32, clip_to, is_wide
 from compiler.graph.ops.rescaled import RescaledOp
 from compiler.tensor import define, define_host
 from compiler.tensor.ir import BinaryOp, DType
@@ -22,7 +22,8 @@ from compiler.tensor.ir import BinaryOp, DType
 class QAdd(Op):
     """a, optional c, both int8|int16 [N,C,H,W] of one type -> y = clip((a * m0 + c * m1 + bias) >> shift, lo, hi).
 
-    Every step is int32 and wraps. m0, m1 and bias have 15 bits and a sign. With one operand it rescales and clips.
+    Every step is int32 and wraps. m0, m1 and bias are immediates if all have 15 bits and a sign, else a machine loads
+    them. With one operand it rescales and clips.
     """
 
     kind: ClassVar[str] = "qadd"
@@ -37,7 +38,7 @@ class QAdd(Op):
         checks.count(types, 1, 2)
         checks.activation(types, *checks.QUANTISED)
         for what, value in (("m0", self.m0), ("m1", self.m1), ("bias", self.bias)):
-            checks.within(what, value, -MAX_FACTOR, MAX_FACTOR)
+            checks.within(what, value, -MAX_INT32, MAX_INT32)
         checks.within("shift", self.shift, 0, 31)
         checks.clip_range(self.lo, self.hi, types[0].dtype)
         if len(types) == 2:
@@ -56,8 +57,9 @@ class QAdd(Op):
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         y = result.tiled(blocks.block_out, blocks.batch)
         multipliers = (self.m0, self.m1)[: len(operands)]
-        proc = define.combine(name, y, multipliers, self.bias, self.shift, self.lo, self.hi)
-        return Lowered(proc, tuple(range(len(operands))))
+        wide = is_wide(*multipliers, self.bias)
+        proc = define.combine(name, y, multipliers, self.bias, self.shift, self.lo, self.hi, wide=wide)
+        return Lowered(proc, (*range(len(operands)), *([pack_numbers((*multipliers, self.bias), y)] if wide else [])))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,8 @@ class RescaledAdd(RescaledOp):
     m1: int = 0
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
+        for what, value in (("m0", self.m0), ("m1", self.m1)):
+            checks.within(what, value, -MAX_FACTOR, MAX_FACTOR)
         result = QAdd(m0=self.m0, m1=self.m1, lo=0, hi=0).infer(types)
         self.check_scale(result)
         return result
@@ -139,7 +143,7 @@ class QExtreme(Op):
 class QMul(Op):
     """a int8|int16 [N,C,H,W], c of its dtype, [N,C,H,W] or [N,C,1,1] -> clip((a * c * mul + bias) >> shift, lo, hi).
 
-    Every step is int32 and wraps. mul and bias have 15 bits and a sign.
+    Every step is int32 and wraps. mul and bias are immediates or loaded, as in `QAdd`.
     """
 
     kind: ClassVar[str] = "qmul"
@@ -153,7 +157,7 @@ class QMul(Op):
         checks.count(types, 2)
         batch, channels, _, _ = checks.activation(types, *checks.QUANTISED)
         for what, value in (("mul", self.mul), ("bias", self.bias)):
-            checks.within(what, value, -MAX_FACTOR, MAX_FACTOR)
+            checks.within(what, value, -MAX_INT32, MAX_INT32)
         checks.within("shift", self.shift, 0, 31)
         checks.clip_range(self.lo, self.hi, types[0].dtype)
         if types[1].shape != (batch, channels, 1, 1):
@@ -168,7 +172,9 @@ class QMul(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x, y = (each.tiled(blocks.block_out, blocks.batch) for each in (operands[1], result))
-        return Lowered(define.multiply(name, x, y, self.mul, self.bias, self.shift, self.lo, self.hi), (0, 1))
+        wide = is_wide(self.mul, self.bias)
+        proc = define.multiply(name, x, y, self.mul, self.bias, self.shift, self.lo, self.hi, wide=wide)
+        return Lowered(proc, (0, 1, *([pack_numbers((self.mul, self.bias), y)] if wide else [])))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,23 +199,30 @@ class RescaledMul(RescaledOp):
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Op):
-    """float32 -> `dtype`: clip(rint(x * inv_scale), lo, hi). inv_scale is a float32 value, ties go to even."""
+    """float32 -> `dtype`: clip(rint(x * inv_scale), lo, hi). inv_scale is a float32 value, ties go to even.
+
+    scale: what is divided by instead, where a model asks for that: the quotient may be on the other side of a tie.
+    """
 
     kind: ClassVar[str] = "quantize"
     inv_scale: float
     lo: int
     hi: int
     dtype: DType = DType.INT8
+    scale: float | None = None
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 1)
         checks.dtype("input", types[0], DType.FLOAT32)
         checks.scale("inv_scale", self.inv_scale)
+        if self.scale is not None:
+            checks.scale("scale", self.scale)
         checks.clip_range(self.lo, self.hi, self.dtype)
         return TensorType(types[0].shape, self.dtype)
 
     def reference(self, *arrays: Array) -> Array:
-        rounded = np.rint(arrays[0] * np.float32(self.inv_scale))
+        x = arrays[0]
+        rounded = np.rint(x * np.float32(self.inv_scale) if self.scale is None else x / np.float32(self.scale))
         return np.clip(rounded, np.float32(self.lo), np.float32(self.hi)).astype(self.dtype.numpy)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
@@ -218,6 +231,7 @@ class Quantize(Op):
             result.image,
             packed_tile(result),
             inverse_scale=self.inv_scale,
+            scale=self.scale,
             low=self.lo,
             high=self.hi,
             dtype=self.dtype,

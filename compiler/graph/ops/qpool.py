@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from compiler.graph.ir import Array, Op, TensorType
-from compiler.graph.lowering import Blocks, Lowered, Placed, pack_positions
+from compiler.graph.lowering import Blocks, Lowered, Placed, pack_numbers, pack_positions
 from compiler.graph.ops import checks
 from compiler.graph.ops.pool import pooled
-from compiler.graph.ops.qconv import MAX_FACTOR, clip_to
+from compiler.graph.ops.qconv import MAX_INT32, clip_to, is_wide
 from compiler.graph.ops.rescaled import RescaledOp
 from compiler.graph.ops.window import Pair, Quad, Window
 from compiler.tensor import define
@@ -54,7 +54,8 @@ class QAvgPool2d(Op):
     """x int8|int16 [N,C,H,W], optional m int32 [OH,OW] -> y = clip((sum * mul + bias) >> shift, lo, hi), dtype of x.
 
     The sum is over each window with zeros as padding. `mul` is either the attribute, or None and then the element of m
-    at that position (windows at the border that divide by fewer elements). Every step is int32 and wraps.
+    at that position (windows at the border that divide by fewer elements). Every step is int32 and wraps. `mul` and
+    `bias` are immediates or loaded, as in `QAdd`.
     """
 
     kind: ClassVar[str] = "qavg_pool2d"
@@ -77,9 +78,9 @@ class QAvgPool2d(Op):
         if self.mul is None:
             checks.same("factor m", types[1], TensorType(result.shape[2:], DType.INT32))
         else:
-            checks.within("mul", self.mul, -MAX_FACTOR, MAX_FACTOR)
+            checks.within("mul", self.mul, -MAX_INT32, MAX_INT32)
         checks.within("shift", self.shift, 0, 31)
-        checks.within("bias", self.bias, -MAX_FACTOR, MAX_FACTOR)
+        checks.within("bias", self.bias, -MAX_INT32, MAX_INT32)
         checks.clip_range(self.lo, self.hi, types[0].dtype)
         return result
 
@@ -89,9 +90,14 @@ class QAvgPool2d(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x, y = (t.tiled(blocks.block_out, blocks.batch) for t in (operands[0], result))
-        proc = define.avg_pool2d(name, x, y, self.window, self.mul, self.bias, self.shift, self.lo, self.hi)
-        factors = (pack_positions(operands[1].constant(), y),) if self.mul is None else ()
-        return Lowered(proc, (0, *factors))
+        numbers = (self.bias,) if self.mul is None else (self.mul, self.bias)
+        wide = is_wide(*numbers)
+        proc = define.avg_pool2d(
+            name, x, y, self.window, self.mul, self.bias, self.shift, self.lo, self.hi, wide=wide
+        )
+        parameters = [pack_positions(operands[1].constant(), y)] if self.mul is None else []
+        parameters += [pack_numbers(numbers, y)] if wide else []
+        return Lowered(proc, (0, *parameters))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,15 +49,17 @@ class RescaledConv2d(ByRequant, IntegerConv):
     """x int8|int16 [N,C,H,W], w int8|int16 [O,C/groups,KH,KW], b int32 [O], scale int32 [O], optional r of the result's
     type and m [O] of the weights':
 
-        acc = conv(x, w) + r * m[o] * r_mul + b[o]                            (padding is zero; int32, wraps)
+        acc = (conv(x, w) + r * m[o] * r_mul) * mul + b[o]                    (padding is zero; int32, wraps)
         y   = clip(round(acc * factor[o] / 2**shift[o]), lo, hi)              [N,O,OH,OW], dtype of x
 
     factor is ``scale[23:0]`` without sign, shift ``scale[29:24]``. What is rounded is exact; halves go away from zero.
     The residual is multiplied as weights multiply, so that it comes the way of the other activations, ahead of its use.
+    mul makes a bias finer than sums.
     """
 
     kind: ClassVar[str] = "rescaled_conv2d"
     r_mul: int = 1
+    mul: int = 1
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 4, 6)
@@ -73,13 +75,15 @@ class RescaledConv2d(ByRequant, IntegerConv):
         elif self.r_mul != 1:
             raise GraphError(f"r_mul must be 1 without a residual, not {self.r_mul}")
         checks.within("r_mul", self.r_mul, -MAX_FACTOR, MAX_FACTOR)
+        checks.within("mul", self.mul, 1, MAX_FACTOR)
         return result
 
     def reference(self, *arrays: Array) -> Array:
         x, w, b, scale = arrays[:4]
-        acc = self.products(x, w) + b.astype(np.int64).reshape(1, -1, 1, 1)
+        acc = self.products(x, w)
         if len(arrays) == 6:
             acc = acc + arrays[4].astype(np.int64) * arrays[5].astype(np.int64).reshape(1, -1, 1, 1) * self.r_mul
+        acc = acc * self.mul + b.astype(np.int64).reshape(1, -1, 1, 1)
         rounded = rescale(wrap32(acc), scale.astype(np.int64).reshape(1, -1, 1, 1))
         return np.clip(rounded, self.lo, self.hi).astype(x.dtype)
 
@@ -99,6 +103,7 @@ class RescaledConv2d(ByRequant, IntegerConv):
             self.definition,
             residual=residual,
             residual_multiplier=self.r_mul,
+            multiplier=self.mul,
         )
         pairs = np.stack([pack_channels(b, y), pack_channels(scale, y)], axis=2)
         return Lowered(proc, (0, weights, np.ascontiguousarray(pairs), *last))

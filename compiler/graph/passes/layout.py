@@ -11,6 +11,7 @@ from compiler.graph.layout import Layout
 from compiler.graph.machine import why_not_moved, why_not_weights
 from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
+from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.move import ChannelTranspose, Movement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QExtreme, QMul, Quantize, RescaledAdd, RescaledMul
@@ -72,6 +73,8 @@ class AssignLayouts(Pass):
         match node.op:
             case QConv2d():
                 return {0: self.read, 4: self.made}.get(position)
+            case ExactConv2d():
+                return {0: self.read, 6: self.made}.get(position)
             case RescaledConv2d():
                 return {0: self.read, 4: self.read}.get(position)
             case QAdd() | RescaledAdd() | QExtreme(m1=int()) | QMul() | RescaledMul() | QMaxPool2d():

@@ -11,6 +11,7 @@ from compiler.graph.ir import Graph, Node, Op, Place, Placement
 from compiler.graph.machine import adds_activations, why_not_moved, why_not_multiplied
 from compiler.graph.ops.along import Resample
 from compiler.graph.ops.conv import ChannelMatMul
+from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.move import Concat, Movement
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, QExtreme, QMul, Quantize
@@ -27,11 +28,11 @@ from compiler.tensor.ir import DType
 from vta_hw.spec.config import VTAConfig
 
 ON_ACCELERATOR: Final = (
-    QConv2d, QMatMul, ByRequant, QAdd, QExtreme, QMul, QMaxPool2d, QAvgPool2d, QInterpolate,
+    QConv2d, ExactConv2d, QMatMul, ByRequant, QAdd, QExtreme, QMul, QMaxPool2d, QAvgPool2d, QInterpolate,
 )
 WITHOUT_LOADS: Final = (RescaledConv2d, QMatMul, RescaledMatMul, QInterpolate)
 """Of these, what loads no activations into the accumulator."""
-WITH_RESIDUAL: Final = 5
+WITH_RESIDUAL: Final[Mapping[type[Op], int]] = MappingProxyType({QConv2d: 5, ExactConv2d: 7})
 """Inputs of a convolution that adds a residual."""
 
 _MOVES: Final = "moves single elements between tiles"
@@ -77,7 +78,7 @@ def placement_of(graph: Graph, node: Node, config: VTAConfig) -> Placement:
     if isinstance(node.op, ByRequant) and not config.is_extended:
         return Placement(place=Place.HOST, reason="needs REQUANT, which TVM's instruction set has not")
     adds = not isinstance(node.op, WITHOUT_LOADS)
-    if isinstance(node.op, QConv2d) and len(node.inputs) < WITH_RESIDUAL:
+    if len(node.inputs) < WITH_RESIDUAL.get(type(node.op), 0):
         adds = False
     if adds and not adds_activations(config):
         reason = f"{config.inp_bits}-bit activations, of which the accumulator loads none"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph, Node
+from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.interleave import Interleave
 from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Slice, Take, Transpose
 from compiler.graph.ops.qconv import QConv2d
@@ -101,7 +102,7 @@ def prove(graph: Graph) -> dict[str, Interval]:
                 values[node.output] = Interval(lo=min(x.lo for x in parts), hi=max(x.hi for x in parts))
             case Pad():
                 values[node.output] = interval(node.inputs[0]).with_zero()
-            case QConv2d() | QMatMul() | ByRequant() | QAdd() | QExtreme() | QMul() | QAvgPool2d():
+            case QConv2d() | ExactConv2d() | QMatMul() | ByRequant() | QAdd() | QExtreme() | QMul() | QAvgPool2d():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
                 peaks[node.output] = _checked(node, _peak(graph, node, interval))
     return peaks
@@ -111,6 +112,8 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
     match node.op:
         case QConv2d():
             return _conv_peak(graph, node, node.op, interval)
+        case ExactConv2d():
+            return _exact_peak(graph, node, node.op, interval)
         case RescaledConv2d():
             return _rescaled_peak(graph, node, node.op, interval)
         case QMatMul() | RescaledMatMul():
@@ -170,14 +173,29 @@ def _conv_peak(graph: Graph, node: Node, op: QConv2d, interval: Callable[[str], 
     return Interval(lo=int(np.minimum(least, low).min(initial=0)), hi=int(np.maximum(most, high).max(initial=0)))
 
 
+def _exact_peak(graph: Graph, node: Node, op: ExactConv2d, interval: Callable[[str], Interval]) -> Interval:
+    w, *parameters = (_constant(graph, node, name) for name in node.inputs[1:6])
+    residual = interval(node.inputs[6]).times(op.r_mul).with_zero() if len(node.inputs) == 7 else Interval(lo=0, hi=0)
+    low, high = conv_accumulator(w, interval(node.inputs[0]))
+    reach, m, n, b = (each.astype(np.int64) for each in parameters)
+    least, most = np.maximum(low, -reach), np.minimum(high, reach)
+    fine = np.minimum(0, np.minimum(least * n, most * n)), np.maximum(0, np.maximum(least * n, most * n))
+    lowest = np.minimum(0, np.minimum(least * m, most * m)) + (fine[0] >> op.fine) + np.minimum(b, 0) + residual.lo
+    highest = np.maximum(0, np.maximum(least * m, most * m)) + (fine[1] >> op.fine) + np.maximum(b, 0) + residual.hi
+    return Interval(
+        lo=int(min(each.min(initial=0) for each in (low, fine[0], lowest))),
+        hi=int(max(each.max(initial=0) for each in (high, fine[1], highest))),
+    )
+
+
 def _rescaled_peak(graph: Graph, node: Node, op: RescaledConv2d, interval: Callable[[str], Interval]) -> Interval:
     w, b, *_ = (_constant(graph, node, name) for name in node.inputs[1:3])
     low, high = conv_accumulator(w, interval(node.inputs[0]))
-    low, high = low + np.minimum(b, 0), high + np.maximum(b, 0)
     if len(node.inputs) == 6:
         r = interval(node.inputs[4]).with_zero()
         m = _constant(graph, node, node.inputs[5]).astype(np.int64) * op.r_mul
         low, high = low + np.minimum(m * r.lo, m * r.hi), high + np.maximum(m * r.lo, m * r.hi)
+    low, high = low * op.mul + np.minimum(b, 0), high * op.mul + np.maximum(b, 0)
     return Interval(lo=int(low.min(initial=0)), hi=int(high.max(initial=0)))
 
 

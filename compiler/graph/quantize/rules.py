@@ -11,32 +11,39 @@ from numpy.typing import NDArray
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Array, Node, Op
 from compiler.graph.ops.conv import ChannelMatMul
+from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.move import Concat
 from compiler.graph.ops.pool import AveragePool, MaxPool
-from compiler.graph.ops.qconv import QConv2d
+from compiler.graph.ops.qconv import MAX_FACTOR, QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QMul, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import IntegerMatMul, QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.rescaled import FACTOR_BITS, RescaledConv2d, scale_word
-from compiler.graph.quantize.bounds import Interval, conv_accumulator, matmul_accumulator
+from compiler.graph.quantize.bounds import Interval, Ints, conv_accumulator, matmul_accumulator
 from compiler.graph.quantize.given import given_weights
 from compiler.graph.quantize.report import LayerReport, Method
 from compiler.graph.quantize.scaling import (
     INT32_MAX,
+    MAX_IMMEDIATE_SHIFT,
     ConvProblem,
     ConvScaling,
+    ExactScaling,
     SumScaling,
     Term,
     common_ratio,
     residual_factors,
     rounding,
     scale_conv,
+    scale_exactly,
     scale_product,
     scale_rescale,
     scale_sum,
 )
 from compiler.graph.quantize.values import Integers, Values, storage, symmetric
+
+_EXACT = 2.0**-15
+"""Steps of the result, by which factors for integers of a model may be off: hardly any result is rounded otherwise."""
 
 _MOST_UNITS = float(1 << 29)
 """Largest bias, or residual, in units of an accumulator."""
@@ -78,14 +85,25 @@ def round_weights(w: Array, scale: NDArray[np.float64], bits: int) -> Array:
 class _Weights:
     """Of a convolution: float32 [O,C,KH,KW], its integers, and their float64 [O] reals per step.
 
-    given: whether the integers are the model's, not to be made for another scale. So are those of a channel with one
-    weight, which is the largest integer, where the model gives the steps of what it multiplies.
+    given: whether the integers are the model's, not to be made for another scale. signs: whether they are those of the
+    only weight of each channel, which is a scale, where the model gives the steps of what it multiplies: sums are then
+    so small that the factors behind them have all bits that there are.
     """
 
     real: Array
     integers: Array
     scale: NDArray[np.float64]
-    given: bool
+    given: bool = False
+    signs: bool = False
+
+    def ratio(self, x: float, y: float) -> NDArray[np.float64]:
+        """Steps of the result, y each, in one of a sum of products with steps of x, [O].
+
+        Of given weights in float32, as onnxruntime has it: that decides sums beside a tie.
+        """
+        if not self.given or self.signs:
+            return x * self.scale / y
+        return (np.float32(x) * self.scale.astype(np.float32) / np.float32(y)).astype(np.float64)
 
 
 def _weights(values: Values, node: Node, x: Integers) -> _Weights:
@@ -94,8 +112,10 @@ def _weights(values: Values, node: Node, x: Integers) -> _Weights:
     if given is not None and values.options.multiply:
         integers, scale = given
         return _Weights(w, integers.astype(storage(bits).numpy), scale, given=True)
-    single = w.size == len(w) and values.options.multiply and values.method(node.inputs[0]) is Method.GIVEN
-    return _Weights(w, *quantize_weights(w, bits=bits, reach=max(-x.range.lo, x.range.hi)), given=single)
+    if w.size == len(w) and values.options.multiply and values.method(node.inputs[0]) is Method.GIVEN:
+        scale = np.where(w == 0, 1.0, np.abs(w.astype(np.float64))).reshape(-1)
+        return _Weights(w, np.sign(w).astype(storage(bits).numpy), scale, given=True, signs=True)
+    return _Weights(w, *quantize_weights(w, bits=bits, reach=max(-x.range.lo, x.range.hi)))
 
 
 def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
@@ -106,7 +126,8 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     scale, span = values.clipped(node.output, op.lo, op.hi)
     residual = values.as_integers(node.inputs[3], node) if len(node.inputs) == 4 else None
     low, high = conv_accumulator(w_q, x.range)
-    uses_requant = values.config.is_extended and values.options.multiply
+    # The bias of a REQUANT is in units of the sum, which are too coarse for a sum of one sign.
+    uses_requant = values.config.is_extended and values.options.multiply and not weights.signs
     if uses_requant and span.hi == values.limits.hi and span.lo in (0, values.limits.lo):
         report = _rescaled(values, node, op, x, weights, residual, scale, span)
         if report is not None:
@@ -114,7 +135,7 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     problem = ConvProblem(
         acc_low=low,
         acc_high=high,
-        factor=np.where(np.any(w_q != 0, axis=(1, 2, 3)), x.scale * w_scale / scale, 0.0),
+        factor=np.where(np.any(w_q != 0, axis=(1, 2, 3)), weights.ratio(x.scale, scale), 0.0),
         offset=bias.astype(np.float64) / scale,
         lo=span.lo,
         hi=span.hi,
@@ -125,6 +146,10 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     )
     max_shift = values.options.largest_shift(given=weights.given)
     chosen = scale_conv(problem, max_shift=max_shift)
+    if weights.given and chosen.error > _EXACT:
+        exact = scale_exactly(problem, max_shift=max_shift)
+        if exact is not None and exact.error < chosen.error:
+            return _exact(values, node, op, x, weights, residual, exact, scale, span)
     if not weights.given:
         w_scale, w_q = _final_weights(values, w, chosen, w_scale, scale / x.scale)
         if (added := _added_mean(values, node, w, w_q, w_scale, op.groups)).any():
@@ -181,7 +206,7 @@ def _rescaled(
     """A convolution for a machine whose REQUANT takes a factor of 24 bits for each channel.
 
     None where a residual is finer than what weights of so many bits can multiply it by, and where weights are given
-    with a residual, of whose step theirs would have to be a fraction, or are too fine for the bias.
+    with a residual, of whose step theirs would have to be a fraction, or are too fine for the bias, or too coarse.
     """
     w, bias = weights.real, values.source.constants[node.inputs[2]]
     w_scale = weights.scale
@@ -199,16 +224,21 @@ def _rescaled(
             return None
         m, r_mul = factors
         w_scale = residual.scale / (x.scale * m * r_mul)  # not finer than before
-    unit = x.scale * w_scale
-    ratio = unit / scale
-    factor, shift = scale_rescale(ratio)
+    unit, mul = x.scale * w_scale, 1
     if weights.given:
-        w_q, exact = weights.integers, bias / unit
+        w_q = weights.integers
+        mul = _finer(bias / unit, unit / scale, conv_accumulator(w_q, x.range))
+        unit, ratio = unit / mul, weights.ratio(x.scale, scale) / mul
+        exact = bias / unit
     else:
         w_q = round_weights(w, w_scale, values.config.wgt_bits)
         exact = (bias - _added_mean(values, node, w, w_q, w_scale, op.groups)) / unit
+        ratio = unit / scale
+    factor, shift = scale_rescale(ratio)
     b = np.rint(exact)
     error = np.abs(b - exact) * ratio + np.abs(factor * 0.5**shift / ratio - 1) * span.hi
+    if weights.given and error.max() > _EXACT:
+        return None
     constants = {
         "w": w_q,
         "b": b.astype(np.int32),
@@ -219,7 +249,7 @@ def _rescaled(
         dtype = storage(values.config.wgt_bits).numpy
         inputs += [residual.name, values.rewriter.constant(m.astype(dtype), f"{node.name}.m")]
     q = RescaledConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
-                       bits=values.config.out_bits, relu=span.lo == 0, r_mul=r_mul)
+                       bits=values.config.out_bits, relu=span.lo == 0, r_mul=r_mul, mul=mul)
     value = values.define_integers(node, q, tuple(inputs), scale, span)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind,
@@ -227,6 +257,43 @@ def _rescaled(
         input_scales=(x.scale, *([residual.scale] if residual else [])), output_scale=scale,
         weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=values.method(node.output),
         shift=int(shift.max()), error=float(error.max()),
+    )
+
+
+def _finer(bias: NDArray[np.float64], ratio: NDArray[np.float64], reach: tuple[Ints, Ints]) -> int:
+    """The power of two that sums of products must be multiplied by for biases, in their units, to be whole numbers.
+
+    The largest that fits, if none is large enough. ratio: steps of the result in a unit.
+    """
+    mul = 1
+    while (np.abs(np.rint(bias * mul) / mul - bias) * ratio).max(initial=0) > _EXACT / 2:
+        most = (np.maximum(-reach[0], reach[1]) + np.abs(bias) + 1).max() * mul * 2
+        if mul * 2 > MAX_FACTOR or most > INT32_MAX:
+            break
+        mul *= 2
+    return mul
+
+
+def _exact(
+    values: Values, node: Node, op: FusedConv, x: Integers, weights: _Weights,
+    residual: Integers | None, chosen: ExactScaling, scale: float, span: Interval,
+) -> LayerReport:
+    """A convolution whose factors, as the model gives them, have more bits than one product has room for."""
+    constants = {"reach": chosen.reach, "m": chosen.m, "n": chosen.n, "b": chosen.b}
+    parameters = [values.rewriter.constant(weights.integers, f"{node.name}.w")]
+    for key, array in constants.items():
+        parameters.append(values.rewriter.constant(array.astype(np.int32), f"{node.name}.{key}"))
+    q = ExactConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
+                    fine=chosen.fine, shift=chosen.shift, r_mul=chosen.r_mul, lo=span.lo, hi=span.hi)
+    operands = [x, *([residual] if residual else [])]
+    inputs = (x.name, *parameters, *(operand.name for operand in operands[1:]))
+    value = values.define_integers(node, q, inputs, scale, span)
+    return LayerReport(
+        value=value, source=node.output, node=node.name, kind=q.kind,
+        bits=values.config.inp_bits, weight_bits=values.config.wgt_bits, output_scale=scale,
+        input_scales=tuple(operand.scale for operand in operands),
+        weight_scales=(float(weights.scale.min()), float(weights.scale.max())), scale_method=values.method(node.output),
+        shift=chosen.shift, error=chosen.error,
     )
 
 
@@ -283,7 +350,7 @@ def _sum(values: Values, node: Node, terms: tuple[Term, ...], span: Interval) ->
         word = _word(common.factor)
         rescaled = RescaledAdd(m0=m0, m1=m1, scale=word, bits=values.config.out_bits, relu=not span.lo)
         return rescaled, word >> FACTOR_BITS, common.error
-    chosen = scale_sum(terms)
+    chosen = scale_sum(terms, max_shift=_largest_shift(values, node.output))
     m0, m1 = (*chosen.multipliers, 0)[:2]
     added = QAdd(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=span.lo, hi=span.hi)
     return added, chosen.shift, chosen.error
@@ -333,7 +400,8 @@ def product(values: Values, node: Node, a: Integers, c: Integers) -> LayerReport
         q = RescaledMul(scale=word, bits=values.config.out_bits, relu=not grid.range.lo)
     else:
         products = matmul_accumulator(1, a.range, c.range)
-        chosen = near((Term(ratio=ratio, lo=products.lo, hi=products.hi),))
+        each = Term(ratio=ratio, lo=products.lo, hi=products.hi)
+        chosen = near((each,), max_shift=_largest_shift(values, node.output))
         if chosen is None:
             return None
         shift, error = chosen.shift, chosen.error
@@ -411,7 +479,8 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | N
         q = RescaledAvgPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, scale=word,
                               bits=values.config.out_bits, relu=not grid.range.lo)
     else:
-        chosen = near((Term(ratio=x.scale / grid.scale / fewest, lo=total.lo, hi=total.hi),))
+        each = Term(ratio=x.scale / grid.scale / fewest, lo=total.lo, hi=total.hi)
+        chosen = near((each,), max_shift=_largest_shift(values, node.output))
         if chosen is None:
             return None
         shift, error = chosen.shift, chosen.error
@@ -430,15 +499,23 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | N
     )
 
 
-def near(terms: tuple[Term, ...], *, offset: float = 0.0) -> SumScaling | None:
+def near(
+    terms: tuple[Term, ...], *, offset: float = 0.0, max_shift: int = MAX_IMMEDIATE_SHIFT
+) -> SumScaling | None:
     """As `scale_sum`; None where the sum is further off than a step, or there are no such integers."""
     if not all(map(math.isfinite, (offset, *(each.ratio for each in terms)))):
         return None
     try:
-        chosen = scale_sum(terms, offset=offset)
+        chosen = scale_sum(terms, offset=offset, max_shift=max_shift)
     except QuantizeError:
         return None
     return chosen if chosen.error <= _MOST_ERROR else None
+
+
+def _largest_shift(values: Values, output: str) -> int:
+    """Of a sum: as large as immediates allow, or, for a result that the model gives, as is asked for."""
+    given = values.is_given(output) and values.options.multiply
+    return values.options.largest_shift(given=given)
 
 
 def term(operand: Integers, scale: float) -> Term:

@@ -6,6 +6,7 @@ no intermediate can leave int32. Errors are worst-case bounds in units of the re
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -26,6 +27,10 @@ MAX_RESIDUAL_SHIFT = 14
 """The largest power of two in 16 signed bits: an immediate."""
 LEAST_RESIDUAL_FACTOR = 4
 """A smaller one would make weights coarser by more than a fifth."""
+_MOST_SUMS = 1 << 18
+"""Of so many, each is looked at: what becomes of it decides between multipliers that are equally near."""
+_BIAS_MOVES = (0, 4, -4, 16, -16, 64, -64)
+"""Millionths of a step, where shifts are as large as multipliers of 24 bits allow."""
 LEAST_MULTIPLIER = 64
 """A smaller one would make steps of the result coarser by more than this part of one."""
 GOOD_COST = 1 / 8
@@ -162,6 +167,46 @@ def _fits(problem: ConvProblem, m: Ints, b: Ints, r_mul: int, pre_shift: int) ->
     return bool(low.min() >= -INT32_MAX - 1 and high.max() <= INT32_MAX)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExactScaling:
+    """Integers of `ExactConv2d`, and its error as in `ConvScaling`."""
+
+    reach: Ints
+    m: Ints
+    n: Ints
+    b: Ints
+    r_mul: int
+    fine: int
+    shift: int
+    error: float
+
+
+def scale_exactly(problem: ConvProblem, *, max_shift: int) -> ExactScaling | None:
+    """The integers of `ExactConv2d` for weights that are given: the largest shifts for which they fit; None if none."""
+    limits = np.maximum(-problem.acc_low, problem.acc_high)
+    r = problem.residual or Term(ratio=0.0, lo=0, hi=0)
+    added = max(abs(r.lo), abs(r.hi))
+    # Sums of products that leave the result within its clip, in steps of it.
+    needed = np.abs(problem.offset) + added * r.ratio + max(abs(problem.lo), abs(problem.hi)) + 1
+    clipped = np.divide(needed, problem.factor, out=np.zeros_like(needed), where=problem.factor > 0)
+    reach = np.minimum(limits, np.ceil(clipped)).astype(np.int64)
+    for shift in range(max_shift, -1, -1):
+        one = float(1 << shift)
+        scaled = problem.factor * one
+        m, b = np.rint(scaled), np.rint(problem.offset * one) + rounding(shift)
+        r_mul = round(r.ratio * one)
+        if (reach * (m + 1) + np.abs(b)).max(initial=0) + added * r_mul > INT32_MAX:
+            continue
+        room = INT32_MAX / max(int(reach.max(initial=1)), 1)
+        fine = min(math.floor(math.log2(room)) + 1, max_shift)  # n is at most half of 2**fine
+        n = np.rint((scaled - m) * (1 << fine))
+        error = np.abs(scaled - m - n / (1 << fine)) * reach + np.abs(b - rounding(shift) - problem.offset * one) + 1
+        lost = added * abs(r_mul - r.ratio * one)
+        return ExactScaling(reach=reach, m=m.astype(np.int64), n=n.astype(np.int64), b=b.astype(np.int64), r_mul=r_mul,
+                            fine=fine, shift=shift, error=(float(error.max()) + lost) / one)
+    return None
+
+
 def rounding(shift: int) -> int:
     """What to add before `>> shift` so that it rounds to nearest, ties upwards."""
     return 1 << (shift - 1) if shift else 0
@@ -271,28 +316,64 @@ class SumScaling:
         return replace(self, multipliers=multipliers, bias=self.bias >> twos, shift=self.shift - twos)
 
 
-def scale_sum(terms: tuple[Term, ...], *, limit: int = MAX_FACTOR, offset: float = 0.0) -> SumScaling:
+def scale_sum(terms: tuple[Term, ...], *, offset: float = 0.0, max_shift: int = MAX_IMMEDIATE_SHIFT) -> SumScaling:
     """Integers for clip((sum of x_k * multipliers[k] + bias) >> shift): the largest shift for which they fit.
 
-    limit: largest magnitude of a multiplier. offset: what is added to the sum, in steps of the result. Raises
+    Multipliers and bias are immediates, unless larger shifts are allowed and nearer to what is asked for: then as many
+    sums as possible are rounded as the real ones are. offset: what is added to the sum, in steps of the result. Raises
     QuantizeError when none fits.
     """
     if abs(offset) > MAX_FACTOR:
         raise QuantizeError(f"an offset must be at most {MAX_FACTOR} steps of the result, not {abs(offset):.6g}")
-    for shift in range(MAX_IMMEDIATE_SHIFT, -1, -1):
+    narrow = _sum_within(terms, offset, MAX_IMMEDIATE_SHIFT, MAX_FACTOR)
+    wide = _sum_within(terms, offset, max_shift, INT32_MAX) if max_shift > MAX_IMMEDIATE_SHIFT else None
+    if wide is not None and (narrow is None or wide.error < narrow.error):
+        return _rounding_alike(wide, terms, offset)
+    if narrow is None:
+        ratio = max(term.ratio for term in terms)
+        raise QuantizeError(f"operands must be rescaled by at most {MAX_FACTOR}, not {ratio:.6g}")
+    return narrow
+
+
+def _sum_within(terms: tuple[Term, ...], offset: float, max_shift: int, limit: int) -> SumScaling | None:
+    """limit: largest magnitude of a multiplier, and of the bias."""
+    for shift in range(max_shift, -1, -1):
         multipliers = tuple(round(term.ratio * (1 << shift)) for term in terms)
         added = round(offset * (1 << shift))
         bias = added + rounding(shift)
-        products = [(m * term.lo, m * term.hi) for m, term in zip(multipliers, terms, strict=True)]
-        high = max(0, bias) + sum(max(0, *pair) for pair in products)
-        low = min(0, bias) + sum(min(0, *pair) for pair in products)
-        fits = max(map(abs, multipliers)) <= limit and abs(bias) <= MAX_FACTOR
-        if fits and high <= INT32_MAX and low >= -INT32_MAX - 1:
+        if max(*map(abs, multipliers), abs(bias)) <= limit and _sum_fits(terms, multipliers, bias):
             errors = (
                 abs(m / (1 << shift) - term.ratio) * max(abs(term.lo), abs(term.hi))
                 for m, term in zip(multipliers, terms, strict=True)
             )
             error = math.fsum([*errors, abs(added / (1 << shift) - offset)])
             return SumScaling(multipliers=multipliers, bias=bias, shift=shift, error=error)
-    ratio = max(term.ratio for term in terms)
-    raise QuantizeError(f"operands must be rescaled by at most {limit}, not {ratio:.6g}")
+    return None
+
+
+def _sum_fits(terms: tuple[Term, ...], multipliers: tuple[int, ...], bias: int) -> bool:
+    products = [(m * term.lo, m * term.hi) for m, term in zip(multipliers, terms, strict=True)]
+    high = max(0, bias) + sum(max(0, *pair) for pair in products)
+    low = min(0, bias) + sum(min(0, *pair) for pair in products)
+    return high <= INT32_MAX and low >= -INT32_MAX - 1
+
+
+def _rounding_alike(scaling: SumScaling, terms: tuple[Term, ...], offset: float) -> SumScaling:
+    """The integers beside these with which the fewest sums, of all that there are, are rounded to another integer."""
+    if math.prod(term.hi - term.lo + 1 for term in terms) > _MOST_SUMS:
+        return scaling
+    axes = np.meshgrid(*(np.arange(term.lo, term.hi + 1) for term in terms), indexing="ij")
+    wanted = np.rint(sum((term.ratio * x for term, x in zip(terms, axes, strict=True)), np.float64(offset)))
+    best, fewest = scaling, math.prod(wanted.shape) + 1
+    for bias_by, *moves in itertools.product(_BIAS_MOVES, *[(0, -1, 1)] * len(terms)):
+        multipliers = tuple(m + by for m, by in zip(scaling.multipliers, moves, strict=True))
+        bias = scaling.bias + bias_by
+        if not _sum_fits(terms, multipliers, bias):
+            continue
+        total = sum((x * m for x, m in zip(axes, multipliers, strict=True)), np.int64(bias))
+        others = int(np.count_nonzero(total >> scaling.shift != wanted))
+        if others < fewest:
+            best, fewest = replace(scaling, multipliers=multipliers, bias=bias), others
+        if not fewest:
+            break
+    return best

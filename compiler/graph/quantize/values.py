@@ -232,7 +232,13 @@ class Values:
 
     def _quantize_op(self, grid: Grid) -> Quantize:
         inverse = float(np.float32(1 / grid.scale))
-        return Quantize(inv_scale=inverse, lo=grid.range.lo, hi=grid.range.hi, dtype=storage(self.config.inp_bits))
+        return Quantize(
+            inv_scale=inverse,
+            lo=grid.range.lo,
+            hi=grid.range.hi,
+            dtype=storage(self.config.inp_bits),
+            scale=grid.scale if grid.node else None,
+        )
 
 
 def _step(real: float, grid: Grid) -> int:

@@ -164,14 +164,26 @@ def bent() -> onnx.ModelProto:
 NETWORKS = {"residual": residual, "separable": separable, "bent": bent}
 
 
-def quantized(proto: onnx.ModelProto, folder: Path, *, operators: bool = False, **options: Any) -> onnx.ModelProto:
-    """By onnxruntime, symmetric in int8 unless `options` say otherwise; operators: in QOperator form, else in QDQ."""
+def quantized(
+    proto: onnx.ModelProto,
+    folder: Path,
+    *,
+    operators: bool = False,
+    images: NDArray[np.float32] | None = None,
+    **options: Any,
+) -> onnx.ModelProto:
+    """By onnxruntime, symmetric in int8 unless `options` say otherwise; operators: in QOperator form, else in QDQ.
+
+    images: what to calibrate with, one by one.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # no types
         def __init__(self) -> None:
-            shape = [dimension.dim_value or 1 for dimension in proto.graph.input[0].type.tensor_type.shape.dim]
-            self._inputs: Iterator[dict[str, Any]] = iter([{"x": floats(*shape, seed=100 + k)} for k in range(4)])
+            (value,) = proto.graph.input
+            shape = [dimension.dim_value or 1 for dimension in value.type.tensor_type.shape.dim]
+            arrays = [floats(*shape, seed=100 + k) for k in range(4)] if images is None else images[:, None]
+            self._inputs: Iterator[dict[str, Any]] = iter([{value.name: array} for array in arrays])
 
         def get_next(self) -> Mapping[str, Any] | None:
             return next(self._inputs, None)
@@ -221,5 +233,6 @@ def run(proto: onnx.ModelProto, x: NDArray[np.float32], *, whole: bool = False) 
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
-    parts = [session.run(names, {"x": part}) for part in ([x] if whole else x[:, None])]
+    (value,) = session.get_inputs()
+    parts = [session.run(names, {value.name: part}) for part in ([x] if whole else x[:, None])]
     return {name: np.concatenate([part[k] for part in parts]) for k, name in enumerate(names)}

@@ -6,11 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import vta
 from compiler.frontend.onnx import load_onnx
+from compiler.graph.batch import rebatched
 from compiler.graph.evaluate import evaluate
+from compiler.graph.passes.pipeline import quantize_model
+from examples.networks.resnet import resnet
 from tests.compiler.frontend.models import floats
 from tests.compiler.frontend.quantized_models import (
     NETWORKS,
@@ -22,6 +26,7 @@ from tests.compiler.frontend.quantized_models import (
     run,
     with_all_outputs,
 )
+from vta.demo.data import load_digits, model_bytes
 from vta_hw.spec.config import preset
 
 
@@ -45,7 +50,36 @@ def test_networks_that_onnxruntime_has_quantised(name: str, form: str, isa: str,
     for answer in answers[1:]:
         np.testing.assert_array_equal(answer, answers[0])
     scale = with_all_outputs(proto)[1]["y"]
-    assert np.abs(answers[0] - run(proto, x)["y"]).max() < (1.01 if name == "residual" else 4.01) * scale
+    off = np.abs(answers[0] - run(proto, x)["y"]).max() / scale
+    assert off < (0.01 if name == "residual" else 4.01)  # a mean of windows has ties, which float32 decides by chance
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+@pytest.mark.parametrize("isa", ["tvm", "extended"])
+def test_a_trained_network_is_what_onnxruntime_computes(form: str, isa: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
+    digits = load_digits()
+    network = onnx.load_from_string(model_bytes())
+    proto = quantized(network, tmp_path, operators=form == "QOperator", images=digits.inputs(digits.train[:16]))
+    compiled = vta.compile(proto, config=replace(preset("sim"), isa=isa))
+    images, (output,) = digits.inputs(digits.test[:32]), proto.graph.output
+    off = np.abs(compiled.run(images) - run(proto, images)[output.name])
+    assert off.max() < 0.01 * with_all_outputs(proto)[1][output.name]
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+@pytest.mark.parametrize("isa", ["tvm", "extended"])
+def test_a_deep_network_is_within_one_quantum_in_every_value(form: str, isa: str, tmp_path: Path) -> None:
+    """Eighteen layers, which make several quanta of one in the first, or of 30,000 sums rounded otherwise once."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
+    network = resnet(18, size=32)
+    images = np.random.default_rng(0).standard_normal((6, 3, 32, 32)).astype(np.float32)
+    opened, steps = with_all_outputs(quantized(network, tmp_path, operators=form == "QOperator", images=images[:4]))
+    config = replace(preset("sim"), isa=isa)
+    graph = rebatched(quantize_model(load_onnx(opened), None, config=config).graph, 2)
+    expected, actual = run(opened, images[4:]), evaluate(graph, {"x": images[4:]})
+    for name, scale in steps.items():
+        assert np.abs(actual[name].reshape(expected[name].shape) - expected[name]).max() < 1.01 * scale
 
 
 def test_both_forms_are_one_program() -> None:
@@ -57,7 +91,7 @@ def test_both_forms_are_one_program() -> None:
 
 def test_noise_of_a_quantised_model_is_measured_from_its_own_integers() -> None:
     losses = vta.layer_noise(dequantized_conv(), calibration=floats(4, *X[1:]))
-    assert [loss.kind for loss in losses] == ["qconv2d"]
+    assert [loss.kind for loss in losses] == ["exact_conv2d"]
     assert losses[0].own > 25
 
 

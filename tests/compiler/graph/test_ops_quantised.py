@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Op, TensorType
+from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.qconv import QConv2d, convolve_exact, two_factors
 from compiler.graph.ops.qelementwise import Dequantize, QAdd, QExtreme, QMul, Quantize, RescaledAdd, RescaledMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
@@ -28,6 +29,8 @@ from vta_hw.spec.config import VTAConfig
 
 shifts = st.integers(0, 31)
 factors = st.integers(-32767, 32767)
+loaded = st.integers(-(1 << 23), 1 << 23)
+"""Factors that are no immediates, of which sums and products of two 8-bit numbers do not wrap."""
 ranges = st.sampled_from([(-128, 127), (0, 127), (-3, 5), (0, 0)])
 
 
@@ -67,15 +70,40 @@ def test_qconv2d(
         assert y[n, o, oh, ow] == min(max(acc >> shift, clip[0]), clip[1])
 
 
+@given(window=windows, fine=shifts, shift=shifts, clip=ranges, wild=st.booleans(), r_mul=st.none() | loaded)
+def test_exact_conv2d(
+    window: Window, fine: int, shift: int, clip: tuple[int, int], wild: bool, r_mul: int | None
+) -> None:
+    """`wild` factors make every step wrap."""
+    rng = np.random.default_rng(3)
+    size = 1 << 31 if wild else 1 << 10
+    x, w = int8s(2, 3, 5, 6), int8s(4, 3, *window.kernel, seed=1)
+    reach = rng.integers(0, 1 << 16, 4).astype(np.int32)
+    m, n, b = (rng.integers(-size, size, 4).astype(np.int32) for _ in range(3))
+    op = ExactConv2d(stride=window.stride, padding=window.padding, dilation=window.dilation, fine=fine, shift=shift,
+                     r_mul=r_mul or 0, lo=clip[0], hi=clip[1])
+    r = int8s(2, 4, *window.output(5, 6), seed=2)
+    operands = (x, w, reach, m, n, b) if r_mul is None else (x, w, reach, m, n, b, r)
+    y = op.reference(*operands)
+    assert op.infer([TensorType.of(a) for a in operands]) == TensorType.of(y)
+    for k, o, oh, ow in np.ndindex(y.shape):
+        acc = sum(int(tap[k] @ w[o, :, ky, kx]) for ky, kx, tap in taps(window, x, oh, ow))
+        acc = min(max(acc, -int(reach[o])), int(reach[o]))
+        total = wrap(wrap(wrap(acc * int(m[o])) + (wrap(acc * int(n[o])) >> fine)) + int(b[o]))
+        total = wrap(total + int(r[k, o, oh, ow]) * (r_mul or 0))
+        assert y[k, o, oh, ow] == min(max(total >> shift, clip[0]), clip[1])
+
+
 @given(
     window=windows,
     scales=st.lists(st.tuples(st.integers(0, (1 << 24) - 1), st.integers(0, 63)), min_size=4, max_size=4),
     relu=st.booleans(),
     wild=st.booleans(),
     r_mul=st.sampled_from([None, 1, 16384, -7]),
+    mul=st.sampled_from([1, 8]),
 )
 def test_rescaled_conv2d(
-    window: Window, scales: list[tuple[int, int]], relu: bool, wild: bool, r_mul: int | None
+    window: Window, scales: list[tuple[int, int]], relu: bool, wild: bool, r_mul: int | None, mul: int
 ) -> None:
     """`wild` biases and factors make sums wrap."""
     rng = np.random.default_rng(3)
@@ -84,15 +112,16 @@ def test_rescaled_conv2d(
     b, m = rng.integers(-size, size, 4).astype(np.int32), int8s(4, seed=5)
     scale = np.array([scale_word(*pair) for pair in scales], np.int64).astype(np.int32)
     attributes = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
-    op = RescaledConv2d(**attributes, relu=relu, r_mul=1 if r_mul is None else r_mul)
+    op = RescaledConv2d(**attributes, relu=relu, r_mul=1 if r_mul is None else r_mul, mul=mul)
     height, width = window.output(5, 6)
     r = int8s(2, 4, height, width, seed=2)
     operands = (x, w, b, scale, r, m) if r_mul is not None else (x, w, b, scale)
     y = op.reference(*operands)
     assert op.infer([TensorType.of(a) for a in operands]) == TensorType.of(y)
     for n, o, oh, ow in np.ndindex(y.shape):
-        acc = sum(int(tap[n] @ w[o, :, ky, kx]) for ky, kx, tap in taps(window, x, oh, ow)) + int(b[o])
-        acc = wrap(acc + int(r[n, o, oh, ow]) * int(m[o]) * r_mul if r_mul is not None else acc)
+        acc = sum(int(tap[n] @ w[o, :, ky, kx]) for ky, kx, tap in taps(window, x, oh, ow))
+        acc = acc + int(r[n, o, oh, ow]) * int(m[o]) * r_mul if r_mul is not None else acc
+        acc = wrap(acc * mul + int(b[o]))
         factor, shift = scales[o]
         magnitude = math.floor(Fraction(abs(acc) * factor, 1 << shift) + Fraction(1, 2))
         assert y[n, o, oh, ow] == min(max(magnitude if acc > 0 else -magnitude, 0 if relu else -128), 127)
@@ -151,7 +180,36 @@ def test_convolution_is_exact_where_float64_is_not() -> None:
     assert op.reference(x[:, :2], w[:, :2], one, zero)[0, 0, 0, 0] == -1  # 2 << 30 wraps to the lowest int32
 
 
-@given(m0=factors, m1=factors, bias=factors, shift=shifts, clip=ranges, both=st.booleans())
+def exact(isa: str, rng: np.random.Generator) -> Case:
+    """A convolution, a sum, a product and a mean, all with numbers that are no immediates."""
+    b = Builder()
+    x = b.input(1, 20, 7, 6, dtype=DType.INT8)
+    w = b.constant(rng.integers(-127, 128, (20, 20, 3, 3)).astype(np.int8))
+    reach = b.constant(rng.integers(1 << 14, 1 << 18, 20).astype(np.int32))
+    m, n = (b.constant(rng.integers(0, 1 << 12, 20).astype(np.int32)) for _ in range(2))
+    bias = b.constant(rng.integers(-(1 << 24), 1 << 24, 20).astype(np.int32))
+    window = {"padding": (1, 1, 1, 1)}
+    y = b(ExactConv2d(fine=12, shift=22, lo=-128, hi=127, **window), x, w, reach, m, n, bias)
+    y = b(ExactConv2d(fine=12, shift=22, r_mul=3_000_001, lo=-128, hi=127, **window), y, w, reach, m, n, bias, x)
+    if isa == "extended":
+        scale = b.constant(np.full(20, scale_word(10_000_000, 33), np.int64).astype(np.int32))
+        y = b(RescaledConv2d(mul=64, **window), y, w, bias, scale)
+    total = b(QAdd(m0=7_000_001, m1=-5_000_003, bias=1 << 22, shift=23, lo=-128, hi=127), y, x)
+    product = b(QMul(mul=100_001, bias=1 << 22, shift=23, lo=-128, hi=127), total, y)
+    pooled = b(QAvgPool2d(kernel=(2, 2), mul=4_000_001, bias=1 << 22, shift=23, lo=-128, hi=127), product)
+    factors = b.constant(rng.integers(0, 1 << 20, (3, 5)).astype(np.int32))
+    edge = {"stride": (2, 1), "padding": (0, 0, 0, 1)}
+    last = QAvgPool2d(kernel=(2, 2), **edge, mul=None, bias=1 << 22, shift=23, lo=-128, hi=127)
+    graph = b.graph(b(last, pooled, factors))
+    return Case(seed=0, config=VTAConfig(isa=isa), graph=graph, inputs={"x": int8s(1, 20, 7, 6)})
+
+
+@pytest.mark.parametrize("isa", ["tvm", "extended"])
+def test_numbers_that_are_no_immediates_are_the_same_on_every_engine(isa: str) -> None:
+    assert check(exact(isa, np.random.default_rng(0))).problems == ()
+
+
+@given(m0=factors | loaded, m1=factors | loaded, bias=factors, shift=shifts, clip=ranges, both=st.booleans())
 def test_qadd(m0: int, m1: int, bias: int, shift: int, clip: tuple[int, int], both: bool) -> None:
     a, c = int8s(1, 3, 4, 4), int8s(1, 3, 4, 4, seed=1)
     op = QAdd(m0=m0, m1=m1 if both else 0, bias=bias, shift=shift, lo=clip[0], hi=clip[1])
@@ -271,8 +329,8 @@ def test_operands_of_qmul_that_do_not_fit() -> None:
         QMul(mul=1, lo=0, hi=1).infer([x, TensorType((1, 3, 4, 1), DType.INT8)])
     with pytest.raises(GraphError, match=r"^second operand must be int8, not int16\[1,3,1,1\]$"):
         QMul(mul=1, lo=0, hi=1).infer([x, TensorType((1, 3, 1, 1), DType.INT16)])
-    with pytest.raises(GraphError, match=r"^mul must be -32767..32767, not 32768$"):
-        QMul(mul=1 << 15, lo=0, hi=1).infer([x, x])
+    with pytest.raises(GraphError, match=r"^mul must be -2147483647..2147483647, not 2147483648$"):
+        QMul(mul=1 << 31, lo=0, hi=1).infer([x, x])
 
 
 @given(window=windows, mul=factors, bias=factors, shift=shifts, per_position=st.booleans())
@@ -355,7 +413,16 @@ CONV = [q8(1, 2, 3, 3), q8(4, 2, 1, 1), i32(4), i32(4)]
         (QConv2d(lo=0, hi=1, r_mul=1 << 15), CONV, "r_mul must be -32767..32767, not 32768"),
         (QConv2d(lo=0, hi=1), [*CONV, q8(1, 4, 1, 1)], "residual must be int8[1,4,3,3], not int8[1,4,1,1]"),
         (QAdd(m0=1, m1=1, lo=0, hi=1), [q8(1, 2, 3, 3)], "m1 must be 0 without a second operand, not 1"),
-        (QAdd(m0=1 << 15, lo=0, hi=1), [q8(1, 2, 3, 3)], "m0 must be -32767..32767, not 32768"),
+        (QAdd(m0=1 << 31, lo=0, hi=1), [q8(1, 2, 3, 3)], "m0 must be -2147483647..2147483647, not 2147483648"),
+        (ExactConv2d(fine=0, shift=0, lo=0, hi=1), CONV, "number of inputs must be 6 or 7, not 4"),
+        (
+            ExactConv2d(fine=0, shift=0, r_mul=1, lo=0, hi=1),
+            [*CONV, i32(4), i32(4)],
+            "r_mul must be 0 without a residual, not 1",
+        ),
+        (ExactConv2d(fine=0, shift=0, lo=0, hi=1), [*CONV, i32(4), i32(3)], "bias b must be int32[4], not int32[3]"),
+        (ExactConv2d(fine=32, shift=0, lo=0, hi=1), [*CONV, i32(4), i32(4)], "fine must be 0..31, not 32"),
+        (RescaledConv2d(mul=0), CONV, "mul must be 1..32767, not 0"),
         (QAdd(m0=1, lo=0, hi=1), [q8(1, 2), q8(1, 2)], "input must have rank 4, not int8[1,2]"),
         (QExtreme(m0=1, m1=1 << 15, lo=0, hi=1), [q8(1, 2, 3, 3)], "m1 must be -32767..32767, not 32768"),
         (QExtreme(m0=1, m1=1, lo=0, hi=1), [q8(1, 2, 3, 3)] * 3, "number of inputs must be 1 or 2, not 3"),
@@ -377,14 +444,19 @@ CONV = [q8(1, 2, 3, 3), q8(4, 2, 1, 1), i32(4), i32(4)]
             "number of inputs must be 1, not 2",
         ),
         (
-            QAvgPool2d(kernel=(2, 2), mul=1, bias=1 << 15, lo=0, hi=1),
+            QAvgPool2d(kernel=(2, 2), mul=1, bias=1 << 31, lo=0, hi=1),
             [q8(1, 2, 3, 3)],
-            "bias must be -32767..32767, not 32768",
+            "bias must be -2147483647..2147483647, not 2147483648",
         ),
         (
             Quantize(inv_scale=0.1, lo=0, hi=1),
             [TensorType((1,), DType.FLOAT32)],
             "inv_scale must be a positive finite float32, not 0.1",
+        ),
+        (
+            Quantize(inv_scale=0.5, lo=0, hi=1, scale=0.1),
+            [TensorType((1,), DType.FLOAT32)],
+            "scale must be a positive finite float32, not 0.1",
         ),
         (Dequantize(scale=0.0), [q8(1)], "scale must be a positive finite float32, not 0.0"),
     ],

@@ -26,6 +26,7 @@ from compiler.graph.quantize.scaling import (
     common_ratio,
     residual_factors,
     scale_conv,
+    scale_exactly,
     scale_rescale,
     scale_sum,
 )
@@ -181,6 +182,53 @@ def test_sums(ratios: list[float]) -> None:
         total = sum(m * value for m, value in zip(scaling.multipliers, values, strict=False)) + scaling.bias
         real = sum(Fraction(ratio) * value for ratio, value in zip(ratios, values, strict=False))
         assert abs((total >> scaling.shift) - real) <= 0.5 + scaling.error + 1e-9
+
+
+@settings(max_examples=25, deadline=None)
+@given(ratios=st.lists(st.floats(0.01, 4.0), min_size=1, max_size=2))
+def test_sums_with_factors_that_are_loaded_round_as_the_reals_do(ratios: list[float]) -> None:
+    terms = tuple(Term(ratio=ratio, lo=-128, hi=127) for ratio in ratios)
+    scaling = scale_sum(terms, max_shift=30)
+    assert scaling.error < 2e-4
+    axes = np.meshgrid(*[np.arange(-128, 128)] * len(ratios), indexing="ij")
+    total = sum(x * m for x, m in zip(axes, scaling.multipliers, strict=True)) + scaling.bias
+    assert np.abs(total).max() < 1 << 31
+    exact = sum(x * ratio for x, ratio in zip(axes, ratios, strict=True))
+    others = (total >> scaling.shift) != np.rint(exact)
+    assert np.abs(np.abs(exact - np.floor(exact)) - 0.5)[others].max(initial=0) < 2e-4
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    fan_in=st.sampled_from([1, 9, 64, 576, 4608]),
+    spread=st.sampled_from([1.0, 4.0]),
+    max_shift=st.sampled_from([15, 30]),
+)
+def test_two_factors_are_within_their_error_bound(seed: int, fan_in: int, spread: float, max_shift: int) -> None:
+    w, single = problem(seed, fan_in=fan_in, spread=spread, residual=False)
+    single = replace(single, given=True)
+    scaling = scale_exactly(single, max_shift=max_shift)
+    assert scaling is not None
+    assert scaling.error < (5e-4 if max_shift == 30 else 0.1)
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([rng.integers(-128, 128, (200, fan_in)), np.sign(w[:, :, 0, 0]) * 127]).astype(np.int64)
+    acc = x @ w[:, :, 0, 0].T.astype(np.int64)
+    cut = np.clip(acc, -scaling.reach, scaling.reach)
+    fine = cut * scaling.n
+    total = cut * scaling.m + (fine >> scaling.fine)
+    for partial in (fine, total, total + scaling.b):
+        assert np.abs(partial).max() < 1 << 31
+    y = np.clip((total + scaling.b) >> scaling.shift, single.lo, single.hi)
+    exact = np.clip(acc * single.factor + single.offset, single.lo, single.hi)
+    assert np.abs(y - exact).max() <= 0.5 + scaling.error
+
+
+def test_two_factors_that_do_not_fit() -> None:
+    ones = np.ones(1, np.int64)
+    bad = ConvProblem(
+        acc_low=-ones, acc_high=ones, factor=np.array([1.0]), offset=np.array([float(1 << 31)]), lo=-128, hi=127
+    )
+    assert scale_exactly(bad, max_shift=30) is None
 
 
 def test_sum_that_cannot_be_scaled_is_refused() -> None:

@@ -19,7 +19,7 @@ from compiler.graph.ops import softmax as exact
 from compiler.llvm.schedule import schedule as cpu_schedule
 from compiler.tensor import define_host
 from compiler.tensor.analysis import loops_of
-from compiler.tensor.define import Requantize, avg_pool2d, combine, conv2d, max_pool2d
+from compiler.tensor.define import Requantize, avg_pool2d, combine, conv2d, exact_conv2d, max_pool2d, multiply
 from compiler.tensor.define_tiles import Line, Moved, move
 from compiler.tensor.interp import run
 from compiler.tensor.ir import Alloc, BinaryOp, Buffer, DType, LoopKind, Proc
@@ -130,6 +130,15 @@ def a_convolution(r: random.Random, c: tuple[int, int] | None = None, n: int | N
     return conv2d("conv", source, y, requantize, residual=residual, residual_multiplier=multiplier)
 
 
+def an_exact_convolution(r: random.Random, c: int | None = None, n: int | None = None) -> tuple[Proc, Window]:
+    window, size, out = sliding(r)
+    n, batches = n or r.randint(1, 2), r.randint(1, 2)
+    x, y = (tensor(r, *extent, n, batches, c or r.randint(1, 3)) for extent in (size, out))
+    source = Weighted(x=x, window=window)
+    residual = r.random() < 0.5
+    return exact_conv2d("exact", source, y, fine=9, shift=20, low=-128, high=127, residual=residual), window
+
+
 # -- the definitions
 
 
@@ -171,6 +180,43 @@ def test_conv2d(r: random.Random) -> None:
         acc = acc + unpack(named["R"]) * np.int32(residual)
     expected = np.clip(acc >> q.shift, q.low, q.high)
     assert np.array_equal(unpack(result(proc, arrays)), expected)
+
+
+@settings(max_examples=40)
+@given(RANDOM)
+def test_exact_conv2d(r: random.Random) -> None:
+    proc, window = an_exact_convolution(r)
+    verify(proc)
+    arrays = arguments(r, proc)
+    x, w, p, *r, y = arrays
+    data, weight = unpack(x), unpack_weight(w)
+    low, high = -128, 127
+    acc: Array = np.zeros((data.shape[0], weight.shape[0], *y.shape[2:4]), np.int32)
+    for ky, kx, read, inside in taps(data, window, (y.shape[2], y.shape[3])):
+        acc += np.einsum("nihw,oi->nohw", np.where(inside, read, 0), weight[:, :, ky, kx]).astype(np.int32)
+    least, most, m, n, b, *factor = (rows_of(unpack_channel(p[:, :, k]), len(acc)) for k in range(p.shape[2]))
+    acc = np.minimum(np.maximum(acc, least), most)
+    acc = acc * m + ((acc * n) >> 9) + b
+    for residual in r:
+        acc = acc + unpack(residual) * factor[0]
+    expected = np.clip(acc >> 20, low, high)
+    assert np.array_equal(unpack(result(proc, arrays)), expected)
+
+
+@settings(max_examples=20)
+@given(RANDOM)
+def test_numbers_that_are_no_immediates_are_loaded(r: random.Random) -> None:
+    y = tensor(r, r.randint(1, 4), r.randint(1, 4), r.randint(1, 2), r.randint(1, 2), r.randint(1, 4))
+    both = combine("combine", y, (9, 9), 9, 20, -128, 127, wide=True)
+    product = multiply("multiply", y, y, 9, 9, 20, -128, 127, wide=True)
+    for proc in (both, product):
+        verify(proc)
+        arrays = arguments(r, proc)
+        x0, x1, p, _ = arrays
+        numbers = [np.tile(number, (y.batches, y.blocks * y.subs))[:, :, None, None] for number in p]
+        a, c = unpack(x0), unpack(x1)
+        total = a * numbers[0] + c * numbers[1] + numbers[2] if proc is both else a * c * numbers[0] + numbers[1]
+        assert np.array_equal(unpack(result(proc, arrays)), np.clip(total >> 20, -128, 127))
 
 
 @settings(max_examples=40)
@@ -249,7 +295,7 @@ def test_definitions_are_made_of_perfect_nests_over_the_output() -> None:
 
 def instance(r: random.Random, c: int | None = None, n: int | None = None) -> Proc:
     """One of the definitions at random; `c` and `n` fix the tile."""
-    kind = r.randrange(4)
+    kind = r.randrange(5)
     if kind == 0:
         return a_convolution(r, (c, c) if c else None, n)
     window, size, out = sliding(r)
@@ -261,9 +307,12 @@ def instance(r: random.Random, c: int | None = None, n: int | None = None) -> Pr
         return max_pool2d("max", x, y, window)
     if kind == 2:
         multiplier = r.choice((None, 1, 21845))
-        return avg_pool2d("avg", x, y, window, multiplier, r.choice((0, 99)), r.choice((0, 9)), low, high)
+        wide = r.random() < 0.3
+        return avg_pool2d("avg", x, y, window, multiplier, r.choice((0, 99)), r.choice((0, 9)), low, high, wide=wide)
+    if kind == 3:
+        return an_exact_convolution(r, c, n)[0]
     multipliers = tuple(r.choice((1, -1, 3)) for _ in range(r.randint(1, 2)))
-    return combine("add", y, multipliers, r.choice((0, 5)), r.choice((0, 4)), low, high)
+    return combine("add", y, multipliers, r.choice((0, 5)), r.choice((0, 4)), low, high, wide=r.random() < 0.3)
 
 
 def check_schedule(r: random.Random, proc: Proc, scheduled: Schedule) -> None:
@@ -386,6 +435,18 @@ def test_quantize(shape: define_host.Shape4, tile: define_host.Tile, dtype: DTyp
     x.reshape(-1)[0] = 0.25  # a tie: 2.5 rounds to 2
     expected = packed(np.clip(np.rint(x * np.float32(10.0)), low, high).astype(dtype.numpy), tile)
     assert np.array_equal(result(proc, [x, np.ones(proc.params[1].static_shape, dtype.numpy)]), expected)
+
+
+def test_quantize_divides_where_it_is_told_to() -> None:
+    """By a scale whose inverse, rounded, takes a number beside a tie over it."""
+    scale = np.float32(0.047)
+    x = (np.arange(-128, 128, dtype=np.float32).reshape(1, 1, 16, 16) + np.float32(0.5)) * scale
+    divided = np.clip(np.rint(x / scale), -128, 127)
+    assert (divided != np.clip(np.rint(x * (1 / scale)), -128, 127)).any()
+    proc = define_host.quantize(
+        "q", x.shape, (1, 1), inverse_scale=float(1 / scale), low=-128, high=127, scale=float(scale)
+    )
+    assert np.array_equal(result(proc, [x, np.ones(proc.params[1].static_shape, np.int8)]), packed(divided, (1, 1)))
 
 
 @pytest.mark.parametrize(("shape", "tile"), SHAPES)
