@@ -60,7 +60,7 @@ def test_the_larger_or_smaller_of_two_products(group: int) -> None:
 def test_factors_that_instructions_have_no_room_for(group: int) -> None:
     outcomes = agree([random_exact(seed) for seed in range(group * GROUP, (group + 1) * GROUP)])
     refusals = [outcome.refusal for outcome in outcomes if outcome.refusal]
-    assert len(refusals) <= 4 * MOST_REFUSED, refusals  # parameters and both halves of a product have places in a buffer
+    assert len(refusals) <= 4 * MOST_REFUSED, refusals  # parameters, too, take places
     assert all(TOO_SMALL.fullmatch(refusal) for refusal in refusals), refusals
     assert sum(outcome.values >= 8 for outcome in outcomes) >= (GROUP - len(refusals)) // 2, "answers must differ"
 
