@@ -27,9 +27,9 @@ from tests.random_layers import (
     chain,
     convolution,
     dense,
-    exact,
     extreme,
     gate,
+    given,
     movements,
     pool,
     shape_of,
@@ -112,10 +112,10 @@ def random_extreme(seed: int) -> Case:
     return _finish(seed, d, config, (extreme(d),))
 
 
-def random_exact(seed: int) -> Case:
-    """An op with factors that instructions have no room for."""
+def random_given(seed: int) -> Case:
+    """An op as integers that a model gives ask for it."""
     d, config = _start(seed)
-    return _finish(seed, d, config, (exact(d),))
+    return _finish(seed, d, config, (given(d),))
 
 
 def random_network(seed: int) -> Case:

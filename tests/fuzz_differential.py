@@ -16,8 +16,8 @@ from tests.differential import (
     check,
     describe,
     random_attention,
-    random_exact,
     random_extreme,
+    random_given,
     random_layer,
     random_movements,
     random_network,
@@ -25,8 +25,8 @@ from tests.differential import (
 
 
 def case_of(seed: int) -> Case:
-    """Single layers, networks, products of activations, movements, and extremes or exact ops, in turn."""
-    last = random_exact if seed % 2 else random_extreme
+    """Single layers, networks, products of activations, movements, and extremes or given integers, in turn."""
+    last = random_given if seed % 2 else random_extreme
     return (random_layer, random_network, random_attention, random_movements, last)[seed % 5](seed)
 
 

@@ -265,25 +265,44 @@ def extreme(d: Draw) -> str:
     return d.apply(QExtreme(m0=m0, m1=m1, bias=bias, shift=shift, least=least, **d.clip()), *operands)
 
 
-def exact(d: Draw) -> str:
-    """A convolution, a sum, a product or a mean whose factors are loaded, in most of which they are no immediates."""
+def given(d: Draw) -> str:
+    """What the integers of a quantised model ask for: factors that are no immediates, zero points, borders."""
     r, shape, bits = d.r, d.shape(), d.inp_bits
     x, shift = d.input(shape), r.randint(29 - bits, 30 - bits)
     near = round((1 << shift) * r.uniform(0.2, 1.5))
-    match r.choice(["conv", "conv", "add", "mul", "mean"]):
+    zero_points = r.choice([0, d.limits[0], 5, -3]), r.choice([0, d.limits[0], -7])
+    match r.choice(["conv", "conv", "add", "mul", "mean", "bend", "border"]):
         case "add":
             m1 = r.choice([0, near // 3, -near])
             others = [d.input(shape)] if m1 else []
             return d.apply(QAdd(m0=near, m1=m1, bias=1 << (shift - 1), shift=shift, **d.clip()), x, *others)
         case "mul":
-            mul = near >> bits
-            bias = r.choice([-5, 1 << (shift - 1)])
-            return d.apply(QMul(mul=mul, bias=bias, shift=shift, **d.clip()), x, d.input(shape))
+            other = shape if r.random() < 0.5 else (*shape[:2], 1, 1)
+            if d.extended:
+                scale = scale_word(near >> max(shift - 22, 0), 22 + bits)
+                rescaled = RescaledMul(scale=scale, bits=bits, zero_point=r.choice([0, -8]), zero_points=zero_points)
+                return d.apply(rescaled, x, d.input(other))
+            op = QMul(mul=near >> bits + 2, bias=r.choice([-5, 1 << (shift - 1)]), shift=shift, **d.clip(),
+                      zero_points=zero_points)
+            return d.apply(op, x, d.input(other))
         case "mean":
             window = _pooling_window(d, shape, dilated=False)
             attributes = {name: getattr(window, name) for name in ("kernel", "stride", "padding")}
-            op = QAvgPool2d(**attributes, mul=near >> 3, bias=1 << (shift - 1), shift=shift, **d.clip())
-            return d.apply(op, x)
+            if d.extended:
+                scale = scale_word(near >> max(shift - 20, 0), 23)
+                averaged = RescaledAvgPool2d(**attributes, scale=scale, bits=bits, zero_point=r.choice([0, 7]), bias=77)
+                return d.apply(averaged, x)
+            mean = QAvgPool2d(**attributes, mul=near >> 3, bias=1 << (shift - 1), shift=shift, **d.clip())
+            return d.apply(mean, x)
+        case "bend":
+            m0, m1 = r.choice([(1, -1), (300, 30), (-7, 55)])
+            op = QExtreme(m0=m0, m1=m1, bias=9, shift=max(abs(m0), abs(m1)).bit_length(), least=r.random() < 0.5,
+                          zero_points=zero_points, **d.clip())
+            return d.apply(op, x, *([d.input(shape)] if r.random() < 0.5 else []))
+        case "border":
+            before, after = (r.randint(0, 2), r.randint(0, 3)), (r.randint(0, 2), r.randint(0, 1))
+            kept = d.apply(QAdd(m0=1, **d.clip()), x)
+            return d.apply(Pad(before=(0, 0, *before), after=(0, 0, *after), value=float(zero_points[0])), kept)
     window = _window(d, shape)
     outs, groups = _groups(d, shape[1], d.channels([1, 4, 7, 16, 20]))
     w = d.integers(d.wgt_bits, (outs, shape[1] // groups, *window.kernel))

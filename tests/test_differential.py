@@ -15,8 +15,8 @@ from tests.differential import (
     check,
     describe,
     random_attention,
-    random_exact,
     random_extreme,
+    random_given,
     random_layer,
     random_movements,
     random_network,
@@ -57,8 +57,8 @@ def test_the_larger_or_smaller_of_two_products(group: int) -> None:
 
 
 @pytest.mark.parametrize("group", range(4), ids=lambda group: f"seeds{group * GROUP}-{(group + 1) * GROUP - 1}")
-def test_factors_that_instructions_have_no_room_for(group: int) -> None:
-    outcomes = agree([random_exact(seed) for seed in range(group * GROUP, (group + 1) * GROUP)])
+def test_what_integers_of_a_model_ask_for(group: int) -> None:
+    outcomes = agree([random_given(seed) for seed in range(group * GROUP, (group + 1) * GROUP)])
     refusals = [outcome.refusal for outcome in outcomes if outcome.refusal]
     assert len(refusals) <= 4 * MOST_REFUSED, refusals  # parameters, too, take places
     assert all(TOO_SMALL.fullmatch(refusal) for refusal in refusals), refusals

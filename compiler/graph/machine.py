@@ -52,6 +52,8 @@ def why_not_moved(op: Op, shape: Sequence[int], config: VTAConfig) -> str:
             pass
         case Pad(value=0.0, before=(0, _, _, _), after=(0, _, _, _)):
             pass
+        case Pad() if op.is_border:
+            pass
         case _:
             return "moves single elements between tiles"
     if config.batch > 1 and config.block_in != config.block_out:

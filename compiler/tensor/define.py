@@ -50,30 +50,36 @@ class Requantize:
 
 @dataclass(frozen=True, kw_only=True)
 class Rescale:
-    """What an extended machine's REQUANT does (decision 0006), with zero point 0; bits: of the result.
+    """What an extended machine's REQUANT does (decision 0006); bits: of the result.
 
-    ``clip(round((acc + bias) * factor / 2**shift))``, halves away from zero, down to 0 if `relu`. Bias and scale
-    (``factor | shift << 24``) of a channel are neighbours in a parameter.
+    ``clip(round((acc + bias) * factor / 2**shift) + zero_point)``, halves away from zero, down to 0 if `relu`, which
+    goes with a zero point of 0. Bias and scale (``factor | shift << 24``) of a channel are neighbours in a parameter.
     """
 
     relu: bool
     bits: int = 8
+    zero_point: int = 0
 
     def value(self, acc: Expr, bias: Expr, scale: Expr) -> Expr:
         """The int32 result; every operand is int32."""
-        total = cast(DType.INT64, acc + bias)
-        factor = cast(DType.INT64, scale % (1 << 24))
-        shift = cast(DType.INT64, (scale >> 24) % 64)
-        product = total * factor
-        zero, one = Const(0), Const(1)
-        negative = lt(product, zero)
-        # One bit is kept for the rounding, so that no sum leaves 64 bits.
-        last = minimum(shift, one)
-        magnitude = maximum(product, Binary(BinaryOp.SUB, zero, product))
-        rounded = ((magnitude >> maximum(shift - 1, zero)) + last) >> last
-        signed = Select(negative, Binary(BinaryOp.SUB, zero, rounded), rounded)
-        high = (1 << (self.bits - 1)) - 1
-        return cast(DType.INT32, minimum(maximum(signed, 0 if self.relu else -high - 1), high))
+        return requantised(acc, bias, scale, self.zero_point, relu=self.relu, bits=self.bits)
+
+
+def requantised(acc: Expr, bias: Expr, scale: Expr, zero_point: Expr | int, *, relu: bool, bits: int) -> Expr:
+    """The value of a `Rescale`, int32, of int32 operands; zero_point: int64, or a number."""
+    total = cast(DType.INT64, acc + bias)
+    factor = cast(DType.INT64, scale % (1 << 24))
+    shift = cast(DType.INT64, (scale >> 24) % 64)
+    product = total * factor
+    zero, one = Const(0), Const(1)
+    negative = lt(product, zero)
+    # One bit is kept for the rounding, so that no sum leaves 64 bits.
+    last = minimum(shift, one)
+    magnitude = maximum(product, Binary(BinaryOp.SUB, zero, product))
+    rounded = ((magnitude >> maximum(shift - 1, zero)) + last) >> last
+    signed = Select(negative, Binary(BinaryOp.SUB, zero, rounded), rounded) + zero_point
+    high = (1 << (bits - 1)) - 1
+    return cast(DType.INT32, minimum(maximum(signed, 0 if relu else -high - 1), high))
 
 
 def _clip(a: Buffer, y: Tiled, shift: int, low: int, high: int) -> list[For]:
@@ -218,9 +224,15 @@ def rescaled_conv2d(
     return Proc(name, (*params, buffer_y), tiles.allocate([a], body))
 
 
-def _scaled(name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: Number) -> list[For]:
-    """``to = source * multiplier``, as the load and the operation that a machine has for it."""
-    return [tiles.copy(name, to, source, y), *tiles.step(f"{name}.scale", to, y, BinaryOp.MUL, multiplier)]
+def _scaled(
+    name: str, to: Buffer, source: Buffer, y: Tiled, multiplier: Number, zero_point: int = 0
+) -> list[For]:
+    """``to = (source - zero_point) * multiplier``, as the load and the operations that a machine has for it."""
+    return [
+        tiles.copy(name, to, source, y),
+        *tiles.step(f"{name}.zero", to, y, BinaryOp.ADD, -zero_point),
+        *tiles.step(f"{name}.scale", to, y, BinaryOp.MUL, multiplier),
+    ]
 
 
 def exact_conv2d(
@@ -271,17 +283,20 @@ def combine(
     high: int,
     *,
     by: BinaryOp = BinaryOp.ADD,
+    zero_points: tuple[int, ...] = (0, 0),
     wide: bool = False,
 ) -> Proc:
     """``Y = clip((sum of X_k * multipliers[k] + bias) >> shift, low, high)`` for one or two inputs X0, X1 like Y.
 
-    by: what joins the terms, the sum or the larger or smaller of both. A multiplier of None is a parameter behind the
-    inputs: M int32 [blocks, subs, n, c], one for each channel, repeated over the batch rows. If `wide`, for what is no
-    immediate, the others and the bias are tiles of a last parameter P int32 [numbers, n, c].
+    by: what joins the terms, the sum or the larger or smaller of both. zero_points: taken off the inputs. A multiplier
+    of None is a parameter behind the inputs: M int32 [blocks, subs, n, c], one for each channel, repeated over the
+    batch rows. If `wide`, for what is no immediate, the others and the bias are tiles of a last parameter P int32
+    [numbers, n, c].
     """
     numbers, parameters = tiles.numbers([*(m for m in multipliers if m is not None), bias], y, wide=wide)
     *given, offset = numbers
-    params, terms, body = _joined(y, tuple(None if m is None else given.pop(0) for m in multipliers), by)
+    factors = tuple(None if m is None else given.pop(0) for m in multipliers)
+    params, terms, body = _joined(y, factors, by, zero_points)
     body += tiles.step("bias", terms[0], y, BinaryOp.ADD, offset)
     buffer_y = y.buffer("Y")
     body += [*_clip(terms[0], y, shift, low, high), tiles.copy("store", buffer_y, terms[0], y)]
@@ -301,7 +316,7 @@ def rescaled_add(name: str, y: Tiled, multipliers: tuple[int, ...], rescale: Res
 
 
 def _joined(
-    y: Tiled, multipliers: tuple[Number | None, ...], by: BinaryOp
+    y: Tiled, multipliers: tuple[Number | None, ...], by: BinaryOp, zero_points: tuple[int, ...] = (0, 0)
 ) -> tuple[list[Buffer], list[Buffer], list[For]]:
     """The inputs and M, as many temporaries as inputs, and the nests that leave the joined products in the first."""
     inputs = [y.buffer(f"X{k}") for k in range(len(multipliers))]
@@ -310,7 +325,7 @@ def _joined(
     body: list[For] = []
     for k, multiplier in enumerate(multipliers):
         factor = Loaded(m, tiles.channel) if multiplier is None else multiplier
-        body += _scaled(f"term{k}", terms[k], inputs[k], y, factor)
+        body += _scaled(f"term{k}", terms[k], inputs[k], y, factor, zero_points[k])
     for k, term in enumerate(terms[1:], start=1):
         step = f"{by.name.lower()}{k}"
         body.append(tiles.update(step, terms[0], y, lambda v, i, term=term: binary(by, v, term[tiles.at(i)])))  # type: ignore[misc]  # mypy takes the default for a second argument
@@ -318,42 +333,70 @@ def _joined(
 
 
 def multiply(
-    name: str, x: Tiled, y: Tiled, multiplier: int, bias: int, shift: int, low: int, high: int, *, wide: bool = False
+    name: str,
+    x: Tiled,
+    y: Tiled,
+    multiplier: int,
+    bias: int,
+    shift: int,
+    low: int,
+    high: int,
+    *,
+    zero_points: tuple[int, int] = (0, 0),
+    wide: bool = False,
 ) -> Proc:
     """``Y = clip((X0 * X1 * multiplier + bias) >> shift, low, high)`` for X0 like Y, and X1 like it or of one pixel.
 
-    Parameters: X0, X1; if `wide` P int32 [2, n, c], the multiplier and the bias; Y.
+    zero_points: taken off the inputs. Parameters: X0, X1; if `wide` P int32 [2, n, c], the multiplier and the bias; Y.
     """
-    buffers, t, body = _elementwise_product(x, y)
+    buffers, terms, body = _elementwise_product(x, y, zero_points)
+    t = terms[0]
     (scale, offset), parameters = tiles.numbers([multiplier, bias], y, wide=wide)
     body += [*tiles.step("scale", t, y, BinaryOp.MUL, scale), *tiles.step("bias", t, y, BinaryOp.ADD, offset)]
     buffer_y = y.buffer("Y")
     body += [*_clip(t, y, shift, low, high), tiles.copy("store", buffer_y, t, y)]
-    return Proc(name, (*buffers, *parameters, buffer_y), tiles.allocate([t], body))
+    return Proc(name, (*buffers, *parameters, buffer_y), tiles.allocate(terms, body))
 
 
-def rescaled_multiply(name: str, x: Tiled, y: Tiled, rescale: Rescale) -> Proc:
+def rescaled_multiply(
+    name: str, x: Tiled, y: Tiled, rescale: Rescale, *, zero_points: tuple[int, int] = (0, 0)
+) -> Proc:
     """`multiply` with the requantisation of an extended machine.
 
     Parameters: X0, X1; P int32 [1, 1, 2, n, c_y], bias and scale of every channel; Y.
     """
-    buffers, t, body = _elementwise_product(x, y)
+    buffers, terms, body = _elementwise_product(x, y, zero_points)
+    t = terms[0]
     p, requant = _rescaled(t, y, rescale)
     buffer_y = y.buffer("Y")
     body += [requant, tiles.copy("store", buffer_y, t, y)]
-    return Proc(name, (*buffers, p, buffer_y), tiles.allocate([t], body))
+    return Proc(name, (*buffers, p, buffer_y), tiles.allocate(terms, body))
 
 
-def _elementwise_product(x: Tiled, y: Tiled) -> tuple[tuple[Buffer, Buffer], Buffer, list[For]]:
-    """X0 like Y, X1 like `x`, a temporary, and the nests that leave the product there."""
-    buffers, t = (y.buffer("X0"), x.buffer("X1")), tiles.local("T", y)
+def _elementwise_product(
+    x: Tiled, y: Tiled, zero_points: tuple[int, int]
+) -> tuple[tuple[Buffer, Buffer], list[Buffer], list[For]]:
+    """X0 like Y, X1 like `x`, temporaries, and the nests that leave the product in the first of these.
+
+    ``(X0 - z0) * (X1 - z1)`` is ``(X0 - z0) * X1 - (X0 - z0) * z1``, so that X1 is a mere operand of an operation.
+    """
+    buffers, terms = (y.buffer("X0"), x.buffer("X1")), [tiles.local("T", y)]
 
     def factor(i: Index) -> Expr:
         row, column = (Const(0) if size == 1 else i[axis] for axis, size in (("oh", x.height), ("ow", x.width)))
         return cast(DType.INT32, buffers[1][i["no"], i["co"], row, column, i["s"], i["n"], i["c"]])
 
-    multiply = tiles.update("multiply", t, y, lambda v, i: v * factor(i))
-    return buffers, t, [tiles.copy("term", t, buffers[0], y), multiply]
+    t, (z0, z1) = terms[0], zero_points
+    body = [
+        *_scaled("term", t, buffers[0], y, 1, z0),
+        tiles.update("multiply", t, y, lambda v, i: v * factor(i)),
+    ]
+    if z1:
+        rest = tiles.local("Z", y)
+        terms.append(rest)
+        body += _scaled("rest", rest, buffers[0], y, -z1, z0)
+        body.append(tiles.update("add", t, y, lambda v, i: v + rest[tiles.at(i)]))
+    return buffers, terms, body
 
 
 def _pool(x: Tiled, y: Tiled, window: Window, a: Buffer, combine: Callable[[Expr, Expr], Expr]) -> For:

@@ -112,9 +112,9 @@ class _Packed:
 
 def quantize(
     name: str, shape: Shape4, tile: Tile, *, inverse_scale: float, low: int, high: int, dtype: DType = DType.INT8,
-    scale: float | None = None,
+    scale: float | None = None, zero_point: int = 0,
 ) -> Proc:
-    """X float32 [N,C,H,W] to Y packed: ``clip(rint(x * inverse_scale), low, high)``, padding zero.
+    """X float32 [N,C,H,W] to Y packed: ``clip(rint(x * inverse_scale) + zero_point, low, high)``, padding zero.
 
     scale: what is divided by instead.
     """
@@ -124,17 +124,21 @@ def quantize(
     value = Load(x, packed.logical)
     scaled = value * _f32(inverse_scale) if scale is None else div(value, _f32(scale))
     rounded: Expr = Unary(UnaryOp.RINT, scaled)
+    rounded = rounded + _f32(zero_point) if zero_point else rounded
     clipped = minimum(maximum(rounded, _f32(low)), _f32(high))
     store = Store(y, packed.index, packed.selected(cast(dtype, clipped)))
     return Proc(name, (x, y), (packed.nest(store),))
 
 
-def dequantize(name: str, shape: Shape4, tile: Tile, *, scale: float, dtype: DType = DType.INT8) -> Proc:
-    """X packed to Y float32 [N,C,H,W]: ``float32(x) * scale``."""
+def dequantize(
+    name: str, shape: Shape4, tile: Tile, *, scale: float, zero_point: int = 0, dtype: DType = DType.INT8
+) -> Proc:
+    """X packed to Y float32 [N,C,H,W]: ``float32(x - zero_point) * scale``."""
     x = Buffer.of("X", dtype, _packed_shape(shape, tile))
     y = Buffer.of("Y", DType.FLOAT32, shape)
     packed = _Packed("", shape, tile)
-    value = cast(DType.FLOAT32, Load(x, packed.index)) * _f32(scale)
+    steps = cast(DType.FLOAT32, Load(x, packed.index))
+    value = (steps + _f32(-zero_point) if zero_point else steps) * _f32(scale)
     return Proc(name, (x, y), (packed.guarded(Store(y, packed.logical, value)),))
 
 
@@ -161,8 +165,11 @@ def unfold(
     origin: tuple[int, int],
     size: tuple[int, int],
     dtype: DType = DType.INT8,
+    value: int = 0,
 ) -> Proc:
-    """X [N,C,H,W] packed by `source` to Y [N, KH*KW*C, *size] packed by `target`: windows of X as channels, 0 outside.
+    """X [N,C,H,W] packed by `source` to Y [N, KH*KW*C, *size] packed by `target`: windows of X as channels.
+
+    Outside of X is `value`, in channels that fill up a tile zero.
 
     The element of Y at channel ``(i*KW + j)*C + c`` and pixel (u, v) is that of X at channel c, row
     ``u*stride[0] - origin[0] + i`` and column ``v*stride[1] - origin[1] + j``.
@@ -179,7 +186,7 @@ def unfold(
     inside = both(le(0, row), lt(row, height), le(0, column), lt(column, width))
     place = b // target[0], channel // target[1], u, v, b % target[0], channel % target[1]
     loops = [("i", kernel[0]), ("j", kernel[1]), ("c", channels), ("b", batch), ("u", size[0]), ("v", size[1])]
-    copy = nest(loops, Store(y, place, Select(inside, read, Const(0, dtype))))
+    copy = nest(loops, Store(y, place, Select(inside, read, Const(value, dtype))))
     return Proc(name, (x, y), (blank.nest(Store(y, blank.index, Const(0, dtype))), copy))
 
 

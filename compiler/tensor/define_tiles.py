@@ -102,7 +102,18 @@ class Moved:
     summed: int = 1
 
 
-def move(name: str, xs: Sequence[Tiled], boxes: Sequence[Moved], y: Tiled, weights: Buffer) -> Proc:
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """A box of a result, `size` rows and columns of pixels from row and column `first` on, of one number."""
+
+    size: Pair
+    first: Pair
+    value: int
+
+
+def move(
+    name: str, xs: Sequence[Tiled], boxes: Sequence[Moved], y: Tiled, weights: Buffer, filled: Sequence[Filled] = ()
+) -> Proc:
     """Pixels of tensors at other places of Y. The boxes do not overlap; each is a sequence of nests of its own.
 
     Parameters: X0, X1, ...; `weights`, [boxes, blocks_y, subs_y, summed, subs_x, c_y, c_x] of ones and zeros, with 1
@@ -113,13 +124,18 @@ def move(name: str, xs: Sequence[Tiled], boxes: Sequence[Moved], y: Tiled, weigh
     for k, moved in enumerate(boxes):
         box = replace(y, height=moved.size[0], width=moved.size[1])
         a = tiles.local(f"A{k}", box)
-        store = partial(_stored, buffer_y, a, moved)
         nests = [
             tiles.fill(f"init{k}", a, box, 0),
             _moved(k, moved, xs[moved.x], inputs[moved.x], weights, a, box),
-            tiles.over(f"store{k}", box, store),
+            tiles.over(f"store{k}", box, partial(_stored, buffer_y, a, moved.target)),
         ]
         body += tiles.allocate([a], nests)
+    for k, each in enumerate(filled):
+        box = replace(y, height=each.size[0], width=each.size[1])
+        a = tiles.local(f"F{k}", box)
+        target = Line(first=each.first[0]), Line(first=each.first[1])
+        store = tiles.over(f"filled{k}", box, partial(_stored, buffer_y, a, target))
+        body += tiles.allocate([a], [tiles.fill(f"fill{k}", a, box, each.value), store])
     return Proc(name, (*inputs, weights, buffer_y), tuple(body))
 
 
@@ -146,8 +162,8 @@ def _moved(k: int, moved: Moved, x: Tiled, buffer_x: Buffer, w: Buffer, a: Buffe
     return tiles.over(f"dot{k}", box, multiply, [*blocks, ("t", x.subs), ("i", x.c)])
 
 
-def _stored(buffer_y: Buffer, a: Buffer, moved: Moved, i: Index) -> Stmt:
-    at = moved.target[0].at(i["oh"]), moved.target[1].at(i["ow"])
+def _stored(buffer_y: Buffer, a: Buffer, target: tuple[Line, Line], i: Index) -> Stmt:
+    at = target[0].at(i["oh"]), target[1].at(i["ow"])
     return Store(buffer_y, (i["no"], i["co"], *at, *tiles.at(i)[4:]), cast(buffer_y.type, a[tiles.at(i)]))
 
 

@@ -111,7 +111,7 @@ class _Unifier:
 
     def _expr(self, formal: Expr, actual: Expr) -> bool:
         match formal, actual:
-            case Load(buffer=buffer), _ if buffer == IMMEDIATE:
+            case (Load(buffer=buffer) | Cast(a=Load(buffer=buffer))), _ if buffer == IMMEDIATE:
                 return self._immediate(actual)
             case Load(), Load():
                 return self._access(formal, actual)

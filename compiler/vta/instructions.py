@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from compiler.tensor.define import Rescale
+from compiler.tensor.define import requantised
 from compiler.tensor.ir import (
     BinaryOp,
     Buffer,
@@ -24,7 +24,6 @@ from compiler.tensor.ir import (
 )
 from compiler.tensor.unify import IMMEDIATE, INSIDE
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.instructions import requant_imm
 from vta_hw.spec.isa import AluOp, MemoryType, Opcode
 
 _N, _O, _I = Var("n"), Var("o"), Var("i")
@@ -42,15 +41,14 @@ _ALU: dict[AluOp, BinaryOp] = {
 class Instruction:
     """One thing that an instruction does to a tile.
 
-    meaning: a procedure of one nest; its buffers are named ``dst``, ``src``, ``inp`` and ``wgt``. imm: what the
-    immediate of an ALU instruction says besides an operand.
+    meaning: a procedure of one nest; its buffers are named ``dst``, ``src``, ``inp`` and ``wgt``. relu: of a REQUANT.
     """
 
     opcode: Opcode
     meaning: Proc
     memory: MemoryType | None = None
     alu: AluOp | None = None
-    imm: int | None = None
+    relu: bool = False
     reset: bool = False
 
     @property
@@ -81,7 +79,11 @@ class InstructionSet:
         )
         self.alu = [alu for op, operation in _ALU.items() for alu in self._alu(op, operation)]
         if config.is_extended:
-            self.alu += [self._requant(config, relu=relu) for relu in (False, True)]
+            self.alu += [
+                self._requant(config, "requant"),
+                self._requant(config, "requant.relu", relu=True),
+                self._requant(config, "requant.imm", zero_point=cast(DType.INT64, IMMEDIATE[()])),
+            ]
         self.loads = self._loads(config)
         self.store = Instruction(
             opcode=Opcode.STORE,
@@ -116,13 +118,15 @@ class InstructionSet:
         register = self._over_acc(name, binary(operation, own, self._read(self.acc_src)))
         return [Instruction(opcode=Opcode.ALU, alu=op, meaning=meaning) for meaning in (immediate, register)]
 
-    def _requant(self, config: VTAConfig, *, relu: bool) -> Instruction:
+    def _requant(
+        self, config: VTAConfig, name: str, *, relu: bool = False, zero_point: Expr | int = 0
+    ) -> Instruction:
         pair = Buffer.of("src", DType.INT32, (2, *self.acc.static_shape), Scope.ACC)
-        value = Rescale(relu=relu, bits=config.out_bits).value(
-            self._read(self.acc), pair[0, _N, _O], pair[1, _N, _O]
+        value = requantised(
+            self._read(self.acc), pair[0, _N, _O], pair[1, _N, _O], zero_point, relu=relu, bits=config.out_bits
         )
-        meaning = self._over_acc(f"alu.requant{'.relu' if relu else ''}", value)
-        return Instruction(opcode=Opcode.ALU, alu=AluOp.REQUANT, imm=requant_imm(0, relu=relu), meaning=meaning)
+        meaning = self._over_acc(f"alu.{name}", value)
+        return Instruction(opcode=Opcode.ALU, alu=AluOp.REQUANT, relu=relu, meaning=meaning)
 
     def _loads(self, config: VTAConfig) -> list[Instruction]:
         loads = []

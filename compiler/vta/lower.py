@@ -26,6 +26,7 @@ from compiler.vta.regions import Sweep, Transfer, cut, sweeps, transfers
 from compiler.vta.tokens import Space, Span, Work, synchronize
 from vta_hw.spec import isa
 from vta_hw.spec.config import VTAConfig
+from vta_hw.spec.instructions import requant_imm
 from vta_hw.spec.isa import AluOp, Insn, MemoryType, Module, Opcode
 
 Env = dict[str, int]
@@ -412,8 +413,11 @@ class _LayerLowering:
 
 def _alu(instruction: Instruction, immediate: int | None) -> Callable[..., Insn]:
     assert instruction.alu is not None
-    imm = immediate if instruction.imm is None else instruction.imm
-    return partial(isa.Alu, alu_opcode=instruction.alu, use_imm=immediate is not None, imm=imm or 0)
+    if instruction.alu is AluOp.REQUANT:
+        imm, use_imm = requant_imm(immediate or 0, relu=instruction.relu), False
+    else:
+        imm, use_imm = immediate or 0, immediate is not None
+    return partial(isa.Alu, alu_opcode=instruction.alu, use_imm=use_imm, imm=imm)
 
 
 _DONE = object()

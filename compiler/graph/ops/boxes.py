@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from compiler.graph.lowering import Array, Blocks, GroupedWeights, Lowered, Placed, weight_type
 from compiler.tensor import define_tiles
-from compiler.tensor.define_tiles import Line, Moved
+from compiler.tensor.define_tiles import Filled, Line, Moved
 from compiler.tensor.ir import Buffer
 from compiler.tensor.tiles import Tiled
 
@@ -30,10 +30,11 @@ def moved(
     result: Placed,
     blocks: Blocks,
     channels: Sequence[Channels] = (),
+    filled: Sequence[Filled] = (),
 ) -> Lowered:
-    """Boxes of pixels of the operands, at other places.
+    """Boxes of pixels of the operands, at other places, and boxes of a number.
 
-    channels: of each box; without them every channel stays what it is.
+    channels: of each box of pixels; without them every channel stays what it is.
     """
     y = result.tiled(blocks.block_out, blocks.batch)
     xs = [operand.tiled(blocks.block_in, blocks.batch) for operand in operands]
@@ -50,7 +51,7 @@ def moved(
     boxes = [replace(box, blocks=line, summed=summed) for box, line in zip(boxes, lines, strict=True)]
     array = np.ascontiguousarray(weights, weight_type(blocks).numpy)
     w = Buffer.of("W", weight_type(blocks), array.shape)
-    return Lowered(define_tiles.move(name, xs, boxes, y, w), (*range(len(operands)), array))
+    return Lowered(define_tiles.move(name, xs, boxes, y, w, filled), (*range(len(operands)), array))
 
 
 def _choosing(channels: Channels, operand: Placed, result: Placed, x: Tiled, y: Tiled) -> NDArray[np.bool_]:

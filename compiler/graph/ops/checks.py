@@ -82,3 +82,9 @@ def scale(what: str, value: float) -> None:
     """A positive, finite number that is exactly a float32."""
     if not (0 < value < math.inf and float(np.float32(value)) == value):
         raise GraphError(f"{what} must be a positive finite float32, not {value!r}")
+
+
+def zero_points(numbers: Sequence[int], dtype: DType) -> None:
+    """Raises GraphError unless each is a number of that type."""
+    for k, number in enumerate(numbers):
+        within(f"zero_points[{k}]", number, *dtype.limits)

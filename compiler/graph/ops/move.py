@@ -16,7 +16,7 @@ from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, wei
 from compiler.graph.ops import checks
 from compiler.graph.ops.boxes import is_tiled, moved
 from compiler.tensor import define_move, define_tiles
-from compiler.tensor.define_tiles import Line, Moved
+from compiler.tensor.define_tiles import Filled, Line, Moved
 from compiler.tensor.tiles import Tiled, Weighted
 
 Shape = tuple[int, ...]
@@ -176,12 +176,32 @@ class Pad(Movement):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         if is_tiled(operands[0]):
-            rows, columns = (Line(first=-before) for before in self.before[2:])
-            box = Moved(size=(result.shape[2], result.shape[3]), source=(rows, columns))
-            channels = np.arange(operands[0].shape[1])
-            return moved(name, operands, [box], result, blocks, [(self.before[1] + channels, channels)])
+            return self._in_tiles(name, operands, result, blocks)
         proc = define_move.pad(name, result.dtype, operands[0].shape, self.before, result.shape, self.value)
         return Lowered(proc, (0,))
+
+    @property
+    def is_border(self) -> bool:
+        """Whether it is rows and columns around images [N,C,H,W]."""
+        return len(self.before) == 4 and not any((*self.before[:2], *self.after[:2]))
+
+    def _in_tiles(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
+        """Zeros come with what is loaded; anything else makes boxes around the image, which has all channels then."""
+        (height, width), (top, left) = result.shape[2:], self.before[2:]
+        rows, columns = operands[0].shape[2:]
+        if not self.value:
+            box = Moved(size=(height, width), source=(Line(first=-top), Line(first=-left)))
+            channels = np.arange(operands[0].shape[1])
+            return moved(name, operands, [box], result, blocks, [(self.before[1] + channels, channels)])
+        box = Moved(size=(rows, columns), target=(Line(first=top), Line(first=left)))
+        sides = {
+            (0, 0): (top, width),
+            (top, 0): (rows, left),
+            (top, left + columns): (rows, width - left - columns),
+            (top + rows, 0): (height - top - rows, width),
+        }
+        filled = [Filled(first=at, size=size, value=int(self.value)) for at, size in sides.items() if min(size)]
+        return moved(name, operands, [box], result, blocks, filled=filled)
 
 
 @dataclass(frozen=True, kw_only=True)

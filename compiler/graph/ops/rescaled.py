@@ -12,24 +12,27 @@ from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, Lowered, Placed, diagonal, pack_channels
 from compiler.graph.ops import checks
-from compiler.graph.ops.qconv import MAX_FACTOR, IntegerConv, wrap32
+from compiler.graph.ops.qconv import MAX_FACTOR, MAX_INT32, IntegerConv, wrap32
 from compiler.tensor import define
 from compiler.tensor.ir import DType
 from compiler.tensor.tiles import Tiled, Weighted
 
 FACTOR_BITS = 24
 MAX_SHIFT = 63
+MAX_ZERO_POINT = (1 << 14) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ByRequant(Op):
-    """An op that ends in the REQUANT of an extended machine (decision 0006), with zero point 0.
+    """An op that ends in the REQUANT of an extended machine (decision 0006).
 
-    Its results are the numbers of `bits` bits, lo..hi, without the negative ones if `relu`.
+    Its results are the numbers of `bits` bits, lo..hi, without the negative ones if `relu`. zero_point: what stands for
+    0, and is added behind the rounding; 0 if `relu`.
     """
 
     bits: int = 8
     relu: bool = False
+    zero_point: int = 0
 
     @property
     def lo(self) -> int:
@@ -41,7 +44,20 @@ class ByRequant(Op):
 
     @property
     def definition(self) -> define.Rescale:
-        return define.Rescale(relu=self.relu, bits=self.bits)
+        return define.Rescale(relu=self.relu, bits=self.bits, zero_point=self.zero_point)
+
+    def check_result(self, result: TensorType) -> None:
+        """Raises GraphError for bits, or a zero point, that a result of that type has not."""
+        checks.within("bits", self.bits, 2, result.dtype.bits)
+        if self.relu and self.zero_point:
+            raise GraphError(f"zero_point must be 0 with relu, not {self.zero_point}")
+        largest = min(self.hi, MAX_ZERO_POINT)
+        checks.within("zero_point", self.zero_point, -largest - 1, largest)
+
+    def clipped(self, rounded: Array, like: Array) -> Array:
+        """int64 results in steps, in the dtype of `like`."""
+        clipped: Array = np.clip(rounded + self.zero_point, self.lo, self.hi).astype(like.dtype)
+        return clipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +66,7 @@ class RescaledConv2d(ByRequant, IntegerConv):
     type and m [O] of the weights':
 
         acc = (conv(x, w) + r * m[o] * r_mul) * mul + b[o]                    (padding is zero; int32, wraps)
-        y   = clip(round(acc * factor[o] / 2**shift[o]), lo, hi)              [N,O,OH,OW], dtype of x
+        y   = clip(round(acc * factor[o] / 2**shift[o]) + zero_point, lo, hi) [N,O,OH,OW], dtype of x
 
     factor is ``scale[23:0]`` without sign, shift ``scale[29:24]``. What is rounded is exact; halves go away from zero.
     The residual is multiplied as weights multiply, so that it comes the way of the other activations, ahead of its use.
@@ -68,7 +84,7 @@ class RescaledConv2d(ByRequant, IntegerConv):
         channels = TensorType((w.shape[0],), DType.INT32)
         checks.same("bias b", types[2], channels)
         checks.same("scale", types[3], channels)
-        checks.within("bits", self.bits, 2, x.dtype.bits)
+        self.check_result(result)
         if len(types) == 6:
             checks.same("residual", types[4], result)
             checks.same("factor m of the residual", types[5], TensorType((w.shape[0],), w.dtype))
@@ -85,7 +101,7 @@ class RescaledConv2d(ByRequant, IntegerConv):
             acc = acc + arrays[4].astype(np.int64) * arrays[5].astype(np.int64).reshape(1, -1, 1, 1) * self.r_mul
         acc = acc * self.mul + b.astype(np.int64).reshape(1, -1, 1, 1)
         rounded = rescale(wrap32(acc), scale.astype(np.int64).reshape(1, -1, 1, 1))
-        return np.clip(rounded, self.lo, self.hi).astype(x.dtype)
+        return self.clipped(rounded, x)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         y = result.tiled(blocks.block_out, blocks.batch)
@@ -113,23 +129,26 @@ class RescaledConv2d(ByRequant, IntegerConv):
 class RescaledOp(ByRequant):
     """An op whose int32 results, of all channels alike, go through a `scale` as of `RescaledConv2d`:
 
-    y = clip(round(acc * factor / 2**shift), lo, hi)
+    y = clip(round((acc + bias) * factor / 2**shift) + zero_point, lo, hi)
     """
 
     scale: int
+    bias: int = 0
 
     def check_scale(self, result: TensorType) -> None:
-        """Raises GraphError for a scale or bits that a result of that type has not."""
+        """Raises GraphError for numbers that a result of that type has not."""
         checks.within("scale", self.scale, 0, (1 << (FACTOR_BITS + MAX_SHIFT.bit_length())) - 1)
-        checks.within("bits", self.bits, 2, result.dtype.bits)
+        checks.within("bias", self.bias, -MAX_INT32, MAX_INT32)
+        self.check_result(result)
 
     def rescaled(self, acc: Array, like: Array) -> Array:
         """int32 accumulators scaled and clipped, in the dtype of `like`."""
-        return np.clip(rescale(acc, np.array(self.scale, np.int64)), self.lo, self.hi).astype(like.dtype)
+        total = wrap32(acc.astype(np.int64) + self.bias)
+        return self.clipped(rescale(total, np.array(self.scale, np.int64)), like)
 
     def pairs(self, y: Tiled) -> Array:
         """Bias and scale of every channel of a tile, int32 [1, 1, 2, n, c]."""
-        pair = np.array([0, self.scale], np.int32).reshape(1, 1, 2, 1, 1)
+        pair = np.array([self.bias, self.scale], np.int32).reshape(1, 1, 2, 1, 1)
         return np.ascontiguousarray(np.broadcast_to(pair, (1, 1, 2, y.n, y.c)))
 
 

@@ -19,9 +19,9 @@ from compiler.tensor import define_host
 class Unfold(Op):
     """x int8|int16 [N,C,H,W] -> [N,KH*KW*C,OH,OW] of its type: all that a window covers, as channels of one pixel.
 
-    ``y[n, (i*KW + j)*C + c, u, v] = x[n, c, u*stride[0] - origin[0] + i, v*stride[1] - origin[1] + j]``, 0 outside x.
-    size: (OH, OW). A kernel that equals the stride makes it space-to-depth, one that covers a convolution's makes that
-    a product of matrices (im2col).
+    ``y[n, (i*KW + j)*C + c, u, v] = x[n, c, u*stride[0] - origin[0] + i, v*stride[1] - origin[1] + j]``, or `value`
+    outside of x. size: (OH, OW). A kernel that equals the stride makes it space-to-depth, one that covers a
+    convolution's makes that a product of matrices (im2col).
     """
 
     kind: ClassVar[str] = "unfold"
@@ -29,6 +29,7 @@ class Unfold(Op):
     stride: Pair
     origin: Pair
     size: Pair
+    value: int = 0
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 1)
@@ -36,6 +37,7 @@ class Unfold(Op):
         for what, pair in (("kernel", self.kernel), ("stride", self.stride), ("size", self.size)):
             checks.within(f"least {what}", min(pair), 1, max(pair))
         checks.within("least origin", min(self.origin), 0, max(self.origin))
+        checks.within("value", self.value, *types[0].dtype.limits)
         return TensorType((batch, self.kernel[0] * self.kernel[1] * channels, *self.size), types[0].dtype)
 
     def reference(self, *arrays: Array) -> Array:
@@ -50,7 +52,7 @@ class Unfold(Op):
         picked = np.take(x, np.where(inside, at, 0), axis=dimension)
         shape = [1] * x.ndim
         shape[dimension] = len(at)
-        return np.where(inside.reshape(shape), picked, x.dtype.type(0))
+        return np.where(inside.reshape(shape), picked, x.dtype.type(self.value))
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x = operands[0]
@@ -64,5 +66,6 @@ class Unfold(Op):
             origin=self.origin,
             size=self.size,
             dtype=x.dtype,
+            value=self.value,
         )
         return Lowered(proc, (0,))

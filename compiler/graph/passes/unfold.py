@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from compiler.graph.ir import Array, Graph, Node
+from compiler.graph.ops.move import Pad
 from compiler.graph.ops.qconv import IntegerConv
 from compiler.graph.ops.qelementwise import Quantize
 from compiler.graph.ops.unfold import Unfold
@@ -60,6 +61,26 @@ class _Patch:
         return np.ascontiguousarray(parts.reshape(outs, high * wide * ins, rows, columns))
 
 
+@dataclass(frozen=True)
+class _Image:
+    """What the host quantises, and a border that a convolution has around it: rows above, columns left, of `value`."""
+
+    name: str
+    border: Pair = (0, 0)
+    value: int = 0
+
+
+def _image(rewriter: Rewriter, name: str) -> _Image | None:
+    """The image that a convolution reads, or None if it reads anything else."""
+    source = rewriter.producer(name)
+    image = _Image(name)
+    if source is not None and isinstance(source.op, Pad) and source.op.is_border:
+        _, _, above, left = source.op.before
+        image = _Image(source.inputs[0], (above, left), int(source.op.value))
+        source = rewriter.producer(image.name)
+    return image if source is not None and isinstance(source.op, Quantize) else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnfoldInput(Pass):
     """A convolution of what the host quantises reads pixels with their neighbours as channels, where that is faster.
@@ -79,8 +100,8 @@ class UnfoldInput(Pass):
         op = node.op
         if not isinstance(op, IntegerConv) or op.groups > 1 or op.dilation != (1, 1):
             return None
-        source, weight = rewriter.producer(node.inputs[0]), rewriter.array(node.inputs[1])
-        if source is None or not isinstance(source.op, Quantize) or weight is None:
+        image, weight = _image(rewriter, node.inputs[0]), rewriter.array(node.inputs[1])
+        if image is None or weight is None:
             return None
         rows, columns = op.infer([rewriter.type(name) for name in node.inputs]).shape[2:]
         kernel = weight.shape[2], weight.shape[3]
@@ -93,11 +114,12 @@ class UnfoldInput(Pass):
         plain = _tiles(weight.shape[1], self.config.block_in) * math.prod(kernel) * self._products(weight, patch)
         if self._cycles(weight, patch) > _GAIN * plain:
             return None
-        unfold = Unfold(kernel=patch.size, stride=op.stride, origin=op.padding[:2], size=patch.image)
-        image = rewriter.emit(unfold, node.inputs[:1], like=replace(node, name=f"{node.name}.unfold"))
+        origin = op.padding[0] + image.border[0], op.padding[1] + image.border[1]
+        unfold = Unfold(kernel=patch.size, stride=op.stride, origin=origin, size=patch.image, value=image.value)
+        unfolded = rewriter.emit(unfold, (image.name,), like=replace(node, name=f"{node.name}.unfold"))
         weights = rewriter.constant(patch.weights(weight), f"{node.inputs[1]}.unfolded")
         product = replace(op, stride=(1, 1), padding=(0, 0, 0, 0), dilation=patch.dilation)
-        return rewriter.emit(product, (image, weights, *node.inputs[2:]), like=node, output=node.output)
+        return rewriter.emit(product, (unfolded, weights, *node.inputs[2:]), like=node, output=node.output)
 
     def _products(self, weight: Array, patch: _Patch) -> int:
         """Tile products for each tap and each tile of input channels."""

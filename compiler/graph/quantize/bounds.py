@@ -42,6 +42,9 @@ class Interval:
     def times(self, factor: int) -> Interval:
         return Interval(lo=min(self.lo * factor, self.hi * factor), hi=max(self.lo * factor, self.hi * factor))
 
+    def less(self, number: int) -> Interval:
+        return Interval(lo=self.lo - number, hi=self.hi - number)
+
     def with_zero(self) -> Interval:
         return Interval(lo=min(self.lo, 0), hi=max(self.hi, 0))
 
@@ -101,7 +104,8 @@ def prove(graph: Graph) -> dict[str, Interval]:
                 parts = list(map(interval, node.inputs))
                 values[node.output] = Interval(lo=min(x.lo for x in parts), hi=max(x.hi for x in parts))
             case Pad():
-                values[node.output] = interval(node.inputs[0]).with_zero()
+                source, value = interval(node.inputs[0]), int(node.op.value)
+                values[node.output] = Interval(lo=min(source.lo, value), hi=max(source.hi, value))
             case QConv2d() | ExactConv2d() | QMatMul() | ByRequant() | QAdd() | QExtreme() | QMul() | QAvgPool2d():
                 values[node.output] = Interval(lo=node.op.lo, hi=node.op.hi)
                 peaks[node.output] = _checked(node, _peak(graph, node, interval))
@@ -120,46 +124,58 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
             inner = graph.types[node.inputs[0]].shape[1] // node.op.groups
             acc = matmul_accumulator(inner, *map(interval, node.inputs))
             if isinstance(node.op, RescaledMatMul):
-                return acc
+                return acc.plus(_reach(node.op.bias))
             scaled = Interval(lo=acc.lo >> node.op.pre_shift, hi=acc.hi >> node.op.pre_shift).times(node.op.mul)
-            bias = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))
-            return Interval(lo=min(acc.lo, scaled.lo + bias.lo), hi=max(acc.hi, scaled.hi + bias.hi))
+            biased = scaled.plus(_reach(node.op.bias))
+            return Interval(lo=min(acc.lo, biased.lo), hi=max(acc.hi, biased.hi))
         case QInterpolate():
             # Weights of all pixels together, and the number that sums on a side are multiplied by.
             return interval(node.inputs[0]).with_zero().times(1 << (node.op.shift + SIDE_SHIFT + 1))
         case RescaledMul():
-            return matmul_accumulator(1, *map(interval, node.inputs))
+            return _product_peak(node.op.zero_points, *map(interval, node.inputs)).plus(_reach(node.op.bias))
         case RescaledAvgPool2d():
             most = max((int(graph.constants[name].max()) for name in node.inputs[1:]), default=1)
-            return interval(node.inputs[0]).with_zero().times(math.prod(node.op.kernel) * most)
+            sums = interval(node.inputs[0]).with_zero().times(math.prod(node.op.kernel) * most)
+            return sums.plus(_reach(node.op.bias))
         case QAdd() | RescaledAdd():
             factors = (node.op.m0, node.op.m1)
             terms = [interval(name).times(m).with_zero() for name, m in zip(node.inputs, factors, strict=False)]
-            added = node.op.bias if isinstance(node.op, QAdd) else 0
-            total = Interval(lo=min(added, 0), hi=max(added, 0))
+            total = _reach(node.op.bias)
             for term in terms:
                 total = total.plus(term)
             return total
         case QExtreme():
             second = node.inputs[0 if node.op.m1 is None else -1]
             factors_of = _constant(graph, node, node.inputs[1]).tolist() if node.op.m1 is None else [node.op.m1]
-            terms = [interval(node.inputs[0]).times(node.op.m0)]
-            terms += [interval(second).times(m) for m in {min(factors_of), max(factors_of)}]
-            bias = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))
-            return Interval(lo=min(t.lo for t in terms), hi=max(t.hi for t in terms)).with_zero().plus(bias)
+            z0, z1 = node.op.zero_points
+            terms = [interval(node.inputs[0]).less(z0).times(node.op.m0)]
+            terms += [interval(second).less(z1).times(m) for m in {min(factors_of), max(factors_of)}]
+            chosen = Interval(lo=min(t.lo for t in terms), hi=max(t.hi for t in terms)).with_zero()
+            return chosen.plus(_reach(node.op.bias))
         case QMul():
-            product = matmul_accumulator(1, *map(interval, node.inputs))
-            bias = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))
-            scaled = product.times(node.op.mul).plus(bias)
+            product = _product_peak(node.op.zero_points, *map(interval, node.inputs))
+            scaled = product.times(node.op.mul).plus(_reach(node.op.bias))
             return Interval(lo=min(product.lo, scaled.lo), hi=max(product.hi, scaled.hi))
         case QAvgPool2d():
             total = interval(node.inputs[0]).with_zero().times(math.prod(node.op.kernel))
             factors_at = [node.op.mul] if node.op.mul is not None else graph.constants[node.inputs[1]].ravel().tolist()
             peaks = [total.times(int(m)).with_zero() for m in {min(factors_at), max(factors_at), 1}]
-            bias = Interval(lo=min(node.op.bias, 0), hi=max(node.op.bias, 0))
-            return Interval(lo=min(p.lo for p in peaks), hi=max(p.hi for p in peaks)).plus(bias)
+            largest = Interval(lo=min(p.lo for p in peaks), hi=max(p.hi for p in peaks))
+            return largest.plus(_reach(node.op.bias))
         case _:
             raise AssertionError(node.op)
+
+
+def _product_peak(zero_points: tuple[int, int], a: Interval, c: Interval) -> Interval:
+    """Of (a - z0) * (c - z1), as the difference of two products."""
+    z0, z1 = zero_points
+    rest = a.less(z0).times(-z1).with_zero()
+    return matmul_accumulator(1, a.less(z0), c).plus(rest)
+
+
+def _reach(number: int) -> Interval:
+    """From 0 to the number."""
+    return Interval(lo=min(number, 0), hi=max(number, 0))
 
 
 def _conv_peak(graph: Graph, node: Node, op: QConv2d, interval: Callable[[str], Interval]) -> Interval:

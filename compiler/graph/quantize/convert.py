@@ -59,8 +59,8 @@ def quantize(
         for report in reports
         if report.value in result.types
     )
-    scales = {name: scale for name, scale in values.scales().items() if name in result.types}
-    return Quantized(graph=result, layers=layers, scales=scales)
+    grids = {name: grid for name, grid in values.grids().items() if name in result.types}
+    return Quantized(graph=result, layers=layers, grids=grids)
 
 
 def _quantize_or_keep(values: Values, node: Node) -> LayerReport | None:
@@ -109,7 +109,7 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
         case ChannelMatMul():
             types = [values.source.types[name] for name in node.inputs]
             if not why_not_multiplied(node.op, types, values.config):
-                return rules.matmul(values, node, node.op)
+                return _or_float(values, node, rules.matmul(values, node, node.op))
         case Pointwise(function="subtract") if len(shape) == 4 and _same_types(values, node):
             return rules.subtract(values, node)
         case Pointwise(function="multiply") if len(shape) == 4 and len(node.inputs) == 2:

@@ -13,9 +13,9 @@ from compiler.graph.machine import adds_activations
 from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.qelementwise import QAdd, QExtreme
 from compiler.graph.quantize.bounds import Interval
+from compiler.graph.quantize.given import Grid
 from compiler.graph.quantize.report import LayerReport
 from compiler.graph.quantize.rules import near, product, term
-from compiler.graph.quantize.scaling import Term
 from compiler.graph.quantize.values import Integers, Values
 
 _HARD_SWISH = 1 / 6, 0.5
@@ -56,17 +56,17 @@ def _line(
 ) -> LayerReport | None:
     """clip(x * slope + offset, lo, hi)."""
     x = values.as_integers(node.inputs[0], node)
-    scale, span = values.clipped(node.output, lo, hi)
-    line = term(x, scale)
-    chosen = near((replace(line, ratio=slope * line.ratio),), offset=offset / scale)
+    grid = values.clipped(node.output, lo, hi)
+    line = term(x, grid.scale)
+    chosen = near((replace(line, ratio=slope * line.ratio),), offset=offset / grid.scale + grid.zero_point)
     if chosen is None:
         return None
     chosen = chosen.reduced
-    q = QAdd(m0=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=span.lo, hi=span.hi)
-    value = values.define_integers(node, q, (x.name,), scale, span)
+    q = QAdd(m0=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
+    value = values.define_integers(node, q, (x.name,), grid)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
-        input_scales=(x.scale,), output_scale=scale, scale_method=values.method(node.output), shift=chosen.shift,
+        input_scales=(x.scale,), output_scale=grid.scale, scale_method=values.method(node.output), shift=chosen.shift,
         error=chosen.error,
     )
 
@@ -85,8 +85,9 @@ def _extreme(
     """The larger or smaller of the first activation, and of the last times slopes, one, or one for each channel."""
     operands = [values.as_integers(name, node) for name in names]
     grid = values.grid(node.output)
-    first, last = term(operands[0], grid.scale), term(operands[-1], grid.scale)
-    chosen = near((first, replace(last, ratio=float(slopes[np.abs(slopes).argmax()]) * last.ratio)))
+    first, last = term(operands[0], grid.scale).centred, term(operands[-1], grid.scale).centred
+    steepest = replace(last, ratio=float(slopes[np.abs(slopes).argmax()]) * last.ratio)
+    chosen = near((first, steepest), offset=grid.zero_point)
     if chosen is None:
         return None
     inputs, error = [operand.name for operand in operands], chosen.error
@@ -99,8 +100,9 @@ def _extreme(
     else:
         chosen = chosen.reduced
         m0, m1 = chosen.multipliers
-    q = QExtreme(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi, least=least)
-    value = values.define_integers(node, q, tuple(inputs), grid.scale, grid.range)
+    q = QExtreme(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi, least=least,
+                 zero_points=(operands[0].zero_point, operands[-1].zero_point))
+    value = values.define_integers(node, q, tuple(inputs), grid)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
         input_scales=tuple(operand.scale for operand in operands), output_scale=grid.scale,
@@ -111,15 +113,17 @@ def _extreme(
 def _hard_swish(values: Values, node: Node) -> LayerReport | None:
     """x times its gate, which has steps of its own: no activation opens it further than the largest of them reach."""
     x, (slope, offset) = values.as_integers(node.inputs[0], node), _HARD_SWISH
-    scale = min(1.0, x.range.hi * x.scale * slope + offset) / values.limits.hi
-    gate = near((Term(ratio=x.scale * slope / scale, lo=x.range.lo, hi=x.range.hi),), offset=offset / scale)
+    reach = x.range.less(x.zero_point)
+    scale = min(1.0, reach.hi * x.scale * slope + offset) / values.limits.hi
+    line = term(x, scale)
+    gate = near((replace(line, ratio=slope * line.ratio),), offset=offset / scale)
     if gate is None:
         return None
     opened = Interval(lo=0, hi=min(round(1 / scale), values.limits.hi))
     q = QAdd(m0=gate.multipliers[0], bias=gate.bias, shift=gate.shift, lo=opened.lo, hi=opened.hi)
     name = values.rewriter.emit(q, (x.name,), like=replace(node, name=f"{node.name}.gate"))
-    report = product(values, node, x, Integers(name=name, scale=scale, range=opened))
+    report = product(values, node, x, Integers(name=name, grid=Grid(scale=scale, range=opened)))
     if report is None:
         return None
-    farthest = max(-x.range.lo, x.range.hi) * x.scale / report.output_scale
+    farthest = max(-reach.lo, reach.hi) * x.scale / report.output_scale
     return replace(report, error=report.error + (gate.error + 0.5) * scale * farthest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +19,41 @@ from compiler.graph.quantize.bounds import Interval
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Reals per step, a float32, and the range of the steps. node: what gives it, "" where that is not the model."""
+    """Reals per step, a float32, and the range of the integers, of which `zero_point` stands for 0.
+
+    node: what gives it, "" where that is not the model.
+    """
 
     scale: float
     range: Interval
+    zero_point: int = 0
     node: str = ""
 
-    def check(self, limits: Interval) -> None:
-        """Raises UnfitGridError where the steps are not within those of the machine."""
-        lo, hi = self.range.lo, self.range.hi
-        if not self.range.is_within(limits):
+    def reals(self, integers: Array) -> NDArray[np.float64]:
+        """What the integers stand for."""
+        reals: NDArray[np.float64] = (integers.astype(np.float64) - self.zero_point) * self.scale
+        return reals
+
+    def nearest(self, reals: Array) -> NDArray[np.float64]:
+        """The integers that are next to reals, whole numbers of any size."""
+        steps: NDArray[np.float64] = np.rint(reals.astype(np.float64) / self.scale) + self.zero_point
+        return steps
+
+    def within(self, limits: Interval) -> Grid:
+        """The same steps as integers of the machine: with a zero point if they are not its own.
+
+        Raises UnfitGridError where there are more than the machine has.
+        """
+        if self.range.is_within(limits):
+            return self
+        moved = limits.lo - self.range.lo
+        grid = replace(self, range=self.range.plus(Interval(lo=moved, hi=moved)), zero_point=self.zero_point + moved)
+        if not grid.range.is_within(limits):
             raise UnfitGridError(
-                f"node {self.node!r} must quantise to {limits.lo}..{limits.hi} once the zero point is taken off, not "
-                f"to {lo}..{hi}: quantise the model with symmetric activations of int{limits.bits}"
+                f"node {self.node!r} must quantise to at most {limits.hi - limits.lo + 1} integers, not to "
+                f"{self.range.lo}..{self.range.hi} (zero point taken off): quantise activations to {limits.bits} bits"
             )
+        return grid
 
 
 def given_grids(graph: Graph) -> dict[str, Grid]:

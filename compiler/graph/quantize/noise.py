@@ -17,6 +17,7 @@ from compiler.graph.batch import rebatched
 from compiler.graph.evaluate import evaluate_all
 from compiler.graph.ir import Array, Graph
 from compiler.graph.ops.qelementwise import Quantize
+from compiler.graph.quantize.given import Grid
 from compiler.graph.quantize.report import LayerReport, Quantized
 
 
@@ -71,12 +72,10 @@ def signal_to_noise(
         floats, integers = graphs[size]
         exact, actual = evaluate_all(floats, batch), evaluate_all(integers, batch)
         for value, layer in sources.items():
-            scale = quantized.scales[value]
-            total[value].add(exact[layer.source], actual[value] * scale)
-            inputs = [
-                _ideal(integers, name, sources, exact, quantized.scales) for name in integers.producers[value].inputs
-            ]
-            own[value].add(exact[layer.source], integers.producers[value].op.reference(*inputs) * scale)
+            grid, producer = quantized.grids[value], integers.producers[value]
+            total[value].add(exact[layer.source], grid.reals(actual[value]))
+            inputs = [_ideal(integers, name, sources, exact, quantized.grids) for name in producer.inputs]
+            own[value].add(exact[layer.source], grid.reals(producer.op.reference(*inputs)))
     if not graphs:
         raise QuantizeError("Noise must be measured on at least one batch, not none")
     return tuple(
@@ -90,7 +89,7 @@ def _ideal(
     name: str,
     sources: Mapping[str, LayerReport],
     exact: Mapping[str, Array],
-    scales: Mapping[str, float],
+    grids: Mapping[str, Grid],
 ) -> Array:
     """The integers that stand for the float network's value, or a constant."""
     if name in graph.constants:
@@ -99,9 +98,8 @@ def _ideal(
     if isinstance(producer.op, Quantize):
         return producer.op.reference(exact[producer.inputs[0]])
     if name not in sources:  # an operand that is only scaled anew, for a concatenation
-        inputs = [_ideal(graph, each, sources, exact, scales) for each in producer.inputs]
+        inputs = [_ideal(graph, each, sources, exact, grids) for each in producer.inputs]
         return producer.op.reference(*inputs)
     layer = sources[name]
     limit = 1 << (layer.bits - 1)
-    rounded = np.rint(exact[layer.source].astype(np.float64) / scales[name])
-    return np.clip(rounded, -limit, limit - 1).astype(graph.types[name].dtype.numpy)
+    return np.clip(grids[name].nearest(exact[layer.source]), -limit, limit - 1).astype(graph.types[name].dtype.numpy)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compiler.graph.ir import Graph
+from compiler.graph.quantize.given import Grid
 
 
 class Method(enum.Enum):
@@ -44,8 +45,8 @@ class LayerReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """The quantised graph and the choices behind it. scales: of each integer activation, by value name."""
+    """The quantised graph and the choices behind it. grids: of each integer activation, by value name."""
 
     graph: Graph
     layers: tuple[LayerReport, ...]
-    scales: Mapping[str, float]
+    grids: Mapping[str, Grid]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +14,16 @@ from compiler.graph.ir import Array, Node, Op
 from compiler.graph.ops.conv import ChannelMatMul
 from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.fused import FusedAdd, FusedConv
-from compiler.graph.ops.move import Concat
+from compiler.graph.ops.move import Concat, Pad
 from compiler.graph.ops.pool import AveragePool, MaxPool
 from compiler.graph.ops.qconv import MAX_FACTOR, QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QMul, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import IntegerMatMul, QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
-from compiler.graph.ops.rescaled import FACTOR_BITS, RescaledConv2d, scale_word
+from compiler.graph.ops.rescaled import FACTOR_BITS, MAX_ZERO_POINT, RescaledConv2d, scale_word
+from compiler.graph.ops.window import Quad
 from compiler.graph.quantize.bounds import Interval, Ints, conv_accumulator, matmul_accumulator
-from compiler.graph.quantize.given import given_weights
+from compiler.graph.quantize.given import Grid, given_weights
 from compiler.graph.quantize.report import LayerReport, Method
 from compiler.graph.quantize.scaling import (
     INT32_MAX,
@@ -120,23 +122,26 @@ def _weights(values: Values, node: Node, x: Integers) -> _Weights:
 
 def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     x = values.as_integers(node.inputs[0], node)
+    padding, x = _bordered(values, node, op.padding, x)
+    op = replace(op, padding=padding)
     weights = _weights(values, node, x)
     w, w_q, w_scale = weights.real, weights.integers, weights.scale
-    bias = values.source.constants[node.inputs[2]]
-    scale, span = values.clipped(node.output, op.lo, op.hi)
+    bias = values.source.constants[node.inputs[2]].astype(np.float64)
+    grid = values.clipped(node.output, op.lo, op.hi)
+    scale, span = grid.scale, grid.range
     residual = values.as_integers(node.inputs[3], node) if len(node.inputs) == 4 else None
     low, high = conv_accumulator(w_q, x.range)
     # The bias of a REQUANT is in units of the sum, which are too coarse for a sum of one sign.
     uses_requant = values.config.is_extended and values.options.multiply and not weights.signs
-    if uses_requant and span.hi == values.limits.hi and span.lo in (0, values.limits.lo):
-        report = _rescaled(values, node, op, x, weights, residual, scale, span)
+    if uses_requant and _is_requants(grid, values.limits):
+        report = _rescaled(values, node, op, x, weights, residual, grid)
         if report is not None:
             return report
     problem = ConvProblem(
         acc_low=low,
         acc_high=high,
         factor=np.where(np.any(w_q != 0, axis=(1, 2, 3)), weights.ratio(x.scale, scale), 0.0),
-        offset=bias.astype(np.float64) / scale,
+        offset=(bias + _of_zero(x, w_q, w_scale)) / scale + grid.zero_point,
         lo=span.lo,
         hi=span.hi,
         levels=symmetric(values.config.wgt_bits).hi,
@@ -149,11 +154,12 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     if weights.given and chosen.error > _EXACT:
         exact = scale_exactly(problem, max_shift=max_shift)
         if exact is not None and exact.error < chosen.error:
-            return _exact(values, node, op, x, weights, residual, exact, scale, span)
+            return _exact(values, node, op, x, weights, residual, exact, grid)
     if not weights.given:
         w_scale, w_q = _final_weights(values, w, chosen, w_scale, scale / x.scale)
-        if (added := _added_mean(values, node, w, w_q, w_scale, op.groups)).any():
-            problem = replace(problem, offset=(bias - added) / scale)
+        added = _of_zero(x, w_q, w_scale) - _added_mean(values, node, w, w_q, w_scale, op.groups)
+        if added.any():
+            problem = replace(problem, offset=(bias + added) / scale + grid.zero_point)
             chosen = scale_conv(problem, max_shift=max_shift)
             w_scale, w_q = _final_weights(values, w, chosen, w_scale, scale / x.scale)
     constants = {"w": w_q, "m": chosen.m.astype(np.int32), "b": chosen.b.astype(np.int32)}
@@ -161,7 +167,7 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
     q = QConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
                 pre_shift=chosen.pre_shift, shift=chosen.shift, r_mul=chosen.r_mul, lo=span.lo, hi=span.hi)
     inputs = (x.name, *parameters, *([residual.name] if residual else []))
-    value = values.define_integers(node, q, inputs, scale, span)
+    value = values.define_integers(node, q, inputs, grid)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind,
         bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,
@@ -169,6 +175,28 @@ def conv(values: Values, node: Node, op: FusedConv) -> LayerReport:
         weight_scales=(float(w_scale.min()), float(w_scale.max())), scale_method=values.method(node.output),
         pre_shift=chosen.pre_shift, shift=chosen.shift, error=chosen.error,
     )
+
+
+def _bordered(values: Values, node: Node, padding: Quad, x: Integers) -> tuple[Quad, Integers]:
+    """No padding and an operand with a border of what stands for 0, unless that is 0 as in any padding."""
+    if not x.zero_point or not any(padding):
+        return padding, x
+    top, left, bottom, right = padding
+    pad = Pad(before=(0, 0, top, left), after=(0, 0, bottom, right), value=float(x.zero_point))
+    name = values.rewriter.emit(pad, (x.name,), like=replace(node, name=f"{node.name}.border"))
+    return (0, 0, 0, 0), replace(x, name=name)
+
+
+def _of_zero(x: Integers, w: Array, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Reals that a bias takes back, [O]: what the zero point of the activation adds to sums of products with w."""
+    sums: NDArray[np.float64] = w.sum(axis=(1, 2, 3), dtype=np.float64)
+    return -x.zero_point * sums * x.scale * scale
+
+
+def _is_requants(grid: Grid, limits: Interval) -> bool:
+    """Whether a REQUANT clips to the range of the grid, and has its zero point."""
+    least = grid.range.lo == limits.lo or (grid.range.lo == 0 and not grid.zero_point)
+    return least and grid.range.hi == limits.hi and abs(grid.zero_point) <= MAX_ZERO_POINT
 
 
 def _final_weights(
@@ -201,18 +229,19 @@ def _added_mean(
 
 def _rescaled(
     values: Values, node: Node, op: FusedConv, x: Integers, weights: _Weights,
-    residual: Integers | None, scale: float, span: Interval,
+    residual: Integers | None, grid: Grid,
 ) -> LayerReport | None:
     """A convolution for a machine whose REQUANT takes a factor of 24 bits for each channel.
 
     None where a residual is finer than what weights of so many bits can multiply it by, and where weights are given
     with a residual, of whose step theirs would have to be a fraction, or are too fine for the bias, or too coarse.
     """
-    w, bias = weights.real, values.source.constants[node.inputs[2]]
-    w_scale = weights.scale
+    w, scale, w_scale = weights.real, grid.scale, weights.scale
+    bias = values.source.constants[node.inputs[2]].astype(np.float64)
     zero = ~np.any(w != 0, axis=(1, 2, 3))
     # A bias is in units of the products' sum. Where these are too fine for 32 bits, weights get coarser.
-    least = np.abs(bias.astype(np.float64)) / x.scale / _MOST_UNITS
+    most = np.abs(bias) + np.abs(_of_zero(x, weights.integers, w_scale))
+    least = most / x.scale / _MOST_UNITS
     if weights.given and (residual is not None or (w_scale < least).any()):
         return None
     if not weights.given:
@@ -227,16 +256,20 @@ def _rescaled(
     unit, mul = x.scale * w_scale, 1
     if weights.given:
         w_q = weights.integers
+        bias = bias + _of_zero(x, w_q, w_scale)
         mul = _finer(bias / unit, unit / scale, conv_accumulator(w_q, x.range))
         unit, ratio = unit / mul, weights.ratio(x.scale, scale) / mul
         exact = bias / unit
     else:
         w_q = round_weights(w, w_scale, values.config.wgt_bits)
-        exact = (bias - _added_mean(values, node, w, w_q, w_scale, op.groups)) / unit
+        added = _of_zero(x, w_q, w_scale) - _added_mean(values, node, w, w_q, w_scale, op.groups)
+        exact = (bias + added) / unit
         ratio = unit / scale
+        if residual is not None:
+            exact = exact - residual.zero_point * m * r_mul
     factor, shift = scale_rescale(ratio)
     b = np.rint(exact)
-    error = np.abs(b - exact) * ratio + np.abs(factor * 0.5**shift / ratio - 1) * span.hi
+    error = np.abs(b - exact) * ratio + np.abs(factor * 0.5**shift / ratio - 1) * (grid.range.hi - grid.zero_point)
     if weights.given and error.max() > _EXACT:
         return None
     constants = {
@@ -249,8 +282,9 @@ def _rescaled(
         dtype = storage(values.config.wgt_bits).numpy
         inputs += [residual.name, values.rewriter.constant(m.astype(dtype), f"{node.name}.m")]
     q = RescaledConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
-                       bits=values.config.out_bits, relu=span.lo == 0, r_mul=r_mul, mul=mul)
-    value = values.define_integers(node, q, tuple(inputs), scale, span)
+                       bits=values.config.out_bits, relu=grid.range.lo == 0, zero_point=grid.zero_point, r_mul=r_mul,
+                       mul=mul)
+    value = values.define_integers(node, q, tuple(inputs), grid)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind,
         bits=values.config.inp_bits, weight_bits=values.config.wgt_bits,
@@ -276,7 +310,7 @@ def _finer(bias: NDArray[np.float64], ratio: NDArray[np.float64], reach: tuple[I
 
 def _exact(
     values: Values, node: Node, op: FusedConv, x: Integers, weights: _Weights,
-    residual: Integers | None, chosen: ExactScaling, scale: float, span: Interval,
+    residual: Integers | None, chosen: ExactScaling, grid: Grid,
 ) -> LayerReport:
     """A convolution whose factors, as the model gives them, have more bits than one product has room for."""
     constants = {"reach": chosen.reach, "m": chosen.m, "n": chosen.n, "b": chosen.b}
@@ -284,24 +318,29 @@ def _exact(
     for key, array in constants.items():
         parameters.append(values.rewriter.constant(array.astype(np.int32), f"{node.name}.{key}"))
     q = ExactConv2d(stride=op.stride, padding=op.padding, dilation=op.dilation, groups=op.groups,
-                    fine=chosen.fine, shift=chosen.shift, r_mul=chosen.r_mul, lo=span.lo, hi=span.hi)
+                    fine=chosen.fine, shift=chosen.shift, r_mul=chosen.r_mul, lo=grid.range.lo, hi=grid.range.hi)
     operands = [x, *([residual] if residual else [])]
     inputs = (x.name, *parameters, *(operand.name for operand in operands[1:]))
-    value = values.define_integers(node, q, inputs, scale, span)
+    value = values.define_integers(node, q, inputs, grid)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind,
-        bits=values.config.inp_bits, weight_bits=values.config.wgt_bits, output_scale=scale,
+        bits=values.config.inp_bits, weight_bits=values.config.wgt_bits, output_scale=grid.scale,
         input_scales=tuple(operand.scale for operand in operands),
         weight_scales=(float(weights.scale.min()), float(weights.scale.max())), scale_method=values.method(node.output),
         shift=chosen.shift, error=chosen.error,
     )
 
 
-def matmul(values: Values, node: Node, op: ChannelMatMul) -> LayerReport:
-    """The product of two activations. Its scale is the nearest above the calibrated one that integers express."""
+def matmul(values: Values, node: Node, op: ChannelMatMul) -> LayerReport | None:
+    """The product of two activations. Its scale is the nearest above the calibrated one that integers express.
+
+    None where any has a zero point.
+    """
     x, w = (values.as_integers(name, node) for name in node.inputs)
     inner = values.source.types[node.inputs[0]].shape[1] // op.groups
     grid = values.grid(node.output)
+    if x.zero_point or w.zero_point or grid.zero_point:
+        return None
     unit, scale = x.scale * w.scale * op.scale, grid.scale
     q: IntegerMatMul
     if values.config.is_extended and values.options.multiply and grid.range == values.limits:
@@ -314,7 +353,7 @@ def matmul(values: Values, node: Node, op: ChannelMatMul) -> LayerReport:
         scale = float(np.float32(unit / chosen.ratio))
         q = QMatMul(groups=op.groups, pre_shift=chosen.pre_shift, mul=chosen.mul, bias=rounding(chosen.shift),
                     shift=chosen.shift, lo=values.limits.lo, hi=values.limits.hi)
-    value = values.define_integers(node, q, (x.name, w.name), scale, values.limits)
+    value = values.define_integers(node, q, (x.name, w.name), replace(grid, scale=scale, range=values.limits))
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
         weight_bits=values.config.wgt_bits, weight_scales=(w.scale, w.scale), input_scales=(x.scale, w.scale),
@@ -328,41 +367,53 @@ def add(values: Values, node: Node, op: FusedAdd) -> LayerReport:
 
 def _weighted_sum(values: Values, node: Node, op: FusedAdd, signs: tuple[int, int]) -> LayerReport:
     operands = tuple(values.as_integers(name, node) for name in node.inputs)
-    scale, span = values.clipped(node.output, op.lo, op.hi)
+    grid = values.clipped(node.output, op.lo, op.hi)
     terms = tuple(
         replace(each, ratio=sign * each.ratio)
-        for sign, each in zip(signs, (term(operand, scale) for operand in operands), strict=False)
+        for sign, each in zip(signs, (term(operand, grid.scale) for operand in operands), strict=False)
     )
-    q, shift, error = _sum(values, node, terms, span)
-    value = values.define_integers(node, q, tuple(operand.name for operand in operands), scale, span)
+    q, shift, error = _sum(values, node, terms, grid)
+    value = values.define_integers(node, q, tuple(operand.name for operand in operands), grid)
     return LayerReport(
-        value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits, output_scale=scale,
-        input_scales=tuple(operand.scale for operand in operands), scale_method=values.method(node.output),
-        shift=shift, error=error,
+        value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
+        output_scale=grid.scale, input_scales=tuple(operand.scale for operand in operands),
+        scale_method=values.method(node.output), shift=shift, error=error,
     )
 
 
-def _sum(values: Values, node: Node, terms: tuple[Term, ...], span: Interval) -> tuple[Op, int, float]:
+def _sum(values: Values, node: Node, terms: tuple[Term, ...], grid: Grid) -> tuple[Op, int, float]:
     """The op that sums integers in steps of the result, its shift, and its error in these before it rounds."""
-    if _is_rescaled(values, node, span):
+    if _is_rescaled(values, node, grid):
         common = common_ratio(terms)
         m0, m1 = (*common.multipliers, 0)[:2]
         word = _word(common.factor)
-        rescaled = RescaledAdd(m0=m0, m1=m1, scale=word, bits=values.config.out_bits, relu=not span.lo)
+        bias = -sum(m * each.zero_point for m, each in zip(common.multipliers, terms, strict=True))
+        rescaled = RescaledAdd(m0=m0, m1=m1, bias=bias, scale=word, **_ends(values, grid))
         return rescaled, word >> FACTOR_BITS, common.error
-    chosen = scale_sum(terms, max_shift=_largest_shift(values, node.output))
+    chosen = scale_sum(terms, offset=grid.zero_point, max_shift=_largest_shift(values, node.output))
     m0, m1 = (*chosen.multipliers, 0)[:2]
-    added = QAdd(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=span.lo, hi=span.hi)
+    added = QAdd(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
     return added, chosen.shift, chosen.error
 
 
-def _is_rescaled(values: Values, node: Node, span: Interval) -> bool:
+class _Ends(TypedDict):
+    bits: int
+    relu: bool
+    zero_point: int
+
+
+def _ends(values: Values, grid: Grid) -> _Ends:
+    """How a REQUANT makes integers of a grid."""
+    return {"bits": values.config.out_bits, "relu": grid.range.lo == 0, "zero_point": grid.zero_point}
+
+
+def _is_rescaled(values: Values, node: Node, grid: Grid) -> bool:
     """Whether the result is a `RescaledOp`'s: the model says what it is to be, which factors of 15 bits would miss.
 
     They miss some integers in a thousand, by one, and every later layer adds to that.
     """
-    fits = span in (values.limits, Interval(lo=0, hi=values.limits.hi))
-    return fits and values.is_given(node.output) and values.config.is_extended and values.options.multiply
+    exists = values.config.is_extended and values.options.multiply
+    return exists and values.is_given(node.output) and _is_requants(grid, values.limits)
 
 
 def _word(factor: float) -> int:
@@ -391,22 +442,25 @@ def multiply(values: Values, node: Node) -> LayerReport | None:
 
 
 def product(values: Values, node: Node, a: Integers, c: Integers) -> LayerReport | None:
+    """Of two activations; None if factors are too coarse."""
+    zero_points = a.zero_point, c.zero_point
     grid = values.grid(node.output)
     ratio = a.scale * c.scale / grid.scale
     q: QMul | RescaledMul
-    if _is_rescaled(values, node, grid.range):
+    if _is_rescaled(values, node, grid):
         word, error = _word(ratio), 0.0
         shift = word >> FACTOR_BITS
-        q = RescaledMul(scale=word, bits=values.config.out_bits, relu=not grid.range.lo)
+        q = RescaledMul(scale=word, zero_points=zero_points, **_ends(values, grid))
     else:
-        products = matmul_accumulator(1, a.range, c.range)
+        products = matmul_accumulator(1, a.range.less(a.zero_point), c.range.less(c.zero_point))
         each = Term(ratio=ratio, lo=products.lo, hi=products.hi)
-        chosen = near((each,), max_shift=_largest_shift(values, node.output))
+        chosen = near((each,), offset=grid.zero_point, max_shift=_largest_shift(values, node.output))
         if chosen is None:
             return None
         shift, error = chosen.shift, chosen.error
-        q = QMul(mul=chosen.multipliers[0], bias=chosen.bias, shift=shift, lo=grid.range.lo, hi=grid.range.hi)
-    value = values.define_integers(node, q, (a.name, c.name), grid.scale, grid.range)
+        q = QMul(mul=chosen.multipliers[0], bias=chosen.bias, shift=shift, lo=grid.range.lo, hi=grid.range.hi,
+                 zero_points=zero_points)
+    value = values.define_integers(node, q, (a.name, c.name), grid)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
         output_scale=grid.scale, input_scales=(a.scale, c.scale), scale_method=values.method(node.output),
@@ -417,7 +471,7 @@ def product(values: Values, node: Node, a: Integers, c: Integers) -> LayerReport
 def fake_quantize(values: Values, node: Node) -> LayerReport | None:
     """A `FakeQuantize`: nothing where its input is made in its steps already, else integers scaled anew."""
     x, grid = values.as_integers(node.inputs[0], node), values.grid(node.output)
-    if x.scale == grid.scale and x.range.is_within(grid.range):
+    if x.is_on(grid):
         values.same_integers(node.output, node.inputs[0])
         return None
     return add(values, node, FusedAdd())
@@ -428,9 +482,11 @@ def max_pool(values: Values, node: Node, op: MaxPool) -> LayerReport:
 
 
 def move(values: Values, node: Node, op: Op) -> LayerReport:
-    """An op that moves elements, chooses some, or makes some between them, keeps their scale."""
+    """An op that moves elements, chooses some, or makes some between them, keeps their grid."""
     x = values.as_integers(node.inputs[0], node)
-    value = values.define_integers(node, op, (x.name,), x.scale, x.range)
+    if isinstance(op, Pad):
+        op = replace(op, value=float(x.zero_point))
+    value = values.define_integers(node, op, (x.name,), x.grid)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=op.kind,
         bits=values.config.inp_bits, input_scales=(x.scale,),
@@ -447,16 +503,16 @@ def concat(values: Values, node: Node, op: Concat) -> LayerReport:
     for number, x in enumerate(given):
         if x.name in anew:
             x = anew[x.name]
-        elif x.scale != grid.scale or not x.range.is_within(grid.range):
-            q, _, error = _sum(values, node, (term(x, grid.scale),), grid.range)
+        elif not x.is_on(grid):
+            q, _, error = _sum(values, node, (term(x, grid.scale),), grid)
             like = replace(node, name=f"{node.name}.{number}")
             name = values.rewriter.emit(q, (x.name,), like=like)
-            anew[x.name] = Integers(name=name, scale=grid.scale, range=grid.range)
+            anew[x.name] = Integers(name=name, grid=grid)
             x = anew[x.name]
             errors.append(error)
         operands.append(x)
     span = Interval(lo=min(x.range.lo for x in operands), hi=max(x.range.hi for x in operands))
-    value = values.define_integers(node, op, tuple(x.name for x in operands), grid.scale, span)
+    value = values.define_integers(node, op, tuple(x.name for x in operands), replace(grid, range=span))
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=op.kind,
         bits=values.config.inp_bits, input_scales=tuple(x.scale for x in given),
@@ -469,29 +525,32 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | N
     x = values.as_integers(node.inputs[0], node)
     grid = values.grid(node.output)
     counts = op.counts(*values.source.types[node.inputs[0]].shape[2:])
+    padding = op.padding
+    if op.count_include_pad:
+        padding, x = _bordered(values, node, padding, x)
     total = Interval(lo=x.range.lo, hi=x.range.hi).with_zero().times(op.kernel[0] * op.kernel[1])
     whole, fewest = math.lcm(*np.unique(counts).tolist()), int(counts.min())
     q: QAvgPool2d | RescaledAvgPool2d
-    if _is_rescaled(values, node, grid.range) and max(-total.lo, total.hi) * (whole // fewest) <= INT32_MAX:
+    if _is_rescaled(values, node, grid) and max(-total.lo, total.hi) * (whole // fewest) <= INT32_MAX:
         word, error = _word(x.scale / grid.scale / whole), 0.0
         shift = word >> FACTOR_BITS
         factors = (whole // counts).astype(np.int32)
-        q = RescaledAvgPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, scale=word,
-                              bits=values.config.out_bits, relu=not grid.range.lo)
+        q = RescaledAvgPool2d(kernel=op.kernel, stride=op.stride, padding=padding, scale=word,
+                              bias=-x.zero_point * whole, **_ends(values, grid))
     else:
-        each = Term(ratio=x.scale / grid.scale / fewest, lo=total.lo, hi=total.hi)
-        chosen = near((each,), max_shift=_largest_shift(values, node.output))
+        each = Term(ratio=x.scale / grid.scale / fewest, lo=total.lo, hi=total.hi, zero_point=x.zero_point * fewest)
+        chosen = near((each,), offset=grid.zero_point, max_shift=_largest_shift(values, node.output))
         if chosen is None:
             return None
         shift, error = chosen.shift, chosen.error
         factors = np.rint(x.scale / grid.scale / counts * (1 << shift)).astype(np.int32)
         mul = chosen.multipliers[0] if counts.max() == fewest else None
-        q = QAvgPool2d(kernel=op.kernel, stride=op.stride, padding=op.padding, mul=mul, bias=chosen.bias,
+        q = QAvgPool2d(kernel=op.kernel, stride=op.stride, padding=padding, mul=mul, bias=chosen.bias,
                        shift=shift, lo=grid.range.lo, hi=grid.range.hi)
     inputs = [x.name]
     if counts.max() != fewest:
         inputs.append(values.rewriter.constant(factors, f"{node.name}.m"))
-    value = values.define_integers(node, q, tuple(inputs), grid.scale, grid.range)
+    value = values.define_integers(node, q, tuple(inputs), grid)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind,
         bits=values.config.inp_bits, input_scales=(x.scale,),
@@ -519,4 +578,6 @@ def _largest_shift(values: Values, output: str) -> int:
 
 
 def term(operand: Integers, scale: float) -> Term:
-    return Term(ratio=operand.scale / scale, lo=operand.range.lo, hi=operand.range.hi)
+    return Term(
+        ratio=operand.scale / scale, lo=operand.range.lo, hi=operand.range.hi, zero_point=operand.zero_point
+    )

@@ -42,11 +42,25 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """An operand that is multiplied by a scalar: real factor, and the range of the integers it is applied to."""
+    """An operand that is multiplied by a scalar: real factor, and the range of the integers it is applied to.
+
+    zero_point: of these the one that stands for 0.
+    """
 
     ratio: float
     lo: int
     hi: int
+    zero_point: int = 0
+
+    @property
+    def centred(self) -> Term:
+        """The same with the zero point taken off the integers."""
+        return replace(self, lo=self.lo - self.zero_point, hi=self.hi - self.zero_point, zero_point=0)
+
+    @property
+    def reach(self) -> int:
+        """Largest number of steps from 0."""
+        return max(abs(self.lo - self.zero_point), abs(self.hi - self.zero_point))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +88,7 @@ class ConvProblem:
         """Largest magnitude that acc * factor can have in a result that is not clipped."""
         span = max(abs(self.lo), abs(self.hi)) + np.abs(self.offset)
         if self.residual is not None:
-            span = span + self.residual.ratio * max(abs(self.residual.lo), abs(self.residual.hi))
+            span = span + self.residual.ratio * self.residual.reach
         reach: Floats = np.maximum(-self.acc_low, self.acc_high) * self.factor
         least: Floats = np.minimum(reach, span)
         return least
@@ -132,20 +146,20 @@ def _conv_candidate(problem: ConvProblem, pre_shift: int, shift: int) -> ConvSca
         if m.max(initial=0) > 1:
             return None
         m = np.ones_like(m)
-    offset = problem.offset * one
+    r_mul = round(problem.residual.ratio * one) if problem.residual else 0
+    offset = problem.offset * one - (r_mul * problem.residual.zero_point if problem.residual else 0)
     if m.max(initial=0) > INT32_MAX or np.abs(offset).max(initial=0) > INT32_MAX:
         return None
     lost = m * ((1 << pre_shift) - 1) / (1 << (pre_shift + 1))  # what the pre-shift drops on average, and at most again
     exact = offset + rounding(shift) + lost
     b = np.rint(exact)
-    r_mul = round(problem.residual.ratio * one) if problem.residual else 0
     m_int, b_int = m.astype(np.int64), b.astype(np.int64)
     if abs(r_mul) > MAX_FACTOR or not _fits(problem, m_int, b_int, r_mul, pre_shift):
         return None
     error = np.abs(b - exact) / one + lost / one
     if problem.residual is not None:
         r = problem.residual
-        error = error + abs(r_mul / one - r.ratio) * max(abs(r.lo), abs(r.hi))
+        error = error + abs(r_mul / one - r.ratio) * r.reach
     factor = m / unit
     coarser = np.divide(factor, problem.factor, out=np.ones_like(factor), where=problem.factor > 0) - 1
     if problem.given:
@@ -185,23 +199,23 @@ def scale_exactly(problem: ConvProblem, *, max_shift: int) -> ExactScaling | Non
     """The integers of `ExactConv2d` for weights that are given: the largest shifts for which they fit; None if none."""
     limits = np.maximum(-problem.acc_low, problem.acc_high)
     r = problem.residual or Term(ratio=0.0, lo=0, hi=0)
-    added = max(abs(r.lo), abs(r.hi))
     # Sums of products that leave the result within its clip, in steps of it.
-    needed = np.abs(problem.offset) + added * r.ratio + max(abs(problem.lo), abs(problem.hi)) + 1
+    needed = np.abs(problem.offset) + r.reach * r.ratio + max(abs(problem.lo), abs(problem.hi)) + 1
     clipped = np.divide(needed, problem.factor, out=np.zeros_like(needed), where=problem.factor > 0)
     reach = np.minimum(limits, np.ceil(clipped)).astype(np.int64)
     for shift in range(max_shift, -1, -1):
         one = float(1 << shift)
         scaled = problem.factor * one
-        m, b = np.rint(scaled), np.rint(problem.offset * one) + rounding(shift)
         r_mul = round(r.ratio * one)
-        if (reach * (m + 1) + np.abs(b)).max(initial=0) + added * r_mul > INT32_MAX:
+        offset = problem.offset * one - r_mul * r.zero_point
+        m, b = np.rint(scaled), np.rint(offset) + rounding(shift)
+        if (reach * (m + 1) + np.abs(b)).max(initial=0) + max(abs(r.lo), abs(r.hi)) * r_mul > INT32_MAX:
             continue
         room = INT32_MAX / max(int(reach.max(initial=1)), 1)
         fine = min(math.floor(math.log2(room)) + 1, max_shift)  # n is at most half of 2**fine
         n = np.rint((scaled - m) * (1 << fine))
-        error = np.abs(scaled - m - n / (1 << fine)) * reach + np.abs(b - rounding(shift) - problem.offset * one) + 1
-        lost = added * abs(r_mul - r.ratio * one)
+        error = np.abs(scaled - m - n / (1 << fine)) * reach + np.abs(b - rounding(shift) - offset) + 1
+        lost = r.reach * abs(r_mul - r.ratio * one)
         return ExactScaling(reach=reach, m=m.astype(np.int64), n=n.astype(np.int64), b=b.astype(np.int64), r_mul=r_mul,
                             fine=fine, shift=shift, error=(float(error.max()) + lost) / one)
     return None
@@ -295,7 +309,7 @@ def common_ratio(terms: tuple[Term, ...]) -> CommonRatio:
     multipliers = tuple(int(fraction * common) for fraction in fractions)
     factor = largest / common
     errors = (
-        abs(m * factor - term.ratio) * max(abs(term.lo), abs(term.hi))
+        abs(m * factor - term.ratio) * term.reach
         for m, term in zip(multipliers, terms, strict=True)
     )
     return CommonRatio(multipliers=multipliers, factor=factor, error=math.fsum(errors))
@@ -340,10 +354,10 @@ def _sum_within(terms: tuple[Term, ...], offset: float, max_shift: int, limit: i
     for shift in range(max_shift, -1, -1):
         multipliers = tuple(round(term.ratio * (1 << shift)) for term in terms)
         added = round(offset * (1 << shift))
-        bias = added + rounding(shift)
+        bias = added + rounding(shift) - sum(m * term.zero_point for m, term in zip(multipliers, terms, strict=True))
         if max(*map(abs, multipliers), abs(bias)) <= limit and _sum_fits(terms, multipliers, bias):
             errors = (
-                abs(m / (1 << shift) - term.ratio) * max(abs(term.lo), abs(term.hi))
+                abs(m / (1 << shift) - term.ratio) * term.reach
                 for m, term in zip(multipliers, terms, strict=True)
             )
             error = math.fsum([*errors, abs(added / (1 << shift) - offset)])
@@ -363,11 +377,12 @@ def _rounding_alike(scaling: SumScaling, terms: tuple[Term, ...], offset: float)
     if math.prod(term.hi - term.lo + 1 for term in terms) > _MOST_SUMS:
         return scaling
     axes = np.meshgrid(*(np.arange(term.lo, term.hi + 1) for term in terms), indexing="ij")
-    wanted = np.rint(sum((term.ratio * x for term, x in zip(terms, axes, strict=True)), np.float64(offset)))
+    reals = (term.ratio * (x - term.zero_point) for term, x in zip(terms, axes, strict=True))
+    wanted = np.rint(sum(reals, np.float64(offset)))
     best, fewest = scaling, math.prod(wanted.shape) + 1
     for bias_by, *moves in itertools.product(_BIAS_MOVES, *[(0, -1, 1)] * len(terms)):
         multipliers = tuple(m + by for m, by in zip(scaling.multipliers, moves, strict=True))
-        bias = scaling.bias + bias_by
+        bias = scaling.bias + bias_by - sum(by * term.zero_point for by, term in zip(moves, terms, strict=True))
         if not _sum_fits(terms, multipliers, bias):
             continue
         total = sum((x * m for x, m in zip(axes, multipliers, strict=True)), np.int64(bias))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,11 +77,27 @@ class QuantizeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Integers:
-    """An activation in integers: value of the new graph, reals per step (a float32), range of the steps."""
+    """An activation in integers: value of the new graph, and its grid."""
 
     name: str
-    scale: float
-    range: Interval
+    grid: Grid
+
+    @property
+    def scale(self) -> float:
+        return self.grid.scale
+
+    @property
+    def range(self) -> Interval:
+        return self.grid.range
+
+    @property
+    def zero_point(self) -> int:
+        return self.grid.zero_point
+
+    def is_on(self, grid: Grid) -> bool:
+        """Whether each integer is what that grid has for the same real number."""
+        alike = (self.scale, self.zero_point) == (grid.scale, grid.zero_point)
+        return alike and self.range.is_within(grid.range)
 
 
 def storage(bits: int) -> DType:
@@ -118,8 +134,9 @@ class Values:
     def as_float(self, name: str, reader: Node) -> str:
         """The value in float32, under its own name."""
         if name not in self._floats:
-            op = Dequantize(scale=self._integers[name].scale)
-            self.rewriter.emit(op, (self._integers[name].name,), like=reader, output=name)
+            integers = self._integers[name]
+            op = Dequantize(scale=integers.scale, zero_point=integers.zero_point)
+            self.rewriter.emit(op, (integers.name,), like=reader, output=name)
             self._floats.add(name)
         return name
 
@@ -132,7 +149,7 @@ class Values:
                 value = self.rewriter.constant(op.reference(self.source.constants[name]), hint)
             else:
                 value = self.rewriter.emit(op, (name,), like=reader, output=self.rewriter.fresh(hint))
-            self._integers[name] = Integers(name=value, scale=grid.scale, range=grid.range)
+            self._integers[name] = Integers(name=value, grid=grid)
         return self._integers[name]
 
     def has_integers(self, name: str) -> bool:
@@ -161,10 +178,10 @@ class Values:
         """Whether the model gives the value's integers."""
         return name in self._given
 
-    def define_integers(self, node: Node, op: Op, inputs: tuple[str, ...], scale: float, span: Interval) -> str:
+    def define_integers(self, node: Node, op: Op, inputs: tuple[str, ...], grid: Grid) -> str:
         """Add the quantised form of a node; returns the name of the new value."""
         value = self.rewriter.emit(op, inputs, like=node, output=self.rewriter.fresh(f"{node.output}.q"))
-        self._integers[node.output] = Integers(name=value, scale=scale, range=span)
+        self._integers[node.output] = Integers(name=value, grid=grid)
         return value
 
     def same_integers(self, output: str, name: str) -> None:
@@ -182,8 +199,7 @@ class Values:
         has not, MissingScaleError for a value without one if there are no calibration inputs.
         """
         if name in self._given:
-            self._given[name].check(self.limits)
-            return self._given[name]
+            return self._given[name].within(self.limits)
         if name in self._joined:
             return self.grid(self._joined[name])
         return Grid(scale=self._measured_scale(name, bound), range=self.limits)
@@ -221,14 +237,14 @@ class Values:
         """Whether the model says what integers a value is to have."""
         return name in self._given
 
-    def clipped(self, output: str, lo: float, hi: float) -> tuple[float, Interval]:
-        """Scale and integer range of a result that is clipped to lo..hi in reals."""
+    def clipped(self, output: str, lo: float, hi: float) -> Grid:
+        """Grid of a result that is clipped to lo..hi in reals."""
         grid = self.grid(output, max(abs(lo), abs(hi)) or math.inf)
-        return grid.scale, Interval(lo=_step(lo, grid), hi=_step(hi, grid))
+        return replace(grid, range=Interval(lo=_step(lo, grid), hi=_step(hi, grid)))
 
-    def scales(self) -> dict[str, float]:
-        """Scale of each integer activation of the new graph."""
-        return {integers.name: integers.scale for integers in self._integers.values()}
+    def grids(self) -> dict[str, Grid]:
+        """That of each integer activation of the new graph."""
+        return {each.name: each.grid for each in self._integers.values()}
 
     def _quantize_op(self, grid: Grid) -> Quantize:
         inverse = float(np.float32(1 / grid.scale))
@@ -238,6 +254,7 @@ class Values:
             hi=grid.range.hi,
             dtype=storage(self.config.inp_bits),
             scale=grid.scale if grid.node else None,
+            zero_point=grid.zero_point,
         )
 
 
@@ -245,7 +262,7 @@ def _step(real: float, grid: Grid) -> int:
     """The integer nearest to a real number."""
     if math.isinf(real):
         return grid.range.lo if real < 0 else grid.range.hi
-    return min(max(round(real / grid.scale), grid.range.lo), grid.range.hi)
+    return min(max(round(real / grid.scale) + grid.zero_point, grid.range.lo), grid.range.hi)
 
 
 def _usable(scale: float) -> float:

@@ -169,12 +169,13 @@ def quantized(
     folder: Path,
     *,
     operators: bool = False,
+    unsigned: bool = False,
     images: NDArray[np.float32] | None = None,
     **options: Any,
 ) -> onnx.ModelProto:
     """By onnxruntime, symmetric in int8 unless `options` say otherwise; operators: in QOperator form, else in QDQ.
 
-    images: what to calibrate with, one by one.
+    unsigned: activations in uint8, with zero points. images: what to calibrate with, one by one.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -197,10 +198,10 @@ def quantized(
         Reader(),
         quant_format=QuantFormat.QOperator if operators else QuantFormat.QDQ,
         **{
-            "activation_type": QuantType.QInt8,
+            "activation_type": QuantType.QUInt8 if unsigned else QuantType.QInt8,
             "weight_type": QuantType.QInt8,
             "per_channel": True,
-            "extra_options": {"ActivationSymmetric": True, "WeightSymmetric": True},
+            "extra_options": {"ActivationSymmetric": not unsigned, "WeightSymmetric": True},
             **options,
         },
     )

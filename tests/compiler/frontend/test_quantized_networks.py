@@ -39,11 +39,15 @@ from vta_hw.spec.config import preset
         ("bent", "QDQ", "tvm"),
         ("bent", "QDQ", "extended"),
         ("bent", "QOperator", "tvm"),
+        ("residual", "QDQ of uint8", "extended"),
+        ("separable", "QOperator of uint8", "tvm"),
+        ("bent", "QDQ of uint8", "tvm"),
+        ("bent", "QDQ of uint8", "extended"),
     ],
 )
 def test_networks_that_onnxruntime_has_quantised(name: str, form: str, isa: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
-    proto = quantized(NETWORKS[name](), tmp_path, operators=form == "QOperator")
+    proto = quantized(NETWORKS[name](), tmp_path, operators="QOperator" in form, unsigned="uint8" in form)
     compiled = vta.compile(proto, config=replace(preset("sim"), isa=isa))
     x = floats(2, *SHAPE[1:], seed=9)
     answers = [compiled.run(x, engine) for engine in ("functional", "cycle", "llvm", "reference")]
@@ -67,14 +71,15 @@ def test_a_trained_network_is_what_onnxruntime_computes(form: str, isa: str, tmp
     assert off.max() < 0.01 * with_all_outputs(proto)[1][output.name]
 
 
-@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+@pytest.mark.parametrize("form", ["QDQ", "QOperator", "QDQ of uint8"])
 @pytest.mark.parametrize("isa", ["tvm", "extended"])
 def test_a_deep_network_is_within_one_quantum_in_every_value(form: str, isa: str, tmp_path: Path) -> None:
     """Eighteen layers, which make several quanta of one in the first, or of 30,000 sums rounded otherwise once."""
     pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
     network = resnet(18, size=32)
     images = np.random.default_rng(0).standard_normal((6, 3, 32, 32)).astype(np.float32)
-    opened, steps = with_all_outputs(quantized(network, tmp_path, operators=form == "QOperator", images=images[:4]))
+    made = quantized(network, tmp_path, operators="QOperator" in form, unsigned="uint8" in form, images=images[:4])
+    opened, steps = with_all_outputs(made)
     config = replace(preset("sim"), isa=isa)
     graph = rebatched(quantize_model(load_onnx(opened), None, config=config).graph, 2)
     expected, actual = run(opened, images[4:]), evaluate(graph, {"x": images[4:]})

@@ -110,7 +110,7 @@ def check_within_error(graph: Graph, config: VTAConfig) -> None:
     source = graph.producers["y"]
     names = {layer.source: layer.value for layer in result.layers}
     reals = [
-        values[names[name]] * np.float32(result.scales[names[name]]) if name in names else graph.constants[name]
+        values[names[name]] * np.float32(result.grids[names[name]].scale) if name in names else graph.constants[name]
         for name in source.inputs
     ]
     steps = source.op.reference(*reals).astype(np.float64) / report.output_scale

@@ -19,7 +19,7 @@ from compiler.graph.evaluate import evaluate, evaluate_all
 from compiler.graph.ir import Array, Graph
 from compiler.graph.ops.conv import Conv, MatMul
 from compiler.graph.ops.elementwise import Add, BatchNorm, Clip, FakeQuantize, Pointwise, Relu
-from compiler.graph.ops.move import Concat, Slice
+from compiler.graph.ops.move import Concat, Pad, Slice
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.qelementwise import QAdd, Quantize, RescaledAdd
 from compiler.graph.ops.shape import Reshape
@@ -59,12 +59,12 @@ def deviations(result: Quantized, reals: Callable[[str], Array]) -> dict[str, in
             return graph.constants[name]
         if name not in layers:
             producer = graph.producers[name]
-            if isinstance(producer.op, QAdd | RescaledAdd):  # scales an operand of a concatenation anew
+            if isinstance(producer.op, QAdd | RescaledAdd | Pad):  # an operand scaled anew, a border
                 return producer.op.reference(*map(integers, producer.inputs))
             assert isinstance(producer.op, Quantize)
             return producer.op.reference(reals(producer.inputs[0]))
-        rounded = np.rint(reals(layers[name].source).astype(np.float64) / result.scales[name])
-        return np.clip(rounded, -128, 127).astype(np.int8).reshape(graph.types[name].shape)
+        nearest = np.clip(result.grids[name].nearest(reals(layers[name].source)), -128, 127)
+        return nearest.astype(np.int8).reshape(graph.types[name].shape)
 
     found = {}
     for value, layer in layers.items():
@@ -74,21 +74,29 @@ def deviations(result: Quantized, reals: Callable[[str], Array]) -> dict[str, in
     return found
 
 
-@pytest.fixture(scope="module", params=[(name, form) for name in NETWORKS for form in ("QDQ", "QOperator")], ids=str)
+FORMS = {
+    "QDQ": {},
+    "QOperator": {"operators": True},
+    "QDQ of uint8": {"unsigned": True},
+    "QOperator of uint8": {"operators": True, "unsigned": True},
+}
+
+
+@pytest.fixture(scope="module", params=[(name, form) for name in NETWORKS for form in FORMS], ids=str)
 def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, object]:
     """(name, model, quantised by onnxruntime)."""
     pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
     name, form = request.param
-    proto = quantized(NETWORKS[name](), tmp_path_factory.mktemp(name), operators=form == "QOperator")
-    return name, proto
+    return name, quantized(NETWORKS[name](), tmp_path_factory.mktemp(name), **FORMS[form])
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("form", ["QDQ", "QDQ of uint8"])
 @pytest.mark.parametrize("config", CONFIGS)
-def test_each_layer_is_within_one_quantum_of_onnxruntime(name: str, config: str, tmp_path: Path) -> None:
+def test_each_layer_is_within_one_quantum_of_onnxruntime(name: str, form: str, config: str, tmp_path: Path) -> None:
     """From the integers that onnxruntime has."""
     pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
-    opened, _ = with_all_outputs(quantized(NETWORKS[name](), tmp_path))
+    opened, _ = with_all_outputs(quantized(NETWORKS[name](), tmp_path, **FORMS[form]))
     x = floats(1, *SHAPE[1:], seed=77)
     expected = run(opened, x)
     prepared = prepare(load_onnx(opened), CONFIGS[config])
@@ -120,7 +128,8 @@ def test_networks_are_near_onnxruntime_in_every_quantised_value(network: tuple[s
     placed = rebatched(quantize_model(load_onnx(opened), None, config=CONFIGS[config]).graph, len(x))
     expected, actual = run(opened, x), evaluate(placed, {"x": x})
     off = [np.abs(actual[name] - expected[name]) / scale for name, scale in steps.items()]
-    assert max(each.max() for each in off) < (1.01 if network[0] == "residual" else 4.01)
+    most = {"residual": 1.01, "separable": 4.01, "bent": 6.01}  # the gate of a HardSwish has 8 bits
+    assert max(each.max() for each in off) < most[network[0]]
     assert np.concatenate([each.ravel() for each in off]).mean() < (0.25 if network[0] == "bent" else 0.1)
 
 
@@ -185,7 +194,7 @@ def test_a_scale_goes_backwards_over_what_only_compares_and_moves() -> None:
         "slice",
         "dequantize",
     ]
-    assert set(result.scales.values()) == {float(np.float32(0.02)), float(np.float32(0.1))}
+    assert {grid.scale for grid in result.grids.values()} == {float(np.float32(0.02)), float(np.float32(0.1))}
 
 
 def test_other_steps_are_a_multiplication() -> None:
@@ -286,10 +295,10 @@ def test_the_least_weight_may_have_been_negated(config: str) -> None:
 
 def test_refusals() -> None:
     w = np.full((4, 8, 1, 1), 2.0)
-    unsigned = one_conv(FakeQuantize(scale=0.5, lo=0, hi=255), w, None)
-    assert refusal(unsigned) == (
-        "Layer 'conv c': node 'fake_quantize xq' must quantise to -128..127 once the zero point is "
-        "taken off, not to 0..255: quantise the model with symmetric activations of int8"
+    wide = one_conv(FakeQuantize(scale=0.5, lo=-100, hi=156), w, None)
+    assert refusal(wide) == (
+        "Layer 'conv c': node 'fake_quantize xq' must quantise to at most 256 integers, not to -100..156 (zero "
+        "point taken off): quantise activations to 8 bits"
     )
     assert refusal(one_conv(step(0.5), w, 0.01)) == (
         "Layer 'conv c': weights must be -128..127 once their zero point is taken off, not 0..200: "
@@ -297,7 +306,7 @@ def test_refusals() -> None:
     )
     small = {"log_inp_buff_size": 12, "log_wgt_buff_size": 14, "log_acc_buff_size": 14, "log_uop_buff_size": 12}
     narrow = replace(VTAConfig(), log_inp_width=2, log_wgt_width=2, **small)
-    assert refusal(one_conv(step(0.5), w, 0.1), narrow).endswith("with symmetric activations of int4")
+    assert refusal(one_conv(step(0.5), w, 0.1), narrow).endswith("quantise activations to 4 bits")
     b = Builder()
     free = b(Conv(), b(step(0.5), b.input(1, 8, 6, 6)), b.constant(floats(8, 8, 1, 1)), name="c")
     graph = b.graph(b(step(0.5), b(Conv(), free, b.constant(floats(8, 8, 1, 1)))))
@@ -349,16 +358,6 @@ def test_shifts_are_large_where_weights_are_given(options: QuantizeOptions) -> N
     result = quantize(prepare(fused(), VTAConfig()), None, config=VTAConfig(), options=options)
     shifts = [layer.shift for layer in result.layers if "conv2d" in layer.kind]
     assert (max(shifts) > 15) == (options.max_shift is None)
-
-
-def test_asymmetric_models_of_onnxruntime_are_refused(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
-    from onnxruntime.quantization import QuantType
-
-    proto = quantized(NETWORKS["residual"](), tmp_path, activation_type=QuantType.QUInt8, extra_options={})
-    message = refusal(load_onnx(proto))
-    assert message.startswith("Layer 'stem': node 'x_QuantizeLinear' must quantise to -128..127 once the zero ")
-    assert message.endswith(": quantise the model with symmetric activations of int8")
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -164,7 +164,7 @@ def test_reports() -> None:
     kinds = [layer.kind for layer in quantized.layers]
     assert kinds == ["qconv2d", "qconv2d", "qadd", "qadd", "qmax_pool2d", "qavg_pool2d", "qavg_pool2d", "qconv2d"]
     for layer in quantized.layers:
-        assert quantized.scales[layer.value] == layer.output_scale
+        assert quantized.grids[layer.value].scale == layer.output_scale
         assert layer.error < 0.1
         assert layer.bits == 8
         assert layer.weight_bits == (8 if layer.kind == "qconv2d" else None)
