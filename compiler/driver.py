@@ -276,12 +276,13 @@ class _Compilation:
         return to_json(schedule_cpu(item.proc).proc)
 
     def _host_reasons(self) -> dict[str, str]:
-        """Why each host step is not on the accelerator."""
-        return {
-            item.node.name: item.node.placement.reason or "compiled for the CPU"
-            for item in self.items
-            if not item.accelerated and item.node.placement is not None
-        }
+        """Why each host step is not on the accelerator, by the name of its node, numbered if several have that."""
+        reasons: dict[str, str] = {}
+        for item in self.items:
+            if not item.accelerated and item.node.placement is not None:
+                name = first_free(item.node.name, reasons.keys())
+                reasons[name] = item.node.placement.reason or "compiled for the CPU"
+        return reasons
 
     def _layer(self, item: _Item, launch: LaunchBuilder, first: int, addresses: Mapping[str, int]) -> Layer:
         steps = [self._scheduled(step) for step in steps_of(item.proc)]

@@ -6,6 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from compiler.graph.layout import Layout, pack, unpack
 from runtime.session import RunStatistics, Session
-from vta.batching import Array, Port, batches, named_inputs, names
+from vta.batching import Array, Port, batches, named_inputs, names, refuse_infinite
 from vta.engine_names import ON_ACCELERATOR, ON_CPU, TIMED, Engine
 from vta.engines import is_accelerated, open_session
 from vta.errors import ApiError
@@ -34,6 +35,8 @@ __all__ = ["ApiError", "CompiledProgram", "Engine", "compile_model", "layer_nois
 Progress = Callable[[int, int], None]
 
 MAX_BATCH = 4096
+_BY_IMAGE = "by_image"
+"""Attribute of programs that mix images, or what their first dimension is: false."""
 CALIBRATION_BATCH = 32
 CALIBRATION_ELEMENTS = 1 << 19
 """Images that the float network sees at a time, and elements of them: enough to be fast, few enough for caches."""
@@ -58,8 +61,17 @@ class CompiledProgram:
 
     @property
     def batch(self) -> int:
-        """Images that the program handles at a time."""
-        return self.inputs[0].shape[0]
+        """Images that the program handles at a time; 1 if it reads none, or is not for images."""
+        first = self.inputs[0].shape if self.inputs else ()
+        return first[0] if first else 1
+
+    @property
+    def by_image(self) -> bool:
+        """Whether it runs on any number of images, each of which has rows of the results, one or more, of its own."""
+        if not self.inputs or not all(port.shape[:1] == (self.batch,) for port in self.inputs):
+            return False
+        whole = all(port.shape and port.shape[0] % self.batch == 0 for port in self.outputs)
+        return whole and self.program.attributes.get(_BY_IMAGE) is not False
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -107,24 +119,36 @@ class CompiledProgram:
         """Outputs in logical shapes: a dict by name, or the array if `inputs` is an array and there is one output.
 
         inputs: dict by name, or the array if there is one input. The first dimension is the batch, of any size: it is
-        cut into the compiled batch, and the last piece is filled up. engine: by default the first of `engines`.
+        cut into the compiled batch, and the last piece is filled up. A model that does not work image by image takes
+        the shapes that it was compiled for. engine: by default the first of `engines`.
         timeout: seconds for one launch of a device. progress: called with (images done, images).
 
-        Raises ApiError for names, shapes, dtypes or engines that do not fit, and what the engine raises.
+        Raises ApiError for names, shapes, dtypes or engines that do not fit, for numbers that are not finite and are to
+        become the accelerator's integers, and what the engine raises.
         """
         chosen = self._engine(engine)
-        arrays = named_inputs(self.inputs, inputs)
+        arrays = named_inputs(self.inputs, inputs, by_image=self.by_image)
+        if is_accelerated(self.program):
+            refuse_infinite(arrays)
+        if not self.by_image:
+            whole, statistics = self._run_batch(arrays, chosen, timeout)
+            self._statistics = RunStatistics.total(statistics) if statistics else None
+            return self._returned(whole, inputs)
         count = len(next(iter(arrays.values())))
+        rows = {port.name: port.shape[0] // self.batch for port in self.outputs}
         parts: list[dict[str, Array]] = []
         runs: list[RunStatistics] = []
         for begin, (batch, real) in zip(range(0, count, self.batch), batches(arrays, self.batch), strict=True):
             outputs, statistics = self._run_batch(batch, chosen, timeout)
-            parts.append({port.name: outputs[port.name][:real] for port in self.outputs})
+            parts.append({name: outputs[name][: real * count_of] for name, count_of in rows.items()})
             runs += statistics
             if progress is not None:
                 progress(begin + real, count)
         self._statistics = RunStatistics.total(runs) if runs else None
-        result = {port.name: np.concatenate([part[port.name] for part in parts]) for port in self.outputs}
+        return self._returned({name: np.concatenate([part[name] for part in parts]) for name in rows}, inputs)
+
+    @staticmethod
+    def _returned(result: dict[str, Array], inputs: Mapping[str, Array] | Array) -> dict[str, Array] | Array:
         if not isinstance(inputs, Mapping) and len(result) == 1:
             return next(iter(result.values()))
         return result
@@ -172,9 +196,7 @@ class CompiledProgram:
 
 
 def port_of(buffer: Buffer) -> Port:
-    """What a buffer is to the caller. Raises ApiError unless it has a batch dimension and a layout that is known."""
-    if not buffer.shape:
-        raise ApiError(f"Buffer {buffer.name!r} must have a batch dimension, not be a scalar")
+    """What a buffer is to the caller. Raises ApiError unless it has a layout that is known."""
     if buffer.layout is None:
         return Port(name=buffer.name, shape=buffer.shape, dtype=buffer.dtype)
     match buffer.layout:
@@ -212,13 +234,14 @@ def compile_model(
     a few dozen images, from which the quantiser learns the ranges that the model does not give: an array, or a dict by
     input name, float32 [N, ...]; a model that is quantised throughout, in QDQ or QOperator form, needs none, and any
     other the CPU computes without them in the model's own types. options: how the quantiser chooses the integers
-    (`compiler.graph.quantize.values.QuantizeOptions`). batch: images in one run, by default the configuration's BATCH.
+    (`compiler.graph.quantize.values.QuantizeOptions`). batch: images in one run, by default the configuration's BATCH,
+    and the model's own on the CPU in the model's types, whose first dimension need not be one of images then.
     progress: called with (steps done, steps).
 
     Raises ApiError, ConfigError or CompileError.
     """
     from compiler.driver import Target, compile_graph
-    from compiler.graph.batch import rebatched
+    from compiler.graph.batch import rebatched, works_by_image
     from vta.checking import proved
 
     if target not in [member.value for member in Target]:
@@ -226,14 +249,16 @@ def compile_model(
     machine = config if isinstance(config, VTAConfig) else resolve(config)
     if batch is not None and (type(batch) is not int or not 1 <= batch <= MAX_BATCH):
         raise ApiError(f"Batch must be an integer from 1 to {MAX_BATCH}, not {batch!r}")
-    images = machine.batch if batch is None else batch
     with _without_collector():
         model = _graph(model)
-        if target == Target.CPU.value and calibration is None and not _gives_ranges(model):
-            graph = rebatched(model, images)
+        if target == Target.CPU.value and calibration is None and not (_gives_ranges(model) and _is_real(model)):
+            graph = model if batch is None else rebatched(model, batch)
         else:
+            images = machine.batch if batch is None else batch
             graph = quantized_graph(model, machine, calibration, images, options)
         program = compile_graph(graph, machine, target=Target(target), progress=progress)
+        if not works_by_image(graph):
+            program = replace(program, attributes={**program.attributes, _BY_IMAGE: False})
         return CompiledProgram(proved(program), graph=graph)
 
 
@@ -305,6 +330,14 @@ def _gives_ranges(graph: Graph) -> bool:
     return is_quantised(graph) or any(isinstance(node.op, FakeQuantize) for node in graph.nodes)
 
 
+def _is_real(graph: Graph) -> bool:
+    """Whether all that a graph reads and makes are reals, or integers that stand for such."""
+    from compiler.graph.passes.partition import is_quantised
+
+    names = (*(value.name for value in graph.inputs), *graph.producers)
+    return is_quantised(graph) or all(graph.types[name].dtype.is_float for name in names)
+
+
 def _quantized(
     graph: Graph,
     config: VTAConfig,
@@ -321,8 +354,24 @@ def _quantized(
     if calibration is None:
         return prepared, quantize(prepared, None, config=config, options=options), {}
     ports = tuple(Port(name=v.name, shape=v.type.shape, dtype=v.type.dtype.value) for v in graph.inputs)
-    samples = named_inputs(ports, calibration, subject="Calibration")
+    samples = named_inputs(ports, _in_half(ports, calibration), subject="Calibration")
+    for name, array in samples.items():
+        if not array.any():
+            raise ApiError(f"Calibration {name!r} must have other numbers than 0, from which ranges are learned")
     return prepared, quantize(prepared, _parts(samples), config=config, options=options), samples
+
+
+def _in_half(ports: tuple[Port, ...], samples: Array | Mapping[str, Array]) -> Array | Mapping[str, Array]:
+    """Inputs with float32 for float16 converted: photographs are read as such."""
+    if not isinstance(samples, Mapping) and len(ports) == 1:
+        samples = {ports[0].name: samples}
+    if not isinstance(samples, Mapping):
+        return samples
+    half = {port.name for port in ports if port.dtype == "float16"}
+    return {
+        name: array.astype(np.float16) if name in half and getattr(array, "dtype", None) == np.float32 else array
+        for name, array in samples.items()
+    }
 
 
 def _parts(samples: dict[str, Array]) -> Iterator[dict[str, Array]]:

@@ -31,9 +31,12 @@ class Port:
 
 
 def named_inputs(
-    ports: tuple[Port, ...], inputs: Mapping[str, Array] | Array, subject: str = "Input"
+    ports: tuple[Port, ...], inputs: Mapping[str, Array] | Array, subject: str = "Input", *, by_image: bool = True
 ) -> dict[str, Array]:
-    """Inputs by name, of one batch size for all. Raises ApiError for a wrong name, shape, dtype or batch size."""
+    """Inputs by name, of one batch size for all. Raises ApiError for a wrong name, shape, dtype or batch size.
+
+    by_image: whether the batch may be any; otherwise shapes are those of the ports.
+    """
     if not isinstance(inputs, Mapping):
         if len(ports) != 1:
             raise ApiError(f"Inputs must be a dict with the names {names(ports)}, not one array")
@@ -44,15 +47,32 @@ def named_inputs(
         array = inputs[port.name]
         if not isinstance(array, np.ndarray):
             raise ApiError(f"{subject} {port.name!r} must be a numpy array, not {type(array).__name__}")
+        if not by_image:
+            if array.shape != port.shape or array.dtype != np.dtype(port.dtype):
+                raise ApiError(
+                    f"{subject} {port.name!r} must be {port.dtype} {list(port.shape)}, as compiled for a model that "
+                    f"does not work image by image, not {array.dtype} {list(array.shape)}"
+                )
+            continue
         fits = array.ndim == len(port.shape) and array.shape[1:] == port.shape[1:] and len(array) > 0
         if not fits or array.dtype != np.dtype(port.dtype):
             raise ApiError(
                 f"{subject} {port.name!r} must be {port.of_any_batch()}, not {array.dtype} {list(array.shape)}"
             )
+    if not by_image:
+        return {port.name: inputs[port.name] for port in ports}
     sizes = {len(inputs[port.name]) for port in ports}
     if len(sizes) != 1:
         raise ApiError(f"Inputs must have one batch size, not {', '.join(map(str, sorted(sizes)))}")
     return {port.name: inputs[port.name] for port in ports}
+
+
+def refuse_infinite(arrays: Mapping[str, Array]) -> None:
+    """Raises ApiError for a number that is no integer however it is scaled, naming the first and where it is."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            at = np.unravel_index(int(np.isfinite(array).argmin()), array.shape)
+            raise ApiError(f"Input {name!r} must be finite to become integers, not {array[at]} at {list(map(int, at))}")
 
 
 def names(ports: tuple[Port, ...]) -> str:

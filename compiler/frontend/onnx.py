@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +55,7 @@ def load_onnx(source: str | Path | bytes | onnx.ModelProto, *, batch: int | None
         if not importer.is_known(value.name):
             importer.add_input(value.name, _input_type(value, batch))
     hidden: dict[str, str] = {}
-    for node in graph.node:
+    for node in _in_order(graph):
         _convert(importer, node, opset, folder, hidden)
     if not graph.output:
         raise FrontendError("Model must have an output")
@@ -101,6 +102,29 @@ def _names(graph: onnx.GraphProto) -> frozenset[str]:
     """Every name of the model, so that names made here differ from all of them."""
     names = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
     return frozenset(names.union(*(set(node.output) for node in graph.node)))
+
+
+def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes, each behind those whose results it reads, and otherwise as they are.
+
+    ONNX demands that order; converters that write others exist, and onnxruntime reads their files. Nodes that read what
+    no node makes, or each other's results, come last.
+    """
+    pending = list(graph.node)
+    unmade = Counter(value for node in pending for value in node.output if value)
+    ordered: list[onnx.NodeProto] = []
+    while pending:
+        waiting = []
+        for node in pending:
+            if any(unmade[value] for value in node.input):
+                waiting.append(node)
+                continue
+            ordered.append(node)
+            unmade.subtract(value for value in node.output if value)
+        if len(waiting) == len(pending):
+            return [*ordered, *waiting]
+        pending = waiting
+    return ordered
 
 
 def _input_type(value: onnx.ValueInfoProto, batch: int | None) -> TensorType:

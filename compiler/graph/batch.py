@@ -31,11 +31,32 @@ def rebatched(graph: Graph, batch: int) -> Graph:
     (old,) = present
     types = [TensorType((batch, *value.type.shape[1:]), value.type.dtype) for value in graph.inputs]
     inputs = tuple(Value(name=value.name, type=t) for value, t in zip(graph.inputs, types, strict=True))
+    if batch == old:
+        return replace(graph, layouts={})
     nodes = tuple(_node(node, old, batch) for node in graph.nodes)
     images = {name: np.repeat(graph.constants[name][:1], batch, axis=0) for name in _constant_images(graph, old)}
     result = replace(graph, inputs=inputs, nodes=nodes, constants={**graph.constants, **images}, layouts={})
-    result.verify()
+    try:
+        result.verify()
+    except GraphError as error:
+        raise GraphError(
+            f"The model must work image by image along the first dimension, {old}, to be compiled for {batch}: {error}"
+        ) from None
     return result
+
+
+def works_by_image(graph: Graph) -> bool:
+    """Whether the graph does the same with each image of any batch, and has as many rows of results for each."""
+    batches = {value.type.shape[:1] for value in graph.inputs}
+    if len(batches) != 1 or () in batches:
+        return False
+    ((old,),) = batches
+    try:
+        types = rebatched(graph, 2 * old).types
+    except GraphError:
+        return False
+    shapes = [(graph.types[name].shape, types[name].shape) for name in graph.outputs]
+    return all(shape and twice == (2 * shape[0], *shape[1:]) for shape, twice in shapes)
 
 
 def _mixes_images(op: Op) -> bool:

@@ -82,6 +82,27 @@ def requantised(acc: Expr, bias: Expr, scale: Expr, zero_point: Expr | int, *, r
     return cast(DType.INT32, minimum(maximum(signed, 0 if relu else -high - 1), high))
 
 
+def _to_even(a: Buffer, y: Tiled, shift: int) -> tuple[Buffer, list[For]]:
+    """A temporary, and what added to `a` makes ``a >> shift`` round to nearest, halves to even.
+
+    That is ``(1 << (shift - 1)) - 1 + lsb(a >> shift)``; with the next integer's lowest bit, made the sign of a number,
+    it takes operations that a machine has.
+    """
+    t = tiles.local("E", y)
+    return t, [
+        tiles.fill("even.init", t, y, 0),
+        tiles.update("even.copy", t, y, lambda v, i: v + a[tiles.at(i)]),
+        tiles.update("even.next", t, y, lambda v, _: v + (1 << shift)),
+        tiles.update("even.floor", t, y, lambda v, _: v >> shift),
+        tiles.update("even.left14", t, y, lambda v, _: v * (1 << 14)),
+        tiles.update("even.left28", t, y, lambda v, _: v * (1 << 14)),
+        tiles.update("even.left31", t, y, lambda v, _: v * 8),
+        tiles.update("even.spread", t, y, lambda v, _: v >> 31),
+        tiles.update("even.half", a, y, lambda v, _: v + (1 << (shift - 1))),
+        tiles.update("even.add", a, y, lambda v, i: v + t[tiles.at(i)]),
+    ]
+
+
 def _clip(a: Buffer, y: Tiled, shift: int, low: int, high: int) -> list[For]:
     steps = [tiles.update("shift", a, y, lambda v, _: v >> shift)] if shift else []
     return [
@@ -283,10 +304,13 @@ def combine(
     high: int,
     *,
     by: BinaryOp = BinaryOp.ADD,
-    zero_points: tuple[int, ...] = (0, 0),
+    zero_points: tuple[int, ...] = (),
+    even: bool = False,
     wide: bool = False,
 ) -> Proc:
     """``Y = clip((sum of X_k * multipliers[k] + bias) >> shift, low, high)`` for one or two inputs X0, X1 like Y.
+
+    even: the quotient is rounded, halves to even, instead of cut.
 
     by: what joins the terms, the sum or the larger or smaller of both. zero_points: taken off the inputs. A multiplier
     of None is a parameter behind the inputs: M int32 [blocks, subs, n, c], one for each channel, repeated over the
@@ -298,6 +322,10 @@ def combine(
     factors = tuple(None if m is None else given.pop(0) for m in multipliers)
     params, terms, body = _joined(y, factors, by, zero_points)
     body += tiles.step("bias", terms[0], y, BinaryOp.ADD, offset)
+    if even:
+        t, steps = _to_even(terms[0], y, shift)
+        terms.append(t)
+        body += steps
     buffer_y = y.buffer("Y")
     body += [*_clip(terms[0], y, shift, low, high), tiles.copy("store", buffer_y, terms[0], y)]
     return Proc(name, (*params, *parameters, buffer_y), tiles.allocate(terms, body))
@@ -316,7 +344,7 @@ def rescaled_add(name: str, y: Tiled, multipliers: tuple[int, ...], rescale: Res
 
 
 def _joined(
-    y: Tiled, multipliers: tuple[Number | None, ...], by: BinaryOp, zero_points: tuple[int, ...] = (0, 0)
+    y: Tiled, multipliers: tuple[Number | None, ...], by: BinaryOp, zero_points: tuple[int, ...] = ()
 ) -> tuple[list[Buffer], list[Buffer], list[For]]:
     """The inputs and M, as many temporaries as inputs, and the nests that leave the joined products in the first."""
     inputs = [y.buffer(f"X{k}") for k in range(len(multipliers))]
@@ -325,7 +353,8 @@ def _joined(
     body: list[For] = []
     for k, multiplier in enumerate(multipliers):
         factor = Loaded(m, tiles.channel) if multiplier is None else multiplier
-        body += _scaled(f"term{k}", terms[k], inputs[k], y, factor, zero_points[k])
+        zero_point = zero_points[k] if zero_points else 0
+        body += _scaled(f"term{k}", terms[k], inputs[k], y, factor, zero_point)
     for k, term in enumerate(terms[1:], start=1):
         step = f"{by.name.lower()}{k}"
         body.append(tiles.update(step, terms[0], y, lambda v, i, term=term: binary(by, v, term[tiles.at(i)])))  # type: ignore[misc]  # mypy takes the default for a second argument
@@ -423,9 +452,9 @@ def max_pool2d(name: str, x: Tiled, y: Tiled, window: Window) -> Proc:
 
 def avg_pool2d(
     name: str, x: Tiled, y: Tiled, window: Window, multiplier: int | None, bias: int, shift: int, low: int, high: int,
-    *, wide: bool = False,
+    *, even: bool = False, wide: bool = False,
 ) -> Proc:
-    """``clip((sum of taps in X * multiplier + bias) >> shift, low, high)``.
+    """``clip((sum of taps in X * multiplier + bias) >> shift, low, high)``, `even` as in `combine`.
 
     Parameters: X; without `multiplier` M int32 [OH, OW, n, c], one for each output position, repeated over the tile; if
     `wide` P int32 [1 or 2, n, c], the bias behind the multiplier that there is; Y.
@@ -436,9 +465,14 @@ def avg_pool2d(
     body = [tiles.fill("init", a, y, 0), _pool(x, y, window, a, lambda v, tap: v + tap)]
     factor = Loaded(m, lambda i: (i["oh"], i["ow"], i["n"], i["c"])) if multiplier is None else numbers[0]
     body += [*tiles.step("scale", a, y, BinaryOp.MUL, factor), *tiles.step("bias", a, y, BinaryOp.ADD, numbers[-1])]
+    allocated = [a]
+    if even:
+        t, steps = _to_even(a, y, shift)
+        allocated.append(t)
+        body += steps
     body += [*_clip(a, y, shift, low, high), tiles.copy("store", buffer_y, a, y)]
     params = (x.buffer("X"), *([m] if multiplier is None else []), *parameters, buffer_y)
-    return Proc(name, params, tiles.allocate([a], body))
+    return Proc(name, params, tiles.allocate(allocated, body))
 
 
 def rescaled_avg_pool2d(name: str, x: Tiled, y: Tiled, window: Window, rescale: Rescale, *, factors: bool) -> Proc:

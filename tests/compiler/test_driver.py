@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -113,6 +114,15 @@ def test_reasons_of_host_steps() -> None:
     assert [step.name for step in program.steps if isinstance(step, Host)] == ["quantize v0", "dequantize v2"]
     assert program.attributes["target"] == "vta"
     assert program.attributes["name"] == "test"
+
+
+def test_host_steps_of_one_name_are_told_apart() -> None:
+    b = Network()
+    x = b.input(1, 16, 4, 4)
+    graph = b.graph(b(Dequantize(scale=0.5), b.conv(b(Quantize(inv_scale=16.0, lo=-128, hi=127), x))))
+    alike = replace(graph, nodes=tuple(replace(node, name="same") for node in graph.nodes))
+    hosts = compile_graph(alike, VTAConfig()).attributes["hosts"]
+    assert hosts == {"same": "float32 input", "same.1": "float32 result"}
 
 
 def test_buffers_say_how_values_lie_in_memory() -> None:

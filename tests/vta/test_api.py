@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import vta
@@ -14,12 +15,13 @@ from compiler.errors import CompileError
 from compiler.graph.layout import Layout, pack
 from compiler.tensor.serial import SerialError
 from runtime.errors import SessionError
-from tests.compiler.frontend.models import single
+from tests.compiler.frontend.models import floats, model, single
 from tests.vta.programs import SHAPE, cpu_program, plus_three, vta_program
 from tests.vta.streams import raw_program
 from vta.api import CompiledProgram
 from vta.engines import Engine
-from vta_hw.spec.program import Buffer, Host, ProgramError, Role
+from vta_hw.spec.config import preset
+from vta_hw.spec.program import Host, ProgramError
 
 EVERY_ENGINE = "'functional', 'cycle', 'rtl', 'amaranth', 'llvm', 'interp', 'reference'"
 
@@ -134,11 +136,102 @@ def test_layouts_that_do_not_give_the_shape(layout: dict[str, Any]) -> None:
         CompiledProgram(replace(whole, buffers=broken))
 
 
-def test_a_scalar_has_no_batch() -> None:
-    whole = cpu_program()
-    scalar = Buffer(name="s", role=Role.INPUT, dtype="int8", shape=(), address=256, nbytes=1)
-    with pytest.raises(vta.ApiError, match=r"^Buffer 's' must have a batch dimension, not be a scalar$"):
-        CompiledProgram(replace(whole, buffers=(*whole.buffers, scalar)))
+def test_scalars_and_shapes_that_disagree_are_taken_as_compiled() -> None:
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "z"], ["p"]),
+        onnx.helper.make_node("ReduceMax", ["p"], ["y"], keepdims=0),
+    ]
+    program = vta.compile(model(nodes, {"x": (2, 3), "z": (3, 5)}, ["p", "y"]), target="cpu")
+    x, z = floats(2, 3), floats(3, 5, seed=1)
+    assert not program.by_image
+    found = program.run({"x": x, "z": z})
+    np.testing.assert_allclose(found["p"], x @ z, rtol=1e-5)
+    assert found["y"].shape == ()
+    assert found["y"] == found["p"].max()
+    with pytest.raises(vta.ApiError) as refused:
+        program.run({"x": x[:1], "z": z})
+    assert str(refused.value) == (
+        "Input 'x' must be float32 [2, 3], as compiled for a model that does not work image by image, not "
+        "float32 [1, 3]"
+    )
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("target", ["cpu", "vta"])
+def test_each_image_may_have_several_rows_of_a_result(target: str, batch: int | None) -> None:
+    """As the boxes that a detector finds."""
+    w = floats(24, 16, 1, 1) / 4
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["c"]),
+        onnx.helper.make_node("Transpose", ["c"], ["t"], perm=[0, 2, 3, 1]),
+        onnx.helper.make_node("Reshape", ["t", "shape"], ["y"]),
+    ]
+    network = model(nodes, {"x": ("N", 16, 4, 4)}, ["y"], {"w": w, "shape": np.array([-1, 4])})
+    x = floats(3, 16, 4, 4, seed=1)
+    program = vta.compile(network, target=target, batch=batch, calibration=x if target == "vta" else None)
+    exact = np.einsum("oi,nihw->nhwo", w[:, :, 0, 0], x).reshape(-1, 4)
+    found = program.run(x)
+    assert found.shape == exact.shape == (3 * 16 * 6, 4)
+    assert np.abs(found - exact).max() < (0.1 if target == "vta" else 1e-4)
+
+
+@pytest.mark.parametrize("nodes", ["Transpose", "Softmax"])
+def test_a_model_that_mixes_images_takes_as_many_as_it_says(nodes: str) -> None:
+    attributes: dict[str, Any] = {"perm": [1, 0, 2, 3]} if nodes == "Transpose" else {"axis": 0}
+    program = vta.compile(single(nodes, (2, 3, 4, 5), **attributes), target="cpu")
+    x = floats(2, 3, 4, 5)
+    assert program.run(x).shape == ((3, 2, 4, 5) if nodes == "Transpose" else x.shape)
+    for count in (1, 4):
+        with pytest.raises(vta.ApiError, match=r"^Input 'x' must be float32 \[2, 3, 4, 5\], as compiled for a model "):
+            program.run(floats(count, 3, 4, 5))
+
+
+def test_a_model_that_cannot_have_another_batch_says_so() -> None:
+    network = single("Unsqueeze", (16, 4, 4), [np.array([0])])
+    assert vta.compile(network, target="cpu").run(floats(16, 4, 4)).shape == (1, 16, 4, 4)
+    with pytest.raises(CompileError, match=r"^The model must work image by image along the first dimension, 16, "):
+        vta.compile(network, target="cpu", batch=2)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_numbers_that_become_no_integers_are_refused(number: float) -> None:
+    program = CompiledProgram(vta_program())
+    x = images(3, "float32")
+    x[2, 5, 0, 0] = number
+    with pytest.raises(vta.ApiError) as refused:
+        program.run(x)
+    assert str(refused.value) == f"Input 'x' must be finite to become integers, not {number} at [2, 5, 0, 0]"
+
+
+def test_calibration_with_nothing_in_it_is_refused() -> None:
+    zeros = np.zeros((2, 16, 4, 4), np.float32)
+    network = single("Conv", (1, 16, 4, 4), [floats(8, 16, 1, 1)])
+    with pytest.raises(vta.ApiError) as refused:
+        vta.compile(network, calibration=zeros)
+    assert str(refused.value) == "Calibration 'x' must have other numbers than 0, from which ranges are learned"
+
+
+@pytest.mark.parametrize("isa", ["tvm", "extended"])
+def test_a_model_in_float16_is_quantised(isa: str) -> None:
+    """With its own type where it reads and gives, and no rounding to it between."""
+    w = (floats(24, 16, 3, 3) / 10).astype(np.float16)
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("Relu", ["c"], ["r"]),
+        onnx.helper.make_node("Conv", ["r", "v"], ["y"]),
+    ]
+    constants = {"w": w, "v": (floats(8, 24, 1, 1, seed=1) / 5).astype(np.float16)}
+    network = model(nodes, {"x": ("N", 16, 6, 6)}, ["y"], constants, dtype=np.float16)
+    x = floats(2, 16, 6, 6, seed=2)
+    program = vta.compile(network, calibration=x, config=replace(preset("sim"), isa=isa))
+    half = x.astype(np.float16)
+    answers = [program.run(half, engine) for engine in ("functional", "cycle", "llvm", "reference")]
+    assert answers[0].dtype == np.float16
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answer, answers[0])
+    exact = vta.compile(network, target="cpu").run(half)
+    assert np.abs(answers[0] - exact).max() < 0.05 * np.abs(exact).max()
+    assert program.program.attributes["hosts"].keys() == {"c", "x", "y", "y.1"}
 
 
 def test_names_of_the_package() -> None:

@@ -14,16 +14,12 @@ from vta.cli.command import command
 from vta.cli.errors import CommandError
 from vta.cli.files import check_outputs, write_files
 from vta.cli.output import Activity, print_json, print_table
-from vta.cli.params import ConfigOption, config_option, json_option, number, one_of, reals
+from vta.cli.params import ConfigOption, config_option, json_option, number, one_of
+from vta.cli.quantisation import Quantisation, quantisation_options
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from compiler.graph.quantize.noise import LayerNoise
     from vta.api import CompiledProgram
-
-    Inputs = NDArray[np.generic] | dict[str, NDArray[np.generic]]
 
 EXAMPLES = (
     (
@@ -51,24 +47,7 @@ EXAMPLES = (
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Program file; MODEL.vta by default."
 )
 @config_option
-@click.option(
-    "--calibrate",
-    type=click.Path(path_type=Path),
-    metavar="FILE|FOLDER",
-    help="Inputs (.npy, or .npz by input name), or a folder of images.",
-)
-@click.option("--mean", type=reals("--mean"), metavar="X[,X,X]", help="Of the images' pixels, 0 to 1; 0 by default.")
-@click.option("--std", type=reals("--std"), metavar="X[,X,X]", help="Their standard deviation; 1 by default.")
-@click.option(
-    "--ranges",
-    type=one_of("Ranges", ("min-max", "percentile", "mse", "entropy")),
-    metavar="METHOD",
-    default="mse",
-    show_default=True,
-    help="How the range of an activation is read from its values: min-max, percentile, mse or entropy.",
-)
-@click.option("--powers-of-two", is_flag=True, help="Scale sums of products by shifts alone.")
-@click.option("--no-equalise", is_flag=True, help="Leave channels between layers as far apart as they are.")
+@quantisation_options
 @click.option("--target", type=one_of("Target", ("vta", "cpu")), metavar="vta|cpu", default="vta", show_default=True)
 @click.option(
     "--batch", type=number("--batch"), metavar="N", help="Images in one run; the configuration's BATCH by default."
@@ -79,12 +58,7 @@ def compile_command(
     model: Path,
     output: Path | None,
     config: ConfigOption,
-    calibrate: Path | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    ranges: str,
-    powers_of_two: bool,
-    no_equalise: bool,
+    quantisation: Quantisation,
     target: str,
     batch: int | None,
     noise: bool,
@@ -100,8 +74,7 @@ def compile_command(
     """
     if not model.is_file():
         raise CommandError(f"{model}: must be an ONNX file, and there is none")
-    if (mean or std) and (calibrate is None or not calibrate.is_dir()):
-        raise CommandError("--mean and --std must be given with --calibrate FOLDER, for whose images they are")
+    calibrate = quantisation.calibrate
     if noise and calibrate is None:
         raise CommandError("--noise must be given with --calibrate, on whose images it is measured")
     destination = output if output is not None else Path(model.name).with_suffix(".vta")
@@ -109,23 +82,15 @@ def compile_command(
         [("--output", destination)], [("MODEL.onnx", model), ("--calibrate", calibrate), ("--config", config.path)]
     )
     with Activity("Compiling") as activity:
-        from compiler.graph.quantize.calibrate import Calibration
-        from compiler.graph.quantize.values import QuantizeOptions
         from vta.api import compile_model, layer_noise
-        from vta.cli.arrays import read_arrays
 
-        calibration: Inputs | None = None
-        if calibrate is not None and calibrate.is_dir():
-            calibration = _photographs(model, calibrate, mean or (0.0,), std or (1.0,), activity)
-        elif calibrate is not None:
-            calibration = read_arrays(calibrate)
-        options = QuantizeOptions(calibration=Calibration(ranges), multiply=not powers_of_two, equalise=not no_equalise)
+        calibration = quantisation.read(model, activity)
         program = compile_model(
             model,
             config=config.value,
             target=target,
             calibration=calibration,
-            options=options,
+            options=quantisation.options,
             batch=batch,
             progress=lambda done, total: activity.step("Compiling", done, total),
         )
@@ -133,31 +98,9 @@ def compile_command(
         losses = None
         if noise and calibration is not None:
             activity.step("Measuring noise", 0, 1)
-            losses = layer_noise(model, config=config.value, calibration=calibration, options=options)
+            losses = layer_noise(model, config=config.value, calibration=calibration, options=quantisation.options)
     write_files({destination: data})
     show(program, destination, len(data), as_json, losses)
-
-
-def _photographs(
-    model: Path, folder: Path, mean: tuple[float, ...], std: tuple[float, ...], activity: Activity
-) -> NDArray[np.float32]:
-    """The images of a folder, in the size of the model's only input."""
-    from compiler.frontend.onnx import load_onnx
-    from vta.images import read_folder
-
-    inputs = load_onnx(model).inputs
-    if len(inputs) != 1:
-        raise CommandError(f"--calibrate must be an .npz file for a model of {len(inputs)} inputs, not a folder")
-    try:
-        return read_folder(
-            folder,
-            inputs[0].type.shape,
-            mean=mean,
-            std=std,
-            progress=lambda done, total: activity.step("Reading images", done, total),
-        )
-    except ImportError as error:
-        raise CommandError(str(error)) from None
 
 
 def show(program: CompiledProgram, path: Path, nbytes: int, as_json: bool, losses: Sequence[LayerNoise] | None) -> None:

@@ -15,6 +15,7 @@ from vta.cli.files import check_outputs, write_lines
 from vta.cli.machine import Machine, MemoryOptions, engine_option, memory_options
 from vta.cli.output import Activity, print_json, print_table
 from vta.cli.params import ConfigOption, allow_races_option, config_option, json_option
+from vta.cli.quantisation import NAMES, Quantisation, quantisation_options
 from vta.engine_names import TIMED, Engine
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ EXAMPLES = (
 @click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="Write a trace for Perfetto, as JSON.")
 @click.option("--instructions", is_flag=True, help="Also list every instruction with its cycles.")
 @config_option
-@click.option(
-    "--calibrate", type=click.Path(path_type=Path), metavar="FILE", help="Images for a float MODEL.onnx (.npy, .npz)."
-)
+@quantisation_options
 @click.option(
     "--timeout", type=params.seconds("--timeout"), metavar="SECONDS", help="Give up when one launch takes so long."
 )
@@ -59,7 +58,7 @@ def profile_command(
     trace: Path | None,
     instructions: bool,
     config: ConfigOption,
-    calibrate: Path | None,
+    quantisation: Quantisation,
     timeout: float | None,
     allow_races: bool,
     as_json: bool,
@@ -72,13 +71,14 @@ def profile_command(
     compute unit did; and how long load, store, fetch and the memory port waited.
     """
     check_outputs(
-        [("--trace", trace)], [("PROGRAM.vta", program), ("--calibrate", calibrate), ("--config", config.path)]
+        [("--trace", trace)],
+        [("PROGRAM.vta", program), ("--calibrate", quantisation.calibrate), ("--config", config.path)],
     )
     machine = Machine(engine=engine, memory=memory, trace=True, allow_races=allow_races)
     with Activity("Loading") as activity:
         from vta.profile import profile
 
-        source = read_program(context, program, config, calibrate)
+        source = read_program(context, program, config, quantisation, activity)
         timing = memory.timing(engine, source.config)
         machine.check_races(source)
         with naming(program):
@@ -99,20 +99,22 @@ def profile_command(
         click.echo(f"{trace}: open it with https://ui.perfetto.dev; a nanosecond there is a cycle")
 
 
-def read_program(context: click.Context, path: Path, config: ConfigOption, calibrate: Path | None) -> Program:
+def read_program(
+    context: click.Context, path: Path, config: ConfigOption, quantisation: Quantisation, activity: Activity
+) -> Program:
     """The program of a file, or compiled from a model."""
     from vta_hw.spec.program import Launch, Program
 
     if path.suffix.lower() == ".onnx":
         from vta.api import compile_model
-        from vta.cli.arrays import read_arrays
 
         if not path.is_file():
             raise CommandError(f"{path}: must be an ONNX file, and there is none")
-        images = None if calibrate is None else read_arrays(calibrate)
-        program = compile_model(path, config=config.value, calibration=images).program
+        images = quantisation.read(path, activity)
+        compiled = compile_model(path, config=config.value, calibration=images, options=quantisation.options)
+        program = compiled.program
     else:
-        params.refuse_given(context, ("config", "calibrate"), "with a program file, which says it itself")
+        params.refuse_given(context, ("config", *NAMES), "with a program file, which says it itself")
         program = Program.load(path)
     if not any(isinstance(step, Launch) for step in program.steps):
         raise CommandError(f"{path}: must have a launch to profile, not host steps alone")

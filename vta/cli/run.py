@@ -79,14 +79,19 @@ def run_command(
         assert isinstance(results, dict)
     write_files({path: npy_bytes(results[name]) for name, path in files.items()})
     chosen = engine or compiled.engines[0].value
-    show(compiled, chosen, results, files, as_json)
+    images = len(next(iter(arrays.values()))) if compiled.by_image else 1
+    show(compiled, chosen, images, results, files, as_json)
 
 
 def show(
-    program: CompiledProgram, engine: str, results: dict[str, Array], files: dict[str, Path], as_json: bool
+    program: CompiledProgram,
+    engine: str,
+    images: int,
+    results: dict[str, Array],
+    files: dict[str, Path],
+    as_json: bool,
 ) -> None:
     statistics = program.statistics
-    images = len(next(iter(results.values())))
     if as_json:
         print_json(
             {

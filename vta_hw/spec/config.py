@@ -405,6 +405,8 @@ class VTAConfig:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: configuration cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: configuration must be JSON, and is no text") from None
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from error
 

@@ -88,3 +88,8 @@ def zero_points(numbers: Sequence[int], dtype: DType) -> None:
     """Raises GraphError unless each is a number of that type."""
     for k, number in enumerate(numbers):
         within(f"zero_points[{k}]", number, *dtype.limits)
+
+
+def right_shift(amount: int, *, even: bool) -> None:
+    """Raises GraphError for no amount of a shift. even: the quotient is to be rounded, by what an immediate adds."""
+    within("shift", amount, 1 if even else 0, 14 if even else 31)

@@ -32,6 +32,14 @@ def is_wide(*numbers: int) -> bool:
     return max(map(abs, numbers)) > MAX_FACTOR
 
 
+def shifted(total: Array, shift: int, *, even: bool) -> Array:
+    """int32 ``total >> shift``, cut, or `even`: rounded to nearest, halves to even. Every step wraps."""
+    if even:
+        total = total + np.int32((1 << (shift - 1)) - 1) + ((total >> np.int32(shift)) & np.int32(1))
+    result: Array = total >> np.int32(shift)
+    return result
+
+
 def wrap32(array: Array) -> Array:
     """int64 -> int32, keeping the low bits."""
     return array.astype(np.int64).astype(np.int32)

@@ -12,7 +12,7 @@ from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, Lowered, Placed, pack_channels, pack_numbers, packed_tile
 from compiler.graph.ops import checks
-from compiler.graph.ops.qconv import MAX_FACTOR, MAX_INT32, clip_to, is_wide
+from compiler.graph.ops.qconv import MAX_FACTOR, MAX_INT32, clip_to, is_wide, shifted
 from compiler.graph.ops.rescaled import RescaledOp
 from compiler.tensor import define, define_host
 from compiler.tensor.ir import BinaryOp, DType
@@ -23,7 +23,7 @@ class QAdd(Op):
     """a, optional c, both int8|int16 [N,C,H,W] of one type -> y = clip((a * m0 + c * m1 + bias) >> shift, lo, hi).
 
     Every step is int32 and wraps. m0, m1 and bias are immediates if all have 15 bits and a sign, else a machine loads
-    them. With one operand it rescales and clips.
+    them. With one operand it rescales and clips. even: the quotient is rounded, halves to even, instead of cut.
     """
 
     kind: ClassVar[str] = "qadd"
@@ -33,13 +33,14 @@ class QAdd(Op):
     shift: int = 0
     lo: int
     hi: int
+    even: bool = False
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         checks.count(types, 1, 2)
         checks.activation(types, *checks.QUANTISED)
         for what, value in (("m0", self.m0), ("m1", self.m1), ("bias", self.bias)):
             checks.within(what, value, -MAX_INT32, MAX_INT32)
-        checks.within("shift", self.shift, 0, 31)
+        checks.right_shift(self.shift, even=self.even)
         checks.clip_range(self.lo, self.hi, types[0].dtype)
         if len(types) == 2:
             checks.same("second operand", types[1], types[0])
@@ -51,14 +52,16 @@ class QAdd(Op):
         acc = arrays[0].astype(np.int32) * np.int32(self.m0)
         if len(arrays) == 2:
             acc = acc + arrays[1].astype(np.int32) * np.int32(self.m1)
-        acc = (acc + np.int32(self.bias)) >> np.int32(self.shift)
+        acc = shifted(acc + np.int32(self.bias), self.shift, even=self.even)
         return clip_to(acc, self.lo, self.hi, arrays[0])
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         y = result.tiled(blocks.block_out, blocks.batch)
         multipliers = (self.m0, self.m1)[: len(operands)]
         wide = is_wide(*multipliers, self.bias)
-        proc = define.combine(name, y, multipliers, self.bias, self.shift, self.lo, self.hi, wide=wide)
+        proc = define.combine(
+            name, y, multipliers, self.bias, self.shift, self.lo, self.hi, even=self.even, wide=wide
+        )
         return Lowered(proc, (*range(len(operands)), *([pack_numbers((*multipliers, self.bias), y)] if wide else [])))
 
 

@@ -64,10 +64,10 @@ def unfit(x: tuple[int, ...], w: tuple[int, ...], groups: int, tile: tuple[int, 
     positions, inner = math.prod(w[2:]), x[1] // groups
     if images > 1:
         return f"{images} images share their weights"
-    if positions % block:
-        return f"{positions} positions are no multiple of {block}"
     if groups > 1 and inner % block:
         return f"{inner} channels of a group are no multiple of {block}"
+    if positions % block:
+        return f"{positions} positions are no multiple of {block}"
     return ""
 
 

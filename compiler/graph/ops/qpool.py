@@ -12,7 +12,7 @@ from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, Lowered, Placed, pack_numbers, pack_positions
 from compiler.graph.ops import checks
 from compiler.graph.ops.pool import pooled
-from compiler.graph.ops.qconv import MAX_INT32, clip_to, is_wide
+from compiler.graph.ops.qconv import MAX_INT32, clip_to, is_wide, shifted
 from compiler.graph.ops.rescaled import RescaledOp
 from compiler.graph.ops.window import Pair, Quad, Window
 from compiler.tensor import define
@@ -54,8 +54,8 @@ class QAvgPool2d(Op):
     """x int8|int16 [N,C,H,W], optional m int32 [OH,OW] -> y = clip((sum * mul + bias) >> shift, lo, hi), dtype of x.
 
     The sum is over each window with zeros as padding. `mul` is either the attribute, or None and then the element of m
-    at that position (windows at the border that divide by fewer elements). Every step is int32 and wraps. `mul` and
-    `bias` are immediates or loaded, as in `QAdd`.
+    at that position (windows at the border that divide by fewer elements). Every step is int32 and wraps. `mul`,
+    `bias` and `even` are as in `QAdd`.
     """
 
     kind: ClassVar[str] = "qavg_pool2d"
@@ -67,6 +67,7 @@ class QAvgPool2d(Op):
     shift: int = 0
     lo: int
     hi: int
+    even: bool = False
 
     @property
     def window(self) -> Window:
@@ -79,21 +80,22 @@ class QAvgPool2d(Op):
             checks.same("factor m", types[1], TensorType(result.shape[2:], DType.INT32))
         else:
             checks.within("mul", self.mul, -MAX_INT32, MAX_INT32)
-        checks.within("shift", self.shift, 0, 31)
+        checks.right_shift(self.shift, even=self.even)
         checks.within("bias", self.bias, -MAX_INT32, MAX_INT32)
         checks.clip_range(self.lo, self.hi, types[0].dtype)
         return result
 
     def reference(self, *arrays: Array) -> Array:
         scaled = _sums(self.window, arrays[0]) * (arrays[1] if self.mul is None else np.int32(self.mul))
-        return clip_to((scaled + np.int32(self.bias)) >> np.int32(self.shift), self.lo, self.hi, arrays[0])
+        rounded = shifted(scaled + np.int32(self.bias), self.shift, even=self.even)
+        return clip_to(rounded, self.lo, self.hi, arrays[0])
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         x, y = (t.tiled(blocks.block_out, blocks.batch) for t in (operands[0], result))
         numbers = (self.bias,) if self.mul is None else (self.mul, self.bias)
         wide = is_wide(*numbers)
         proc = define.avg_pool2d(
-            name, x, y, self.window, self.mul, self.bias, self.shift, self.lo, self.hi, wide=wide
+            name, x, y, self.window, self.mul, self.bias, self.shift, self.lo, self.hi, even=self.even, wide=wide
         )
         parameters = [pack_positions(operands[1].constant(), y)] if self.mul is None else []
         parameters += [pack_numbers(numbers, y)] if wide else []

@@ -8,6 +8,7 @@ from dataclasses import replace
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Array, Graph
 from compiler.graph.machine import adds_activations
+from compiler.graph.ops.elementwise import Cast
 from compiler.graph.passes.activations import FindGelu
 from compiler.graph.passes.base import run_passes
 from compiler.graph.passes.blocks import BlockChannels
@@ -21,7 +22,7 @@ from compiler.graph.passes.movement import SinkMovements
 from compiler.graph.passes.partition import Partition, is_quantised
 from compiler.graph.passes.parts import CopyParts
 from compiler.graph.passes.positions import FillTiles
-from compiler.graph.passes.simplify import FoldConstants, RemoveIdentity
+from compiler.graph.passes.simplify import FoldConstants, KeepPrecision, RemoveIdentity
 from compiler.graph.passes.unfold import UnfoldInput
 from compiler.graph.passes.upsample import FindUpsampling
 from compiler.graph.quantize.convert import quantize
@@ -48,14 +49,16 @@ def prepare(graph: Graph, config: VTAConfig, options: QuantizeOptions | None = N
     """The float graph that the quantiser reads: the same function, up to float rounding of folded weights.
 
     options: those of the quantisation, which say whether channels are evened for it. Raises QuantizeError when an
-    input or a result is not float32.
+    input or a result is not float32; float16 is where the model has it as input or result.
     """
     for name in (*(value.name for value in graph.inputs), *graph.producers):
-        if graph.types[name].dtype is not DType.FLOAT32:
+        dtype, producer = graph.types[name].dtype, graph.producers.get(name)
+        converted = dtype is DType.FLOAT16 and (producer is None or isinstance(producer.op, Cast))
+        if dtype is not DType.FLOAT32 and not converted:
             raise QuantizeError(f"Value {name!r} must be float32 to be quantised, not {graph.types[name]}")
     fused = (Fuse(residual=adds_activations(config)), FillTiles(config=config), SinkMovements(), OneGridEach())
     evened = (Equalize(least=least),) if (least := (options or QuantizeOptions()).least_unevenness) is not None else ()
-    return run_passes(graph, (*SIMPLIFY, FindUpsampling(config=config), *fused, *evened))
+    return run_passes(graph, (KeepPrecision(), *SIMPLIFY, FindUpsampling(config=config), *fused, *evened))
 
 
 def place(graph: Graph, config: VTAConfig) -> Graph:

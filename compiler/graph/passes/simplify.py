@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.graph.ir import Graph, Node
-from compiler.graph.ops.elementwise import Identity
+from compiler.graph.ops.elementwise import Cast, Identity
 from compiler.graph.passes.base import Pass
 from compiler.graph.rewrite import Rewriter, rewrite
+from compiler.tensor.ir import DType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,24 @@ class FoldConstants(Pass):
 
     def apply(self, graph: Graph) -> Graph:
         return rewrite(graph, _fold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepPrecision(Pass):
+    """Values are rounded to float16 only where the model gives them out; integers of a quantised graph are coarser."""
+
+    name: ClassVar[str] = "keep-precision"
+
+    def apply(self, graph: Graph) -> Graph:
+        return rewrite(graph, _unrounded)
+
+
+def _unrounded(rewriter: Rewriter, node: Node) -> str | None:
+    source = rewriter.producer(node.inputs[0]) if isinstance(node.op, Cast) else None
+    if source is None or not isinstance(source.op, Cast) or source.op.dtype is not DType.FLOAT16:
+        return None
+    wide = source.inputs[0]
+    return wide if rewriter.type(wide).dtype is DType.FLOAT32 is rewriter.source.types[node.output].dtype else None
 
 
 def _fold(rewriter: Rewriter, node: Node) -> str | None:

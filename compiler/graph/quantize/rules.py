@@ -383,17 +383,31 @@ def _weighted_sum(values: Values, node: Node, op: FusedAdd, signs: tuple[int, in
 
 def _sum(values: Values, node: Node, terms: tuple[Term, ...], grid: Grid) -> tuple[Op, int, float]:
     """The op that sums integers in steps of the result, its shift, and its error in these before it rounds."""
-    if _is_rescaled(values, node, grid):
+    chosen = _evenly(values, node, near(terms, offset=grid.zero_point))
+    if chosen is None and _is_rescaled(values, node, grid):
         common = common_ratio(terms)
         m0, m1 = (*common.multipliers, 0)[:2]
         word = _word(common.factor)
         bias = -sum(m * each.zero_point for m, each in zip(common.multipliers, terms, strict=True))
         rescaled = RescaledAdd(m0=m0, m1=m1, bias=bias, scale=word, **_ends(values, grid))
         return rescaled, word >> FACTOR_BITS, common.error
-    chosen = scale_sum(terms, offset=grid.zero_point, max_shift=_largest_shift(values, node.output))
+    even = chosen is not None
+    if chosen is None:
+        chosen = scale_sum(terms, offset=grid.zero_point, max_shift=_largest_shift(values, node.output))
     m0, m1 = (*chosen.multipliers, 0)[:2]
-    added = QAdd(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
+    added = QAdd(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi, even=even)
     return added, chosen.shift, chosen.error
+
+
+def _evenly(values: Values, node: Node, chosen: SumScaling | None) -> SumScaling | None:
+    """Integers of an op that rounds halves to even, as models that give their integers do; None if there are none.
+
+    The bias is without what rounds. Halves are common where steps of a mean are those of what it averages.
+    """
+    if chosen is None or not chosen.has_halves or not (values.is_given(node.output) and values.options.multiply):
+        return None
+    reduced = chosen.reduced
+    return replace(reduced, bias=reduced.bias - rounding(reduced.shift))
 
 
 class _Ends(TypedDict):
@@ -531,22 +545,28 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | N
     total = Interval(lo=x.range.lo, hi=x.range.hi).with_zero().times(op.kernel[0] * op.kernel[1])
     whole, fewest = math.lcm(*np.unique(counts).tolist()), int(counts.min())
     q: QAvgPool2d | RescaledAvgPool2d
-    if _is_rescaled(values, node, grid) and max(-total.lo, total.hi) * (whole // fewest) <= INT32_MAX:
+    each = Term(ratio=x.scale / grid.scale / fewest, lo=total.lo, hi=total.hi, zero_point=x.zero_point * fewest)
+    chosen = None
+    if counts.max() == fewest:
+        chosen = _evenly(values, node, near((each,), offset=grid.zero_point))
+    even = chosen is not None
+    rescales = _is_rescaled(values, node, grid) and max(-total.lo, total.hi) * (whole // fewest) <= INT32_MAX
+    if chosen is None and rescales:
         word, error = _word(x.scale / grid.scale / whole), 0.0
         shift = word >> FACTOR_BITS
         factors = (whole // counts).astype(np.int32)
         q = RescaledAvgPool2d(kernel=op.kernel, stride=op.stride, padding=padding, scale=word,
                               bias=-x.zero_point * whole, **_ends(values, grid))
     else:
-        each = Term(ratio=x.scale / grid.scale / fewest, lo=total.lo, hi=total.hi, zero_point=x.zero_point * fewest)
-        chosen = near((each,), offset=grid.zero_point, max_shift=_largest_shift(values, node.output))
+        if chosen is None:
+            chosen = near((each,), offset=grid.zero_point, max_shift=_largest_shift(values, node.output))
         if chosen is None:
             return None
         shift, error = chosen.shift, chosen.error
         factors = np.rint(x.scale / grid.scale / counts * (1 << shift)).astype(np.int32)
         mul = chosen.multipliers[0] if counts.max() == fewest else None
         q = QAvgPool2d(kernel=op.kernel, stride=op.stride, padding=padding, mul=mul, bias=chosen.bias,
-                       shift=shift, lo=grid.range.lo, hi=grid.range.hi)
+                       shift=shift, lo=grid.range.lo, hi=grid.range.hi, even=even)
     inputs = [x.name]
     if counts.max() != fewest:
         inputs.append(values.rewriter.constant(factors, f"{node.name}.m"))

@@ -323,6 +323,11 @@ class SumScaling:
     error: float
 
     @property
+    def has_halves(self) -> bool:
+        """Whether it is exact, in steps of which results may lie half way between two."""
+        return not self.error and 1 <= self.reduced.shift <= MAX_RESIDUAL_SHIFT
+
+    @property
     def reduced(self) -> SumScaling:
         """The same results without the factors of two that all multipliers have, and the shift would take off again."""
         twos = min([self.shift, *((m & -m).bit_length() - 1 for m in self.multipliers if m)])

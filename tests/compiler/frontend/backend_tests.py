@@ -23,15 +23,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
-from compiler.driver import Target, compile_graph
+import vta
 from compiler.errors import CompileError
-from compiler.frontend.onnx import OLDEST_OPSET, load_onnx
+from compiler.frontend.onnx import OLDEST_OPSET
 from compiler.frontend.operators import CONVERTERS
 from compiler.frontend.quantized import CONTRIBUTED
 from compiler.frontend.tensors import TYPES
-from runtime.session import Session
-from vta.engines import Engine, open_session
-from vta_hw.spec.config import preset
 
 Array = NDArray[Any]
 
@@ -113,16 +110,14 @@ class NodeTest:
             if name in constants:
                 graph.initializer.append(numpy_helper.from_array(array, name))
         try:
-            imported = load_onnx(model)
+            compiled = vta.compile(model, target="cpu")
         except CompileError as error:
             wanted = MUST_BE_CONSTANT.search(str(error))
             if wanted is None:
                 raise
             return self._run(constants | {wanted[1]})
-        program = compile_graph(imported, preset("sim"), target=Target.CPU)
-        session: Session = open_session(program, Engine.LLVM)
         given = dict(zip(names, self.inputs, strict=True))
-        outputs = session.run({value.name: given[value.name].copy() for value in imported.inputs})
+        outputs = compiled.run({port.name: given[port.name].copy() for port in compiled.inputs})
         return [outputs[value.name] for value in graph.output]
 
 

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compiler.errors import CompileError, FrontendError
 from compiler.frontend.onnx import load_onnx
+from compiler.graph.text import to_text
 from tests.compiler.frontend.models import floats, model, single
 
 X = (1, 4, 6, 6)
@@ -203,11 +204,18 @@ def test_unknown_operator_and_domain() -> None:
     assert refused(strange).startswith("Node 'y' ('Re\\nlu'): ")
 
 
-def test_cyclic_and_unsorted_graphs() -> None:
+def test_nodes_may_be_in_any_order() -> None:
+    names = [helper.make_node("Relu", ["b"], ["y"]), helper.make_node("Add", ["a", "x"], ["b"]),
+             helper.make_node("Neg", ["x"], ["a"])]
+    ordered, unsorted = model(names[::-1], {"x": X}, ["y"]), model(names, {"x": X}, ["y"])
+    assert to_text(load_onnx(unsorted)) == to_text(load_onnx(ordered))
+
+
+def test_graphs_with_a_cycle() -> None:
     cycle = model([helper.make_node("Add", ["x", "b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])], {"x": X}, ["b"])
     assert refused(cycle) == "Node 'a' (Add): must read values defined before it, not 'b'"
-    unsorted = model([helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Relu", ["x"], ["a"])], {"x": X}, ["b"])
-    assert refused(unsorted) == "Node 'b' (Relu): must read values defined before it, not 'a'"
+    beside = [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Relu", ["x"], ["c"])]
+    assert refused(model(beside, {"x": X}, ["b"])) == "Node 'b' (Relu): must read values defined before it, not 'a'"
 
 
 def test_values_are_defined_once() -> None:

@@ -219,6 +219,54 @@ def test_qadd(m0: int, m1: int, bias: int, shift: int, clip: tuple[int, int], bo
     assert y.dtype == np.int8
 
 
+even_shifts = st.integers(1, 14)
+
+
+@given(m0=factors, bias=factors, shift=even_shifts)
+def test_qadd_to_even(m0: int, bias: int, shift: int) -> None:
+    a = int8s(1, 3, 4, 4)
+    y = QAdd(m0=m0, bias=bias, shift=shift, lo=-128, hi=127, even=True).reference(a)
+    exact = [round(Fraction(int(v) * m0 + bias, 1 << shift)) for v in a.ravel()]  # which rounds halves to even
+    np.testing.assert_array_equal(y.ravel(), np.clip(exact, -128, 127))
+
+
+@pytest.mark.parametrize("isa", ["tvm", "extended"])
+@pytest.mark.parametrize("shift", [1, 2, 14])
+def test_rounding_to_even_is_the_same_on_every_engine(shift: int, isa: str) -> None:
+    config = VTAConfig(isa=isa)
+    b = Builder()
+    x = b.input(1, 16, 8, 8, dtype=DType.INT8)
+    added = b(QAdd(m0=1 << max(shift - 2, 0), bias=1 << max(shift - 3, 0), shift=shift, lo=-128, hi=127, even=True), x)
+    mean = b(QAvgPool2d(kernel=(2, 2), mul=1, shift=2, lo=-128, hi=127, even=True), x)
+    outcome = check(Case(seed=shift, config=config, graph=b.graph(added, mean), inputs={"x": int8s(1, 16, 8, 8)}))
+    assert outcome.problems == ()
+    assert outcome.values > 60
+
+
+zeros = st.integers(-128, 127)
+
+
+@given(m0=factors, m1=factors, z0=zeros, z1=zeros, shift=shifts, least=st.booleans())
+def test_qextreme_of_integers_with_zero_points(m0: int, m1: int, z0: int, z1: int, shift: int, least: bool) -> None:
+    a, c = int8s(1, 3, 4, 4), int8s(1, 3, 4, 4, seed=1)
+    op = QExtreme(m0=m0, m1=m1, shift=shift, lo=-128, hi=127, least=least, zero_points=(z0, z1))
+    first, second = (a.astype(np.int64) - z0) * m0, (c.astype(np.int64) - z1) * m1
+    chosen = np.minimum(first, second) if least else np.maximum(first, second)
+    np.testing.assert_array_equal(op.reference(a, c), np.clip(chosen >> shift, -128, 127))
+
+
+@given(mul=st.integers(-3000, 3000), z0=zeros, z1=zeros, shift=shifts, gate=st.booleans())
+def test_products_of_integers_with_zero_points(mul: int, z0: int, z1: int, shift: int, gate: bool) -> None:
+    a, c = int8s(1, 3, 4, 4), int8s(1, 3, *((1, 1) if gate else (4, 4)), seed=1)
+    product = (a.astype(np.int64) - z0) * (c.astype(np.int64) - z1)
+    op = QMul(mul=mul, shift=shift, lo=-128, hi=127, zero_points=(z0, z1))
+    np.testing.assert_array_equal(op.reference(a, c), np.clip(product * mul >> shift, -128, 127))
+    rescaled = RescaledMul(scale=scale_word(99, shift), zero_points=(z0, z1), zero_point=-7, bias=1000)
+    exact = [math.floor(abs(v) + Fraction(1, 2)) * (1 if v >= 0 else -1)
+             for v in (Fraction(int(p + 1000) * 99, 1 << shift) for p in product.ravel())]
+    np.testing.assert_array_equal(rescaled.reference(a, c).ravel(), np.clip(np.array(exact) - 7, -128, 127))
+
+
 @given(m0=factors, m1=factors, bias=factors, shift=shifts, clip=ranges, both=st.booleans(), least=st.booleans())
 def test_qextreme(
     m0: int, m1: int, bias: int, shift: int, clip: tuple[int, int], both: bool, least: bool
@@ -368,6 +416,23 @@ def test_quantize_rounds_ties_to_even_and_clips() -> None:
     y = Quantize(inv_scale=2.0, lo=-128, hi=127).reference(x)
     np.testing.assert_array_equal(y, [0, 2, 2, 0, -2, 127, 127, -128, 127])
     assert y.dtype == np.int8
+
+
+def test_integers_that_stand_for_zero() -> None:
+    x = np.array([0.0, 0.25, 0.75, -3.0, 100.0], np.float32)
+    q = Quantize(inv_scale=2.0, zero_point=-100, lo=-128, hi=127).reference(x)
+    np.testing.assert_array_equal(q, [-100, -100, -98, -106, 100])
+    np.testing.assert_array_equal(Dequantize(scale=0.5, zero_point=-100).reference(q), [0, 0, 1, -3, 100])
+    for op, sentence in (
+        (Quantize(inv_scale=1.0, zero_point=128, lo=0, hi=1), "zero_point must be -128..127, not 128"),
+        (QMul(mul=1, lo=0, hi=1, zero_points=(0, -129)), "zero_points[1] must be -128..127, not -129"),
+        (RescaledMul(scale=1, relu=True, zero_point=3), "zero_point must be 0 with relu, not 3"),
+        (QAdd(m0=1, lo=0, hi=1, shift=15, even=True), "shift must be 1..14, not 15"),
+    ):
+        types = {"quantize": [TensorType((1, 3, 4, 4), DType.FLOAT32)], "qadd": [q8(1, 3, 4, 4)]}
+        with pytest.raises(GraphError) as refused:
+            op.infer(types.get(op.kind, [q8(1, 3, 4, 4)] * 2))
+        assert str(refused.value) == sentence
 
 
 def test_quantize_multiplies_in_float32() -> None:

@@ -36,7 +36,9 @@ from vta_hw.spec.program import Program
 
 LOAD, COMPUTE, STORE = Module.LOAD, Module.COMPUTE, Module.STORE
 
-SEEDS = range(2000, 2030)
+SEEDS = [seed for seed in range(2000, 2031) if seed != 2029]
+"""Without one whose layer does not fit the buffers of its machine."""
+
 MOST_TOKENS = 255
 """Where Chisel's token counters saturate (VTA spec 5.5)."""
 

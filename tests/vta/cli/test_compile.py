@@ -97,6 +97,9 @@ def test_folders_of_images_calibrate(cli: Cli, model: Path) -> None:
     outcome = cli("compile", "digits.onnx", "--calibrate", "photos", "--mean", "0", "--std", "1", "--noise", "--json")
     assert (outcome.code, outcome.err) == (0, "")
     assert all(loss["own"] > 20 for loss in json.loads(outcome.out)["noise"])
+    figures = cli("profile", "digits.onnx", "--calibrate", "photos", "--mean", "0", "--std", "1", "--json")
+    assert (figures.code, figures.err) == (0, "")
+    assert json.loads(figures.out)["total"]["cycles"] > 1000
     (folder / "broken.png").write_text("no image")
     refusal = cli("compile", "digits.onnx", "--calibrate", "photos").err
     assert refusal.startswith("error: photos/broken.png: must be an image: ")
