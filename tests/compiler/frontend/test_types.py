@@ -93,7 +93,7 @@ def test_constants_go_out_as_copies() -> None:
     ("proto", "sentence"),
     [
         (single("Identity", X, dtype=np.int8), "Value 'x' must be float32 to be quantised, not int8[1,4,6,6]"),
-        (single("Relu", X, dtype=np.float64), "Value 'x' must be float32 to be quantised, not float64[1,4,6,6]"),
+        (single("Neg", X, dtype=np.float64), "Value 'x' must be float32 to be quantised, not float64[1,4,6,6]"),
         (
             model([QUANTIZE], {"x": X}, ["xq"], SCALES, 21),
             "Value 'xq' must be float32 to be quantised, not int8[1,4,6,6]",
