@@ -94,9 +94,8 @@ def _to_even(a: Buffer, y: Tiled, shift: int) -> tuple[Buffer, list[For]]:
         tiles.update("even.copy", t, y, lambda v, i: v + a[tiles.at(i)]),
         tiles.update("even.next", t, y, lambda v, _: v + (1 << shift)),
         tiles.update("even.floor", t, y, lambda v, _: v >> shift),
-        tiles.update("even.left14", t, y, lambda v, _: v * (1 << 14)),
-        tiles.update("even.left28", t, y, lambda v, _: v * (1 << 14)),
-        tiles.update("even.left31", t, y, lambda v, _: v * 8),
+        *tiles.step("even.left16", t, y, BinaryOp.MUL, 1 << 16),
+        *tiles.step("even.left31", t, y, BinaryOp.MUL, 1 << 15),
         tiles.update("even.spread", t, y, lambda v, _: v >> 31),
         tiles.update("even.half", a, y, lambda v, _: v + (1 << (shift - 1))),
         tiles.update("even.add", a, y, lambda v, i: v + t[tiles.at(i)]),
@@ -116,8 +115,7 @@ def _residual(residual: Weighted, multiplier: int, a: Buffer, y: Tiled) -> tuple
     """R and its weights D, and the nests that put ``R * D * multiplier`` into an accumulator that is zero."""
     r = residual.x.buffer("R")
     d, product = tiles.product("residual", residual, r, "D", a, y)
-    scale = [tiles.update("residual.scale", a, y, lambda v, _: v * multiplier)] if multiplier != 1 else []
-    return (r, d), [product, *scale]
+    return (r, d), [product, *tiles.step("residual.scale", a, y, BinaryOp.MUL, multiplier)]
 
 
 def _columns(x: Tiled, y: Tiled, a: Buffer) -> tuple[tuple[Buffer, Buffer], For]:

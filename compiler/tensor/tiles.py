@@ -35,6 +35,9 @@ Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
 """top, left, bottom, right"""
 
+MAX_LEFT = 16
+"""Largest shift to the left that all published VTAs agree on (VTA spec 3.5)."""
+
 AXES = ("no", "co", "oh", "ow", "s", "n", "c")
 
 
@@ -142,11 +145,21 @@ Number = int | Loaded
 
 
 def step(name: str, a: Buffer, y: Tiled, op: BinaryOp, number: Number) -> list[For]:
-    """``a = a op number``, nothing where that is `a`."""
+    """``a = a op number``, nothing where that is `a`; a product with a power of two is a shift, which machines have
+    that multiply not."""
     if isinstance(number, Loaded):
         return [update(name, a, y, lambda v, i: binary(op, v, number.buffer[number.position(i)]))]
-    neutral = {BinaryOp.MUL: 1, BinaryOp.ADD: 0}.get(op)
-    return [] if number == neutral else [update(name, a, y, lambda v, _: binary(op, v, Const(number, a.type)))]
+    if number == {BinaryOp.MUL: 1, BinaryOp.ADD: 0}.get(op):
+        return []
+    by, amount = op, number
+    if op is BinaryOp.MUL and is_power_of_two(number):
+        by, amount = BinaryOp.SHL, number.bit_length() - 1
+    return [update(name, a, y, lambda v, _: binary(by, v, Const(amount, a.type)))]
+
+
+def is_power_of_two(number: int) -> bool:
+    """Of at least 2, by which an instruction shifts."""
+    return 2 <= number <= 1 << MAX_LEFT and number & (number - 1) == 0
 
 
 def numbers(values: Sequence[int], y: Tiled, *, wide: bool) -> tuple[list[Number], list[Buffer]]:

@@ -42,6 +42,7 @@ class Instruction:
     """One thing that an instruction does to a tile.
 
     meaning: a procedure of one nest; its buffers are named ``dst``, ``src``, ``inp`` and ``wgt``. relu: of a REQUANT.
+    left: whether a SHR shifts to the left, by what its immediate is less than 0.
     """
 
     opcode: Opcode
@@ -49,6 +50,7 @@ class Instruction:
     memory: MemoryType | None = None
     alu: AluOp | None = None
     relu: bool = False
+    left: bool = False
     reset: bool = False
 
     @property
@@ -78,6 +80,8 @@ class InstructionSet:
             opcode=Opcode.GEMM, reset=True, meaning=self._over_acc("gemm.reset", Const(0, DType.INT32))
         )
         self.alu = [alu for op, operation in _ALU.items() for alu in self._alu(op, operation)]
+        shifted = self._over_acc("alu.shl.imm", binary(BinaryOp.SHL, self._read(self.acc), IMMEDIATE[()]))
+        self.alu.append(Instruction(opcode=Opcode.ALU, alu=AluOp.SHR, left=True, meaning=shifted))
         if config.is_extended:
             self.alu += [
                 self._requant(config, "requant"),

@@ -417,6 +417,7 @@ def _alu(instruction: Instruction, immediate: int | None) -> Callable[..., Insn]
         imm, use_imm = requant_imm(immediate or 0, relu=instruction.relu), False
     else:
         imm, use_imm = immediate or 0, immediate is not None
+        imm = -imm if instruction.left else imm
     return partial(isa.Alu, alu_opcode=instruction.alu, use_imm=use_imm, imm=imm)
 
 

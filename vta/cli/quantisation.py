@@ -39,7 +39,7 @@ _OPTIONS = (
         show_default=True,
         help="How the range of an activation is read from its values: min-max, percentile, mse or entropy.",
     ),
-    click.option("--powers-of-two", is_flag=True, help="Scale sums of products by shifts alone."),
+    click.option("--powers-of-two", is_flag=True, help="Scale by shifts alone, for machines without MUL."),
     click.option("--no-equalise", is_flag=True, help="Leave channels between layers as far apart as they are."),
 )
 

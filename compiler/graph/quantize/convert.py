@@ -94,11 +94,11 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
         case FusedConv():
             return rules.conv(values, node, node.op)
         case FusedAdd() if len(shape) == 4 and not rules.drowns(values, node):
-            return rules.add(values, node, node.op)
+            return _or_float(values, node, rules.add(values, node, node.op))
         case FakeQuantize() if len(shape) == 4:
             source = node.inputs[0]
             if values.has_integers(source) or values.has_grid(source):
-                return rules.fake_quantize(values, node)
+                return _or_float(values, node, rules.fake_quantize(values, node))
         case MaxPool():
             return rules.max_pool(values, node, node.op)
         case AveragePool() if node.op.dilation == (1, 1):
@@ -111,14 +111,14 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
             if not why_not_multiplied(node.op, types, values.config):
                 return _or_float(values, node, rules.matmul(values, node, node.op))
         case Pointwise(function="subtract") if len(shape) == 4 and _same_types(values, node):
-            return rules.subtract(values, node)
+            return _or_float(values, node, rules.subtract(values, node))
         case Pointwise(function="multiply") if len(shape) == 4 and len(node.inputs) == 2:
             if (ordered := _gated(values, node)) is not None:
                 return _or_float(values, node, rules.multiply(values, ordered))
         case Pointwise():
             return _or_float(values, node, functions.function(values, node, node.op))
         case Concat() if is_in_integers(values.source, node) and any(map(values.has_integers, node.inputs)):
-            return rules.concat(values, node, node.op)
+            return _or_float(values, node, rules.concat(values, node, node.op))
         case ChannelTranspose() | Transpose(order=(0, 1, 3, 2)) | Slice() | Take() | Pad(value=0.0) | Repeat():
             if len(shape) == 4 and values.has_integers(node.inputs[0]):
                 return rules.move(values, node, node.op)
@@ -126,7 +126,7 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
             found = interleaving(node.op, shape)
             if found is not None and not why_not_moved(found, shape, values.config):
                 return rules.move(values, node, found)
-        case Interpolate() if values.has_integers(node.inputs[0]):
+        case Interpolate() if values.has_integers(node.inputs[0]) and values.options.multiply:
             op = QInterpolate(factors=node.op.factors)
             if not why_not_moved(op, shape, values.config):
                 return rules.move(values, node, op)
@@ -135,8 +135,8 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
 
 
 def _or_float(values: Values, node: Node, report: LayerReport | None) -> LayerReport | None:
-    """The report; without one the node stays float."""
-    if report is None:
+    """The report; without one the node stays float, unless it is the integers of another."""
+    if report is None and not values.has_integers(node.output):
         values.define_float(node)
     return report
 

@@ -59,7 +59,7 @@ def _line(
     grid = values.clipped(node.output, lo, hi)
     line = term(x, grid.scale)
     chosen = near((replace(line, ratio=slope * line.ratio),), offset=offset / grid.scale + grid.zero_point)
-    if chosen is None:
+    if chosen is None or not (values.options.multiply or chosen.is_shifted):
         return None
     chosen = chosen.reduced
     q = QAdd(m0=chosen.multipliers[0], bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi)
@@ -88,7 +88,7 @@ def _extreme(
     first, last = term(operands[0], grid.scale).centred, term(operands[-1], grid.scale).centred
     steepest = replace(last, ratio=float(slopes[np.abs(slopes).argmax()]) * last.ratio)
     chosen = near((first, steepest), offset=grid.zero_point)
-    if chosen is None:
+    if chosen is None or not (values.options.multiply or (chosen.is_shifted and len(slopes) == 1)):
         return None
     inputs, error = [operand.name for operand in operands], chosen.error
     if len(slopes) > 1:

@@ -21,7 +21,7 @@ LINES: Final = frozenset(
 )
 """Functions that do so too, where they can: they are made of straight lines."""
 
-_KEEPING: Final = (Movement, MaxPool, Interpolate)
+KEEPING: Final = (Movement, MaxPool, Interpolate)
 """What keeps the scale of its one input."""
 
 _ALMOST: Final = 1.25
@@ -43,7 +43,7 @@ def is_in_integers(graph: Graph, node: Node) -> bool:
 def _wants_integers(graph: Graph, node: Node) -> bool:
     if isinstance(node.op, Concat):
         return is_in_integers(graph, node)
-    if isinstance(node.op, _KEEPING):
+    if isinstance(node.op, KEEPING):
         return any(_wants_integers(graph, each) for each in graph.nodes if node.output in each.inputs)
     return isinstance(node.op, FakeQuantize) or makes_integers(node.op)
 
@@ -58,7 +58,7 @@ def joined(graph: Graph, scale: Callable[[str], float | None]) -> Mapping[str, s
     for node in reversed(graph.nodes):
         if is_in_integers(graph, node):
             targets = dict.fromkeys(node.inputs, found.get(node.output, node.output))
-        elif isinstance(node.op, _KEEPING) and node.output in found:
+        elif isinstance(node.op, KEEPING) and node.output in found:
             targets = {node.inputs[0]: found[node.output]}
         else:
             continue

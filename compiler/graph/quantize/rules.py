@@ -361,18 +361,22 @@ def matmul(values: Values, node: Node, op: ChannelMatMul) -> LayerReport | None:
     )
 
 
-def add(values: Values, node: Node, op: FusedAdd) -> LayerReport:
+def add(values: Values, node: Node, op: FusedAdd) -> LayerReport | None:
+    """None where shifts alone cannot scale what is added, and there is nothing else."""
     return _weighted_sum(values, node, op, (1, 1))
 
 
-def _weighted_sum(values: Values, node: Node, op: FusedAdd, signs: tuple[int, int]) -> LayerReport:
+def _weighted_sum(values: Values, node: Node, op: FusedAdd, signs: tuple[int, int]) -> LayerReport | None:
     operands = tuple(values.as_integers(name, node) for name in node.inputs)
     grid = values.clipped(node.output, op.lo, op.hi)
     terms = tuple(
         replace(each, ratio=sign * each.ratio)
         for sign, each in zip(signs, (term(operand, grid.scale) for operand in operands), strict=False)
     )
-    q, shift, error = _sum(values, node, terms, grid)
+    summed = _sum(values, node, terms, grid)
+    if summed is None:
+        return None
+    q, shift, error = summed
     value = values.define_integers(node, q, tuple(operand.name for operand in operands), grid)
     return LayerReport(
         value=value, source=node.output, node=node.name, kind=q.kind, bits=values.config.inp_bits,
@@ -381,8 +385,11 @@ def _weighted_sum(values: Values, node: Node, op: FusedAdd, signs: tuple[int, in
     )
 
 
-def _sum(values: Values, node: Node, terms: tuple[Term, ...], grid: Grid) -> tuple[Op, int, float]:
-    """The op that sums integers in steps of the result, its shift, and its error in these before it rounds."""
+def _sum(values: Values, node: Node, terms: tuple[Term, ...], grid: Grid) -> tuple[Op, int, float] | None:
+    """The op that sums integers in steps of the result, its shift, and its error in these before it rounds.
+
+    None where shifts alone are to scale them and cannot.
+    """
     chosen = _evenly(values, node, near(terms, offset=grid.zero_point))
     if chosen is None and _is_rescaled(values, node, grid):
         common = common_ratio(terms)
@@ -394,6 +401,10 @@ def _sum(values: Values, node: Node, terms: tuple[Term, ...], grid: Grid) -> tup
     even = chosen is not None
     if chosen is None:
         chosen = scale_sum(terms, offset=grid.zero_point, max_shift=_largest_shift(values, node.output))
+    if not values.options.multiply:
+        if not chosen.is_shifted:
+            return None
+        chosen = chosen.reduced
     m0, m1 = (*chosen.multipliers, 0)[:2]
     added = QAdd(m0=m0, m1=m1, bias=chosen.bias, shift=chosen.shift, lo=grid.range.lo, hi=grid.range.hi, even=even)
     return added, chosen.shift, chosen.error
@@ -435,7 +446,7 @@ def _word(factor: float) -> int:
     return scale_word(int(factors[0]), int(shifts[0]))
 
 
-def subtract(values: Values, node: Node) -> LayerReport:
+def subtract(values: Values, node: Node) -> LayerReport | None:
     """The difference of two activations: the second is added with a negative factor."""
     return _weighted_sum(values, node, FusedAdd(), (1, -1))
 
@@ -456,7 +467,9 @@ def multiply(values: Values, node: Node) -> LayerReport | None:
 
 
 def product(values: Values, node: Node, a: Integers, c: Integers) -> LayerReport | None:
-    """Of two activations; None if factors are too coarse."""
+    """Of two activations; None if factors are too coarse, or there are none."""
+    if not values.options.multiply:
+        return None
     zero_points = a.zero_point, c.zero_point
     grid = values.grid(node.output)
     ratio = a.scale * c.scale / grid.scale
@@ -508,8 +521,8 @@ def move(values: Values, node: Node, op: Op) -> LayerReport:
     )
 
 
-def concat(values: Values, node: Node, op: Concat) -> LayerReport:
-    """All operands on the grid of the result: those that have another are scaled anew."""
+def concat(values: Values, node: Node, op: Concat) -> LayerReport | None:
+    """All operands on the grid of the result: those that have another are scaled anew; None as in `add`."""
     grid = values.grid(node.output)
     given = [values.as_integers(name, node) for name in node.inputs]
     operands, errors = [], [0.0]
@@ -518,7 +531,10 @@ def concat(values: Values, node: Node, op: Concat) -> LayerReport:
         if x.name in anew:
             x = anew[x.name]
         elif not x.is_on(grid):
-            q, _, error = _sum(values, node, (term(x, grid.scale),), grid)
+            scaled = _sum(values, node, (term(x, grid.scale),), grid)
+            if scaled is None:
+                return None
+            q, _, error = scaled
             like = replace(node, name=f"{node.name}.{number}")
             name = values.rewriter.emit(q, (x.name,), like=like)
             anew[x.name] = Integers(name=name, grid=grid)
@@ -535,10 +551,14 @@ def concat(values: Values, node: Node, op: Concat) -> LayerReport:
 
 
 def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | None:
-    """None if the window is so large that the factors of its sums are too coarse."""
+    """None if the window is so large that the factors of its sums are too coarse, or shifts cannot be these factors."""
     x = values.as_integers(node.inputs[0], node)
     grid = values.grid(node.output)
     counts = op.counts(*values.source.types[node.inputs[0]].shape[2:])
+    if not values.options.multiply and not values.is_given(node.output) and not values.is_linked(node.output):
+        # What reads the mean takes any steps, so that these may be those of the sum, shifted.
+        step = x.scale / int(counts.max())
+        grid = replace(grid, scale=float(np.float32(step * 2.0 ** max(0, math.ceil(math.log2(grid.scale / step))))))
     padding = op.padding
     if op.count_include_pad:
         padding, x = _bordered(values, node, padding, x)
@@ -562,6 +582,10 @@ def average_pool(values: Values, node: Node, op: AveragePool) -> LayerReport | N
             chosen = near((each,), offset=grid.zero_point, max_shift=_largest_shift(values, node.output))
         if chosen is None:
             return None
+        if not values.options.multiply:
+            if counts.max() != fewest or not chosen.is_shifted:
+                return None
+            chosen = chosen.reduced
         shift, error = chosen.shift, chosen.error
         factors = np.rint(x.scale / grid.scale / counts * (1 << shift)).astype(np.int32)
         mul = chosen.multipliers[0] if counts.max() == fewest else None

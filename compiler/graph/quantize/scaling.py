@@ -18,6 +18,7 @@ from compiler.errors import QuantizeError
 from compiler.graph.ops.qconv import MAX_FACTOR
 from compiler.graph.ops.rescaled import FACTOR_BITS, MAX_SHIFT
 from compiler.graph.quantize.bounds import Interval
+from compiler.tensor.tiles import is_power_of_two
 
 INT32_MAX = (1 << 31) - 1
 MAX_PRE_SHIFT = 15
@@ -31,6 +32,8 @@ _MOST_SUMS = 1 << 18
 """Of so many, each is looked at: what becomes of it decides between multipliers that are equally near."""
 _BIAS_MOVES = (0, 4, -4, 16, -16, 64, -64)
 """Millionths of a step, where shifts are as large as multipliers of 24 bits allow."""
+_FLOAT32 = 2.0**-12
+"""Steps of the result, of some thousand that a sum may have."""
 LEAST_MULTIPLIER = 64
 """A smaller one would make steps of the result coarser by more than this part of one."""
 GOOD_COST = 1 / 8
@@ -127,6 +130,9 @@ def scale_conv(problem: ConvProblem, *, max_shift: int) -> ConvScaling:
                 best = candidate
         if pre_shift == 0 and best is not None and best.cost <= GOOD_COST:
             break
+    if best is None and not problem.multiply and problem.residual is not None:
+        raise QuantizeError(f"a residual must be scaled by a power of two where shifts alone scale, not by "
+                            f"{problem.residual.ratio:.6g}")
     if best is None and not problem.multiply and problem.factor.max(initial=0) > 1:
         raise QuantizeError(f"sums of products must be scaled by at most 1 where shifts alone scale them, not by "
                             f"{problem.factor.max():.6g}")
@@ -154,6 +160,11 @@ def _conv_candidate(problem: ConvProblem, pre_shift: int, shift: int) -> ConvSca
     exact = offset + rounding(shift) + lost
     b = np.rint(exact)
     m_int, b_int = m.astype(np.int64), b.astype(np.int64)
+    shifts = problem.residual is None or problem.multiply or (
+        r_mul == problem.residual.ratio * one and (r_mul == 1 or is_power_of_two(r_mul))
+    )
+    if not shifts:
+        return None
     if abs(r_mul) > MAX_FACTOR or not _fits(problem, m_int, b_int, r_mul, pre_shift):
         return None
     error = np.abs(b - exact) / one + lost / one
@@ -321,6 +332,12 @@ class SumScaling:
     bias: int
     shift: int
     error: float
+
+    @property
+    def is_shifted(self) -> bool:
+        """Whether shifts do all that the multipliers do, but for what a scale loses as a float32."""
+        reduced = self.reduced.multipliers
+        return self.error < _FLOAT32 and all(m == 1 or is_power_of_two(m) for m in reduced if m)
 
     @property
     def has_halves(self) -> bool:

@@ -19,6 +19,7 @@ from compiler.graph.quantize.bounds import Interval
 from compiler.graph.quantize.calibrate import Calibration, Magnitudes
 from compiler.graph.quantize.given import Grid, given_grids
 from compiler.graph.quantize.joined import joined
+from compiler.graph.quantize.linked import linked
 from compiler.graph.quantize.report import Method
 from compiler.graph.rewrite import Rewriter
 from compiler.tensor.ir import DType
@@ -34,9 +35,10 @@ class QuantizeOptions:
 
     max_shift: largest shift amount, 0..30. None: 15, which is what every published VTA does (VTA spec 3.5) and costs no
     accuracy, but 30 where a model gives weights as integers, since these cannot be made for a shift.
-    multiply: False makes every m of a convolution 1, which saves the accelerator a pass over the accumulators, at the
-    price of weights that share one scale, a power of two times that of the activations; those that a model gives as
-    integers are then rounded anew.
+    multiply: False is for machines without MUL. Every m of a convolution is 1, which saves a pass over the
+    accumulators, at the price of weights that share one scale, a power of two times that of the activations; those that
+    a model gives as integers are then rounded anew. Scales of what is added are powers of two apart, and what shifts
+    cannot scale is computed by the host.
     correct_bias: whether biases take back what the rounding of weights adds to the mean of each result on the
     calibration inputs (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019);
     without such inputs they do not.
@@ -127,6 +129,7 @@ class Values:
         self.limits = symmetric(config.inp_bits)
         self._magnitudes = magnitudes
         self._given = given_grids(graph)
+        self._linked = frozenset() if options.multiply else linked(graph)
         self._joined = joined(graph, self._own_scale)
         self._floats = {*(value.name for value in graph.inputs), *graph.constants}
         self._integers: dict[str, Integers] = {}
@@ -224,7 +227,12 @@ class Values:
             threshold = self._magnitudes[name].threshold(
                 self.options.calibration, percent=self.options.percent, levels=self.limits.hi
             )
-        return _usable(min(threshold, bound) / self.limits.hi)
+        scale = _usable(min(threshold, bound) / self.limits.hi)
+        return 2.0 ** math.ceil(math.log2(scale)) if name in self._linked else scale
+
+    def is_linked(self, name: str) -> bool:
+        """Whether the scale of a value has to be a power of two, shifts alone being there for what it is added to."""
+        return name in self._linked
 
     def means(self, name: str) -> NDArray[np.float64] | None:
         """Mean of each channel of an activation [N,C,H,W] of the source graph, float64 [C]; None if unknown."""
