@@ -70,7 +70,24 @@ def _of_two(importer: Importer, node: OnnxNode) -> None:
 
 def _of_many(importer: Importer, node: OnnxNode) -> None:
     node.require(1, _MOST_OPERANDS)
-    _function(importer, node, _OF_MANY[node.op])
+    clipped = _clipped_by_one(importer, node) if node.op in ("Max", "Min") else None
+    if clipped is None:
+        _function(importer, node, _OF_MANY[node.op])
+    else:
+        importer.emit(node, *clipped)
+
+
+def _clipped_by_one(importer: Importer, node: OnnxNode) -> tuple[Clip, tuple[str]] | None:
+    """The larger, or smaller, of a float32 activation and one constant number is a clip, as of a ReLU."""
+    static = [position for position in range(len(node.inputs)) if importer.is_static(node, position)]
+    if len(node.inputs) != 2 or len(static) != 1:
+        return None
+    number, value = importer.static(node, static[0]), importer.value(node, 1 - static[0])
+    t = importer.type_of(value)
+    if number.size != 1 or number.ndim > len(t.shape) or t.dtype is not DType.FLOAT32 or np.isnan(number).any():
+        return None
+    bound = float(number.reshape(()))
+    return (Clip(lo=bound) if node.op == "Max" else Clip(hi=bound)), (value,)
 
 
 def _add(importer: Importer, node: OnnxNode) -> None:

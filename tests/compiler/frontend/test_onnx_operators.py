@@ -127,3 +127,19 @@ def test_weights_may_be_float16_or_double() -> None:
     for kind in (np.float16, np.float64):
         graph = load_onnx(single("Conv", X, [w.astype(kind)]))
         np.testing.assert_array_equal(graph.constants["c1"], w.astype(np.float32))
+
+
+@pytest.mark.parametrize("op", ["Max", "Min"])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1)])
+def test_the_larger_or_smaller_of_one_number_is_a_clip(op: str, shape: tuple[int, ...]) -> None:
+    proto = single(op, (2, 3, 4, 5), [np.full(shape, 0.25, np.float32)])
+    assert [node.op.kind for node in load_onnx(proto).nodes] == ["clip"]
+    x = floats(2, 3, 4, 5)
+    exact = np.maximum(x, 0.25) if op == "Max" else np.minimum(x, 0.25)
+    np.testing.assert_array_equal(evaluate(load_onnx(proto), {"x": x})["y"], exact)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (1, 1, 1, 1, 1)])
+def test_of_other_constants_it_is_a_function(shape: tuple[int, ...]) -> None:
+    proto = single("Max", (2, 3, 4, 5), [np.full(shape, 0.25, np.float32)])
+    assert [node.op.kind for node in load_onnx(proto).nodes] == ["pointwise"]
