@@ -18,6 +18,11 @@ def adds_activations(config: VTAConfig) -> bool:
     return config.inp_bits == 8
 
 
+def reads_own_tiles(config: VTAConfig) -> bool:
+    """Whether what a convolution makes is what another reads, and its multipliers move and scale activations."""
+    return config.batch == 1 or config.block_in == config.block_out
+
+
 def why_not_weights(config: VTAConfig) -> str:
     """Why tiles of activations, positions by channels, are no tiles of weights on this machine; empty if they are."""
     if config.inp_bits != 8 or config.wgt_bits != 8:  # 4-bit ones share bytes
@@ -56,6 +61,6 @@ def why_not_moved(op: Op, shape: Sequence[int], config: VTAConfig) -> str:
             pass
         case _:
             return "moves single elements between tiles"
-    if config.batch > 1 and config.block_in != config.block_out:
+    if not reads_own_tiles(config):
         return f"tiles of {config.block_out} channels, which are made, are not read as tiles of {config.block_in}"
     return ""

@@ -17,7 +17,7 @@ from compiler.graph.ops.conv import convolve
 from compiler.graph.ops.window import Pair, Quad, Window
 from compiler.tensor import define
 from compiler.tensor.ir import DType
-from compiler.tensor.tiles import Tiled, Weighted
+from compiler.tensor.tiles import Tiled, Weighted, is_power_of_two
 
 MAX_FACTOR = (1 << 15) - 1
 """Largest magnitude of a scalar factor: VTA's ALU immediates have 16 bits (VTA spec 2.4)."""
@@ -156,8 +156,9 @@ class QConv2d(IntegerConv):
             residual, last = y, (4,)
             factors = two_factors(self.r_mul, blocks.weight_bits)
             plain = not scaled and not self.pre_shift  # so that sums of products are in the units of the residual
-            # A machine that adds beside its products has nothing to gain from more of these.
-            if plain and not blocks.overlap and factors is not None and operands[4].is_read_by_products(blocks):
+            # A machine that adds beside its products has nothing to gain from more of these, where shifts will do.
+            gains = not blocks.overlap or not (self.r_mul == 1 or is_power_of_two(self.r_mul))
+            if plain and gains and factors is not None and operands[4].is_read_by_products(blocks):
                 factor, multiplier = factors
                 m = np.full(len(m), factor, source.weight.numpy)
                 residual, packed = diagonal(m, operands[4], y, blocks)

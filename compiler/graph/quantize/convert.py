@@ -15,7 +15,7 @@ from compiler.graph.ops.interleave import interleaving
 from compiler.graph.ops.move import ChannelTranspose, Concat, Pad, Rearrange, Slice, Take, Transpose
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.upsample import Interpolate, QInterpolate, Repeat
-from compiler.graph.quantize import functions, rules
+from compiler.graph.quantize import convolutions, functions, rules
 from compiler.graph.quantize.bounds import prove
 from compiler.graph.quantize.calibrate import measure
 from compiler.graph.quantize.joined import WITH_INTEGERS, is_in_integers
@@ -92,7 +92,7 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
     shape = values.source.types[node.inputs[0]].shape
     match node.op:
         case FusedConv():
-            return rules.conv(values, node, node.op)
+            return convolutions.conv(values, node, node.op)
         case FusedAdd() if len(shape) == 4 and not rules.drowns(values, node):
             return _or_float(values, node, rules.add(values, node, node.op))
         case FakeQuantize() if len(shape) == 4:

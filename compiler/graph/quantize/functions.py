@@ -15,7 +15,7 @@ from compiler.graph.ops.qelementwise import QAdd, QExtreme
 from compiler.graph.quantize.bounds import Interval
 from compiler.graph.quantize.given import Grid
 from compiler.graph.quantize.report import LayerReport
-from compiler.graph.quantize.rules import near, product, term
+from compiler.graph.quantize.rules import near, product
 from compiler.graph.quantize.values import Integers, Values
 
 _HARD_SWISH = 1 / 6, 0.5
@@ -57,7 +57,7 @@ def _line(
     """clip(x * slope + offset, lo, hi)."""
     x = values.as_integers(node.inputs[0], node)
     grid = values.clipped(node.output, lo, hi)
-    line = term(x, grid.scale)
+    line = x.term(grid.scale)
     chosen = near((replace(line, ratio=slope * line.ratio),), offset=offset / grid.scale + grid.zero_point)
     if chosen is None or not (values.options.multiply or chosen.is_shifted):
         return None
@@ -85,7 +85,7 @@ def _extreme(
     """The larger or smaller of the first activation, and of the last times slopes, one, or one for each channel."""
     operands = [values.as_integers(name, node) for name in names]
     grid = values.grid(node.output)
-    first, last = term(operands[0], grid.scale).centred, term(operands[-1], grid.scale).centred
+    first, last = operands[0].term(grid.scale).centred, operands[-1].term(grid.scale).centred
     steepest = replace(last, ratio=float(slopes[np.abs(slopes).argmax()]) * last.ratio)
     chosen = near((first, steepest), offset=grid.zero_point)
     if chosen is None or not (values.options.multiply or (chosen.is_shifted and len(slopes) == 1)):
@@ -115,7 +115,7 @@ def _hard_swish(values: Values, node: Node) -> LayerReport | None:
     x, (slope, offset) = values.as_integers(node.inputs[0], node), _HARD_SWISH
     reach = x.range.less(x.zero_point)
     scale = min(1.0, reach.hi * x.scale * slope + offset) / values.limits.hi
-    line = term(x, scale)
+    line = x.term(scale)
     gate = near((replace(line, ratio=slope * line.ratio),), offset=offset / scale)
     if gate is None:
         return None

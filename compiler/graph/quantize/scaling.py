@@ -72,7 +72,8 @@ class ConvProblem:
 
     acc_low, acc_high: bounds of the accumulator that also hold for every partial sum. factor: the least that the
     weights allow; a larger one means coarser weights, of which `levels` is the largest integer. given: whether weights
-    are what they are, so that the factor is to be met. multiply: whether m may be other than 1.
+    are what they are, so that the factor is to be met. multiply: whether m may be other than 1. residual_levels: where
+    it may not, the largest weight by which a residual is multiplied before it is shifted.
     """
 
     acc_low: Ints
@@ -84,6 +85,7 @@ class ConvProblem:
     levels: int = 127
     given: bool = False
     multiply: bool = True
+    residual_levels: int = 127
     residual: Term | None = None
 
     @property
@@ -130,9 +132,6 @@ def scale_conv(problem: ConvProblem, *, max_shift: int) -> ConvScaling:
                 best = candidate
         if pre_shift == 0 and best is not None and best.cost <= GOOD_COST:
             break
-    if best is None and not problem.multiply and problem.residual is not None:
-        raise QuantizeError(f"a residual must be scaled by a power of two where shifts alone scale, not by "
-                            f"{problem.residual.ratio:.6g}")
     if best is None and not problem.multiply and problem.factor.max(initial=0) > 1:
         raise QuantizeError(f"sums of products must be scaled by at most 1 where shifts alone scale them, not by "
                             f"{problem.factor.max():.6g}")
@@ -153,6 +152,8 @@ def _conv_candidate(problem: ConvProblem, pre_shift: int, shift: int) -> ConvSca
             return None
         m = np.ones_like(m)
     r_mul = round(problem.residual.ratio * one) if problem.residual else 0
+    if not problem.multiply:
+        r_mul = _weight_and_shift(r_mul, problem.residual_levels)
     offset = problem.offset * one - (r_mul * problem.residual.zero_point if problem.residual else 0)
     if m.max(initial=0) > INT32_MAX or np.abs(offset).max(initial=0) > INT32_MAX:
         return None
@@ -160,11 +161,6 @@ def _conv_candidate(problem: ConvProblem, pre_shift: int, shift: int) -> ConvSca
     exact = offset + rounding(shift) + lost
     b = np.rint(exact)
     m_int, b_int = m.astype(np.int64), b.astype(np.int64)
-    shifts = problem.residual is None or problem.multiply or (
-        r_mul == problem.residual.ratio * one and (r_mul == 1 or is_power_of_two(r_mul))
-    )
-    if not shifts:
-        return None
     if abs(r_mul) > MAX_FACTOR or not _fits(problem, m_int, b_int, r_mul, pre_shift):
         return None
     error = np.abs(b - exact) / one + lost / one
@@ -180,6 +176,12 @@ def _conv_candidate(problem: ConvProblem, pre_shift: int, shift: int) -> ConvSca
         cost = error + coarser * problem.span / problem.levels  # rounding a weight moves it by about 1 / levels
     return ConvScaling(pre_shift=pre_shift, shift=shift, m=m_int, b=b_int, r_mul=r_mul, factor=factor,
                        error=float(error.max()), cost=float(cost.max()))
+
+
+def _weight_and_shift(number: int, levels: int) -> int:
+    """The nearest product of a number of at most `levels`, one less than a power of two, and a power of two."""
+    power = 1 << max(0, number.bit_length() - levels.bit_length())
+    return (number + power // 2) // power * power
 
 
 def _fits(problem: ConvProblem, m: Ints, b: Ints, r_mul: int, pre_shift: int) -> bool:

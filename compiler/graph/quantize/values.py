@@ -21,6 +21,7 @@ from compiler.graph.quantize.given import Grid, given_grids
 from compiler.graph.quantize.joined import joined
 from compiler.graph.quantize.linked import linked
 from compiler.graph.quantize.report import Method
+from compiler.graph.quantize.scaling import Term
 from compiler.graph.rewrite import Rewriter
 from compiler.tensor.ir import DType
 from vta_hw.spec.config import VTAConfig
@@ -95,6 +96,12 @@ class Integers:
     @property
     def zero_point(self) -> int:
         return self.grid.zero_point
+
+    def term(self, scale: float) -> Term:
+        """It as what is added in steps of that scale."""
+        return Term(
+            ratio=self.scale / scale, lo=self.range.lo, hi=self.range.hi, zero_point=self.zero_point
+        )
 
     def is_on(self, grid: Grid) -> bool:
         """Whether each integer is what that grid has for the same real number."""

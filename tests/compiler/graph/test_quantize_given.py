@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compiler.driver import compile_graph
 from compiler.errors import QuantizeError
 from compiler.frontend.onnx import load_onnx
 from compiler.graph.batch import rebatched
@@ -24,7 +25,7 @@ from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.qelementwise import QAdd, Quantize, RescaledAdd
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.ops.softmax import Softmax
-from compiler.graph.passes.pipeline import prepare, quantize_model
+from compiler.graph.passes.pipeline import place, prepare, quantize_model
 from compiler.graph.quantize.convert import quantize
 from compiler.graph.quantize.noise import signal_to_noise
 from compiler.graph.quantize.report import Method, Quantized
@@ -34,6 +35,7 @@ from tests.compiler.frontend.models import floats
 from tests.compiler.frontend.quantized_models import NETWORKS, SHAPE, quantized, run, with_all_outputs
 from tests.compiler.graph.build import Builder
 from vta_hw.spec.config import VTAConfig
+from vta_hw.spec.isa import ISA, Alu, AluOp
 
 CONFIGS = {"base": VTAConfig(), "extended": replace(VTAConfig(), isa="extended")}
 
@@ -330,6 +332,9 @@ def test_powers_of_two_round_given_weights_anew() -> None:
     for node in graph.nodes:
         if node.op.kind == "qconv2d":
             assert set(graph.constants[node.inputs[2]].tolist()) == {1}
+    program = compile_graph(place(graph, VTAConfig()), VTAConfig())
+    insns = ISA(program.config).decode_program(program.insns)
+    assert not any(isinstance(insn, Alu) and insn.alu_opcode is AluOp.MUL for insn in insns)
 
 
 @pytest.mark.parametrize("isa", ["tvm", "extended"])

@@ -65,11 +65,18 @@ def multiplications(program: vta.CompiledProgram) -> list[Alu]:
     return [insn for insn in insns if isinstance(insn, Alu) and insn.alu_opcode is AluOp.MUL]
 
 
-@pytest.mark.parametrize("isa", ["tvm", "extended"])
+MACHINES = {
+    "base": VTAConfig(),
+    "extended, overlap": VTAConfig(isa="extended", overlap=True),
+    "two images": VTAConfig(log_batch=1, log_inp_buff_size=16, log_acc_buff_size=18),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_no_program_multiplies_but_by_weights(name: str, isa: str) -> None:
+def test_no_program_multiplies_but_by_weights(name: str, machine: str) -> None:
     graph, images = graph_of(name), floats(8, *SHAPE[1:], seed=1)
-    program = vta.compile(graph, config=VTAConfig(isa=isa), calibration=images, options=OPTIONS)
+    program = vta.compile(graph, config=MACHINES[machine], calibration=images, options=OPTIONS)
     assert multiplications(program) == []
     assert set(program.program.attributes["hosts"].values()) <= HOST
     answers = [program.run(images, engine) for engine in ("functional", "cycle", "llvm", "reference")]

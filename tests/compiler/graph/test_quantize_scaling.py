@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Graph
-from compiler.graph.ops.qconv import MAX_FACTOR, QConv2d
+from compiler.graph.ops.qconv import MAX_FACTOR, QConv2d, two_factors
 from compiler.graph.ops.qelementwise import QAdd
 from compiler.graph.ops.rescaled import RescaledConv2d, scale_word
 from compiler.graph.quantize.bounds import Interval, conv_accumulator, prove
-from compiler.graph.quantize.rules import quantize_weights
+from compiler.graph.quantize.convolutions import quantize_weights
 from compiler.graph.quantize.scaling import (
     GOOD_COST,
     CommonRatio,
@@ -34,6 +34,8 @@ from compiler.tensor.ir import DType
 from tests.compiler.graph.build import Builder
 
 CHANNELS = 6
+
+POWERS = {1 << k for k in range(16)}
 
 
 def problem(seed: int, *, fan_in: int, spread: float, residual: bool) -> tuple[np.ndarray, ConvProblem]:
@@ -122,6 +124,8 @@ def test_no_multiplier() -> None:
     w, given_problem = problem(0, fan_in=64, spread=4.0, residual=True)
     scaling = scale_conv(replace(given_problem, multiply=False), max_shift=15)
     assert set(scaling.m.tolist()) == {1}
+    assert two_factors(scaling.r_mul, 8) is not None  # a weight, shifted
+    assert scale_conv(replace(given_problem, multiply=False, residual_levels=1), max_shift=15).r_mul in POWERS
     assert given_problem.factor.max() <= 2.0**-scaling.shift < 2 * given_problem.factor.max()
     x = np.random.default_rng(0).integers(-128, 128, (100, 64))
     acc = x @ w[:, :, 0, 0].T.astype(np.int64)
