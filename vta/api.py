@@ -128,7 +128,7 @@ class CompiledProgram:
         """
         chosen = self._engine(engine)
         arrays = named_inputs(self.inputs, inputs, by_image=self.by_image)
-        if is_accelerated(self.program):
+        if is_accelerated(self.program) or (self.graph is not None and _has_integers(self.graph)):
             refuse_infinite(arrays)
         if not self.by_image:
             whole, statistics = self._run_batch(arrays, chosen, timeout)
@@ -250,14 +250,17 @@ def compile_model(
     if batch is not None and (type(batch) is not int or not 1 <= batch <= MAX_BATCH):
         raise ApiError(f"Batch must be an integer from 1 to {MAX_BATCH}, not {batch!r}")
     with _without_collector():
-        model = _graph(model)
+        source, by_image = model, _is_for_any_batch(model)
+        model = _graph(source)
         if target == Target.CPU.value and calibration is None and not (_gives_ranges(model) and _is_real(model)):
-            graph = model if batch is None else rebatched(model, batch)
+            graph = model if batch is None else rebatched(model, batch) if by_image else _graph(source, batch)
+        elif not by_image and batch not in (None, 1):
+            raise ApiError(f"Batch must be 1 for a model that does not work image by image, not {batch}")
         else:
             images = machine.batch if batch is None else batch
-            graph = quantized_graph(model, machine, calibration, images, options)
+            graph = quantized_graph(model, machine, calibration, images if by_image else 1, options, by_image=by_image)
         program = compile_graph(graph, machine, target=Target(target), progress=progress)
-        if not works_by_image(graph):
+        if not by_image or not works_by_image(graph):
             program = replace(program, attributes={**program.attributes, _BY_IMAGE: False})
         return CompiledProgram(proved(program), graph=graph)
 
@@ -280,15 +283,20 @@ def quantized_graph(
     calibration: Array | Mapping[str, Array] | None,
     batch: int,
     options: QuantizeOptions | None = None,
+    *,
+    by_image: bool = True,
 ) -> Graph:
-    """The graph that the back ends take: `model` for `batch` images, quantised unless it is already."""
+    """The graph that the back ends take: `model` for `batch` images, quantised unless it is already.
+
+    by_image: whether several images of the calibration may be computed at a time.
+    """
     from compiler.graph.batch import rebatched
     from compiler.graph.passes.partition import is_quantised
 
     graph = _graph(model)
     if is_quantised(graph):
         return rebatched(graph, batch)
-    _, quantized, _ = _quantized(graph, config, calibration, options)
+    _, quantized, _ = _quantized(graph, config, calibration, options, by_image=by_image)
     return rebatched(quantized.graph, batch)
 
 
@@ -315,11 +323,36 @@ def layer_noise(
     return signal_to_noise(prepared, quantized, _parts(samples))
 
 
-def _graph(model: str | Path | bytes | onnx.ModelProto | Graph) -> Graph:
+def _graph(model: str | Path | bytes | onnx.ModelProto | Graph, batch: int | None = None) -> Graph:
     from compiler.frontend.onnx import load_onnx
     from compiler.graph.ir import Graph
 
-    return model if isinstance(model, Graph) else load_onnx(model)
+    return model if isinstance(model, Graph) else load_onnx(model, batch=batch)
+
+
+def _is_for_any_batch(model: str | Path | bytes | onnx.ModelProto | Graph) -> bool:
+    """Whether a model that leaves its batch open does the same with each image, as far as its import can tell.
+
+    Shapes are resolved while importing, and may be part of what is computed.
+    """
+    from compiler.errors import FrontendError
+    from compiler.frontend.onnx import load_onnx
+    from compiler.graph.batch import is_rebatched
+    from compiler.graph.ir import Graph
+
+    if isinstance(model, Graph):
+        return True
+    one = load_onnx(model)
+    try:
+        return is_rebatched(one, load_onnx(model, batch=2))
+    except FrontendError:  # the batch is fixed
+        return True
+
+
+def _has_integers(graph: Graph) -> bool:
+    from compiler.graph.passes.partition import is_quantised
+
+    return is_quantised(graph)
 
 
 def _gives_ranges(graph: Graph) -> bool:
@@ -343,6 +376,8 @@ def _quantized(
     config: VTAConfig,
     calibration: Array | Mapping[str, Array] | None,
     options: QuantizeOptions | None,
+    *,
+    by_image: bool = True,
 ) -> tuple[Graph, Quantized, dict[str, Array]]:
     """(the float graph that was quantised, the quantised one, the calibration by input, empty if there is none)."""
     from compiler.graph.passes.pipeline import prepare
@@ -358,7 +393,8 @@ def _quantized(
     for name, array in samples.items():
         if not array.any():
             raise ApiError(f"Calibration {name!r} must have other numbers than 0, from which ranges are learned")
-    return prepared, quantize(prepared, _parts(samples), config=config, options=options), samples
+    parts = _parts(samples) if by_image else (part for part, _ in batches(samples, 1, fill=False))
+    return prepared, quantize(prepared, parts, config=config, options=options), samples
 
 
 def _in_half(ports: tuple[Port, ...], samples: Array | Mapping[str, Array]) -> Array | Mapping[str, Array]:

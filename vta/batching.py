@@ -54,6 +54,8 @@ def named_inputs(
                     f"does not work image by image, not {array.dtype} {list(array.shape)}"
                 )
             continue
+        if not port.shape:
+            raise ApiError(f"{subject} {port.name!r} must have a first dimension, and is a scalar of the model")
         fits = array.ndim == len(port.shape) and array.shape[1:] == port.shape[1:] and len(array) > 0
         if not fits or array.dtype != np.dtype(port.dtype):
             raise ApiError(

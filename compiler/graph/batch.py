@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from compiler.errors import GraphError
-from compiler.graph.ir import Graph, Node, Op, TensorType, Value
+from compiler.graph.ir import Array, Graph, Node, Op, TensorType, Value
 from compiler.graph.ops.along import Normalize, Reduce, Resample
 from compiler.graph.ops.elementwise import Add
 from compiler.graph.ops.exact import ExactConv2d
@@ -33,7 +33,7 @@ def rebatched(graph: Graph, batch: int) -> Graph:
     inputs = tuple(Value(name=value.name, type=t) for value, t in zip(graph.inputs, types, strict=True))
     if batch == old:
         return replace(graph, layouts={})
-    nodes = tuple(_node(node, old, batch) for node in graph.nodes)
+    nodes = tuple(_node(graph, node, old, batch) for node in graph.nodes)
     images = {name: np.repeat(graph.constants[name][:1], batch, axis=0) for name in _constant_images(graph, old)}
     result = replace(graph, inputs=inputs, nodes=nodes, constants={**graph.constants, **images}, layouts={})
     try:
@@ -57,6 +57,27 @@ def works_by_image(graph: Graph) -> bool:
         return False
     shapes = [(graph.types[name].shape, types[name].shape) for name in graph.outputs]
     return all(shape and twice == (2 * shape[0], *shape[1:]) for shape, twice in shapes)
+
+
+def is_rebatched(graph: Graph, other: Graph) -> bool:
+    """Whether a model that was imported for another batch is what `rebatched` makes of the graph."""
+    try:
+        expected = rebatched(graph, other.inputs[0].type.shape[0])
+    except (GraphError, IndexError):
+        return False
+    if (expected.inputs, expected.nodes, expected.outputs) != (other.inputs, other.nodes, other.outputs):
+        return False
+    return expected.constants.keys() == other.constants.keys() and all(
+        _same_images(expected.constants[name], array) for name, array in other.constants.items()
+    )
+
+
+def _same_images(one: Array, other: Array) -> bool:
+    """Whether constants are equal, or one is an image that the other has for each of a batch."""
+    if one is other or np.array_equal(one, other, equal_nan=one.dtype.kind == "f"):
+        return True
+    alike = one.shape[1:] == other.shape[1:] and 1 in (one.shape[:1] + other.shape[:1])
+    return alike and bool((one == other).all())
 
 
 def _mixes_images(op: Op) -> bool:
@@ -106,10 +127,11 @@ def _images(node: Node) -> tuple[str, ...]:
             return ()
 
 
-def _node(node: Node, old: int, new: int) -> Node:
+def _node(graph: Graph, node: Node, old: int, new: int) -> Node:
     """The node with the batch in the shape that is its attribute, if it has one that begins with images, or parts."""
     op = node.op
-    if isinstance(op, Slice) and op.shape[:1] == (old,) and op.starts[0] == 0 and op.steps[0] == 1:
+    first = graph.types[node.inputs[0]].shape[:1] if node.inputs else ()
+    if isinstance(op, Slice) and op.shape[:1] == first == (old,) and op.starts[0] == 0 and op.steps[0] == 1:
         return replace(node, op=replace(op, shape=(new, *op.shape[1:])))
     if isinstance(op, Rearrange) and op.split[0] == old and op.shape[0] % old == 0:
         shape = op.shape[0] // old * new, *op.shape[1:]

@@ -186,6 +186,72 @@ def test_a_model_that_mixes_images_takes_as_many_as_it_says(nodes: str) -> None:
             program.run(floats(count, 3, 4, 5))
 
 
+OPEN = {
+    "triangle": [onnx.helper.make_node("Trilu", ["x"], ["y"])],
+    "size": [
+        onnx.helper.make_node("Shape", ["x"], ["s"], end=1),
+        onnx.helper.make_node("Cast", ["s"], ["f"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Div", ["x", "f"], ["y"]),
+    ],
+    "last": [onnx.helper.make_node("Slice", ["x", "minus", "end", "zero"], ["y"])],
+    "exchanged": [onnx.helper.make_node("Transpose", ["x"], ["y"])],
+    "flat": [onnx.helper.make_node("Flatten", ["x"], ["y"], axis=0)],
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_an_open_batch_may_be_part_of_what_is_computed(name: str) -> None:
+    """Then a program is for the batch that it was compiled for alone."""
+    constants = {"minus": np.array([-1]), "end": np.array([1 << 31]), "zero": np.array([0])}
+    used = {value for node in OPEN[name] for value in node.input}
+    network = model(OPEN[name], {"x": ("N", 4)}, ["y"], {key: constants[key] for key in constants.keys() & used})
+    x = floats(3, 4)
+    with pytest.raises(vta.ApiError, match=r"^Input 'x' must be float32 \[1, 4\], as compiled for a model "):
+        vta.compile(network, target="cpu").run(x)
+    (exact,) = onnx.reference.ReferenceEvaluator(network).run(None, {"x": x})
+    np.testing.assert_allclose(vta.compile(network, target="cpu", batch=3).run(x), exact, rtol=1e-6)
+    w = onnx.helper.make_node("MatMul", ["x", "w"], ["a"])
+    behind = [onnx.NodeProto.FromString(node.SerializeToString()) for node in OPEN[name]]
+    for node in behind:
+        node.input[:] = ["a" if value == "x" else value for value in node.input]
+    parameters = {"w": floats(4, 4), **{key: constants[key] for key in constants.keys() & used}}
+    linear = model([w, *behind], {"x": ("N", 4)}, ["y"], parameters)
+    program = vta.compile(linear, calibration=floats(8, 4, seed=1))
+    with pytest.raises(vta.ApiError, match=r"^Input 'x' must be float32 \[1, 4\], as compiled for a model "):
+        program.run(x)
+    with pytest.raises(vta.ApiError, match=r"^Batch must be 1 for a model that does not work image by image, not 3$"):
+        vta.compile(linear, calibration=x, batch=3)
+
+
+def test_a_slice_of_what_was_one_image_is_no_slice_of_images() -> None:
+    nodes = [
+        onnx.helper.make_node("Squeeze", ["x", "zero"], ["s"]),
+        onnx.helper.make_node("Slice", ["s", "zero", "one", "zero"], ["t"]),
+        onnx.helper.make_node("Unsqueeze", ["t", "zero"], ["y"]),
+    ]
+    constants = {"zero": np.array([0]), "one": np.array([1])}
+    network = model(nodes, {"x": (1, 8, 5, 5)}, ["y"], constants)
+    with pytest.raises(CompileError, match=r"^Node 't' \(slice\) must work image by image for 2 of them instead of 1$"):
+        vta.compile(network, target="cpu", batch=2)
+    x = floats(1, 8, 5, 5)
+    np.testing.assert_array_equal(vta.compile(network, target="cpu").run(x), x[:, :1])
+
+
+def test_a_scalar_input_cannot_be_calibrated() -> None:
+    network = model([onnx.helper.make_node("Mul", ["x", "z"], ["y"])], {"x": (1, 4, 2, 2), "z": ()}, ["y"])
+    with pytest.raises(vta.ApiError) as refused:
+        vta.compile(network, calibration={"x": floats(2, 4, 2, 2), "z": np.array(2, np.float32)})
+    assert str(refused.value) == "Calibration 'z' must have a first dimension, and is a scalar of the model"
+
+
+def test_a_quantised_network_on_the_cpu_refuses_what_becomes_no_integer() -> None:
+    x = floats(2, 16, 4, 4)
+    program = vta.compile(single("Conv", (1, 16, 4, 4), [floats(8, 16, 1, 1)]), calibration=x, target="cpu")
+    x[1, 2, 3, 0] = np.nan
+    with pytest.raises(vta.ApiError, match=r"^Input 'x' must be finite to become integers, not nan at \[1, 2, 3, 0\]$"):
+        program.run(x)
+
+
 def test_a_model_that_cannot_have_another_batch_says_so() -> None:
     network = single("Unsqueeze", (16, 4, 4), [np.array([0])])
     assert vta.compile(network, target="cpu").run(floats(16, 4, 4)).shape == (1, 16, 4, 4)

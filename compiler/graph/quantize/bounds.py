@@ -132,7 +132,7 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
             # Weights of all pixels together, and the number that sums on a side are multiplied by.
             return interval(node.inputs[0]).with_zero().times(1 << (node.op.shift + SIDE_SHIFT + 1))
         case RescaledMul():
-            return _product_peak(node.op.zero_points, *map(interval, node.inputs)).plus(_reach(node.op.bias))
+            return product_peak(node.op.zero_points, *map(interval, node.inputs)).plus(_reach(node.op.bias))
         case RescaledAvgPool2d():
             most = max((int(graph.constants[name].max()) for name in node.inputs[1:]), default=1)
             sums = interval(node.inputs[0]).with_zero().times(math.prod(node.op.kernel) * most)
@@ -153,8 +153,9 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
             chosen = Interval(lo=min(t.lo for t in terms), hi=max(t.hi for t in terms)).with_zero()
             return chosen.plus(_reach(node.op.bias))
         case QMul():
-            product = _product_peak(node.op.zero_points, *map(interval, node.inputs))
-            scaled = product.times(node.op.mul).plus(_reach(node.op.bias))
+            product = product_peak(node.op.zero_points, *map(interval, node.inputs))
+            a, c = (interval(name).less(z) for name, z in zip(node.inputs, node.op.zero_points, strict=True))
+            scaled = matmul_accumulator(1, a, c).times(node.op.mul).plus(_reach(node.op.bias))
             return Interval(lo=min(product.lo, scaled.lo), hi=max(product.hi, scaled.hi))
         case QAvgPool2d():
             total = interval(node.inputs[0]).with_zero().times(math.prod(node.op.kernel))
@@ -166,11 +167,12 @@ def _peak(graph: Graph, node: Node, interval: Callable[[str], Interval]) -> Inte
             raise AssertionError(node.op)
 
 
-def _product_peak(zero_points: tuple[int, int], a: Interval, c: Interval) -> Interval:
-    """Of (a - z0) * (c - z1), as the difference of two products."""
+def product_peak(zero_points: tuple[int, int], a: Interval, c: Interval) -> Interval:
+    """Of (a - z0) * (c - z1), computed as the difference of two products, and of both of these."""
     z0, z1 = zero_points
-    rest = a.less(z0).times(-z1).with_zero()
-    return matmul_accumulator(1, a.less(z0), c).plus(rest)
+    parts = [matmul_accumulator(1, a.less(z0), c), a.less(z0).times(-z1).with_zero()]
+    parts.append(matmul_accumulator(1, a.less(z0), c.less(z1)))
+    return Interval(lo=min(part.lo for part in parts), hi=max(part.hi for part in parts))
 
 
 def _reach(number: int) -> Interval:

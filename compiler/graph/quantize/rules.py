@@ -18,7 +18,7 @@ from compiler.graph.ops.qelementwise import QAdd, QMul, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import IntegerMatMul, QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
 from compiler.graph.ops.rescaled import FACTOR_BITS, scale_word
-from compiler.graph.quantize.bounds import Interval, matmul_accumulator
+from compiler.graph.quantize.bounds import Interval, matmul_accumulator, product_peak
 from compiler.graph.quantize.convolutions import bordered, is_requants
 from compiler.graph.quantize.given import Grid
 from compiler.graph.quantize.report import LayerReport, Method
@@ -182,6 +182,9 @@ def product(values: Values, node: Node, a: Integers, c: Integers) -> LayerReport
     if not values.options.multiply:
         return None
     zero_points = a.zero_point, c.zero_point
+    peak = product_peak(zero_points, a.range, c.range)
+    if max(-peak.lo, peak.hi) > INT32_MAX:
+        return None
     grid = values.grid(node.output)
     ratio = a.scale * c.scale / grid.scale
     q: QMul | RescaledMul

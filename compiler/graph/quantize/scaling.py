@@ -361,7 +361,7 @@ def scale_sum(terms: tuple[Term, ...], *, offset: float = 0.0, max_shift: int = 
     sums as possible are rounded as the real ones are. offset: what is added to the sum, in steps of the result. Raises
     QuantizeError when none fits.
     """
-    if abs(offset) > MAX_FACTOR:
+    if abs(offset) > MAX_FACTOR and max_shift <= MAX_IMMEDIATE_SHIFT:
         raise QuantizeError(f"an offset must be at most {MAX_FACTOR} steps of the result, not {abs(offset):.6g}")
     narrow = _sum_within(terms, offset, MAX_IMMEDIATE_SHIFT, MAX_FACTOR)
     wide = _sum_within(terms, offset, max_shift, INT32_MAX) if max_shift > MAX_IMMEDIATE_SHIFT else None

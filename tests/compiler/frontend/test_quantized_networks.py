@@ -128,3 +128,37 @@ def test_means_in_the_steps_of_what_they_average(isa: str, tmp_path: Path) -> No
     off = (compiled.run(x) - run(proto, x)["y"]) / scale
     assert np.abs(off).max() < 3.01  # onnxruntime has them in float32, whose rounding decides halves by chance
     assert abs(off.mean()) < 0.3
+
+
+@pytest.mark.parametrize("isa", ["tvm", "extended"])
+def test_a_product_of_wide_integers_with_zero_points(isa: str, tmp_path: Path) -> None:
+    """One pixel of 18 makes a zero point far from the middle, and sums of both products that leave 32 bits."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
+    r = np.random.default_rng(8)
+    w = (r.standard_normal((8, 8, 1, 1)) * 0.5).astype(np.float32)
+    nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["a"]), onnx.helper.make_node("Mul", ["x", "a"], ["y"])]
+    x = r.standard_normal((6, 8, 6, 6)).astype(np.float32)
+    x[0, 0, 0, 0] = 18
+    proto = quantized(model(nodes, {"x": (1, 8, 6, 6)}, ["y"], {"w": w}, opset=21), tmp_path, unsigned=True, images=x)
+    compiled = vta.compile(proto, config=replace(preset("sim"), isa=isa))
+    answers = [compiled.run(x, engine) for engine in ("functional", "llvm", "reference")]
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answer, answers[0])
+    assert np.abs(answers[0] - run(proto, x)["y"]).max() < 1.01 * with_all_outputs(proto)[1]["y"]
+
+
+def test_uint16_behind_a_relu(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra bench")
+    from onnxruntime.quantization import QuantType
+
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["a"]),
+        onnx.helper.make_node("Relu", ["a"], ["r"]),
+        onnx.helper.make_node("Add", ["r", "x"], ["y"]),
+    ]
+    x = np.abs(floats(6, 8, 8, 8))
+    network = model(nodes, {"x": (1, 8, 8, 8)}, ["y"], {"w": np.eye(8, dtype=np.float32).reshape(8, 8, 1, 1)}, opset=21)
+    proto = quantized(network, tmp_path, unsigned=True, images=x, activation_type=QuantType.QUInt16)
+    config = replace(preset("sim"), log_inp_width=4, log_inp_buff_size=16)
+    found = vta.compile(proto, config=config).run(x)
+    assert np.abs(found - run(proto, x)["y"]).max() < 2.01 * with_all_outputs(proto)[1]["y"]
