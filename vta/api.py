@@ -250,8 +250,8 @@ def compile_model(
     if batch is not None and (type(batch) is not int or not 1 <= batch <= MAX_BATCH):
         raise ApiError(f"Batch must be an integer from 1 to {MAX_BATCH}, not {batch!r}")
     with _without_collector():
-        source, by_image = model, _is_for_any_batch(model)
-        model = _graph(source)
+        source, model = model, _graph(model)
+        by_image = _is_for_any_batch(source, model)
         if target == Target.CPU.value and calibration is None and not (_gives_ranges(model) and _is_real(model)):
             graph = model if batch is None else rebatched(model, batch) if by_image else _graph(source, batch)
         elif not by_image and batch not in (None, 1):
@@ -330,21 +330,18 @@ def _graph(model: str | Path | bytes | onnx.ModelProto | Graph, batch: int | Non
     return model if isinstance(model, Graph) else load_onnx(model, batch=batch)
 
 
-def _is_for_any_batch(model: str | Path | bytes | onnx.ModelProto | Graph) -> bool:
+def _is_for_any_batch(source: str | Path | bytes | onnx.ModelProto | Graph, imported: Graph) -> bool:
     """Whether a model that leaves its batch open does the same with each image, as far as its import can tell.
 
     Shapes are resolved while importing, and may be part of what is computed.
     """
     from compiler.errors import FrontendError
-    from compiler.frontend.onnx import load_onnx
     from compiler.graph.batch import is_rebatched
-    from compiler.graph.ir import Graph
 
-    if isinstance(model, Graph):
+    if source is imported:
         return True
-    one = load_onnx(model)
     try:
-        return is_rebatched(one, load_onnx(model, batch=2))
+        return is_rebatched(imported, _graph(source, 2))
     except FrontendError:  # the batch is fixed
         return True
 
