@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -49,16 +50,11 @@ def test_single_layers(group: int) -> None:
 
 
 @pytest.mark.parametrize("group", range(4), ids=lambda group: f"seeds{group * GROUP}-{(group + 1) * GROUP - 1}")
-def test_the_larger_or_smaller_of_two_products(group: int) -> None:
-    outcomes = agree([random_extreme(seed) for seed in range(group * GROUP, (group + 1) * GROUP)])
-    refusals = [outcome.refusal for outcome in outcomes if outcome.refusal]
-    assert all(TOO_SMALL.fullmatch(refusal) for refusal in refusals), refusals
-    assert sum(outcome.values >= 8 for outcome in outcomes) >= GROUP // 2, "answers must not be all the same number"
-
-
-@pytest.mark.parametrize("group", range(4), ids=lambda group: f"seeds{group * GROUP}-{(group + 1) * GROUP - 1}")
-def test_what_integers_of_a_model_ask_for(group: int) -> None:
-    outcomes = agree([random_given(seed) for seed in range(group * GROUP, (group + 1) * GROUP)])
+@pytest.mark.parametrize(
+    "case", [random_extreme, random_given], ids=["the larger or smaller of two products", "what given integers ask for"]
+)
+def test_ops_element_by_element_and_of_given_models(case: Callable[[int], Case], group: int) -> None:
+    outcomes = agree([case(seed) for seed in range(group * GROUP, (group + 1) * GROUP)])
     refusals = [outcome.refusal for outcome in outcomes if outcome.refusal]
     assert len(refusals) <= 4 * MOST_REFUSED, refusals  # parameters, too, take places
     assert all(TOO_SMALL.fullmatch(refusal) for refusal in refusals), refusals

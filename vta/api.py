@@ -128,7 +128,7 @@ class CompiledProgram:
         """
         chosen = self._engine(engine)
         arrays = named_inputs(self.inputs, inputs, by_image=self.by_image)
-        if is_accelerated(self.program) or (self.graph is not None and _has_integers(self.graph)):
+        if is_accelerated(self.program) or (self.graph is not None and _is_quantised(self.graph)):
             refuse_infinite(arrays)
         if not self.by_image:
             whole, statistics = self._run_batch(arrays, chosen, timeout)
@@ -291,10 +291,9 @@ def quantized_graph(
     by_image: whether several images of the calibration may be computed at a time.
     """
     from compiler.graph.batch import rebatched
-    from compiler.graph.passes.partition import is_quantised
 
     graph = _graph(model)
-    if is_quantised(graph):
+    if _is_quantised(graph):
         return rebatched(graph, batch)
     _, quantized, _ = _quantized(graph, config, calibration, options, by_image=by_image)
     return rebatched(quantized.graph, batch)
@@ -312,15 +311,15 @@ def layer_noise(
     Of an ONNX model that gives its own integers it is what is lost beside these. Arguments and errors as those of
     `compile_model`. Raises ApiError for a graph that is quantised already.
     """
-    from compiler.graph.passes.partition import is_quantised
     from compiler.graph.quantize.noise import signal_to_noise
 
     machine = config if isinstance(config, VTAConfig) else resolve(config)
     graph = _graph(model)
-    if is_quantised(graph):
+    if _is_quantised(graph):
         raise ApiError("Noise must be asked for of a float model, not of a quantised one")
-    prepared, quantized, samples = _quantized(graph, machine, calibration, options)
-    return signal_to_noise(prepared, quantized, _parts(samples))
+    by_image = _is_for_any_batch(model, graph)
+    prepared, quantized, samples = _quantized(graph, machine, calibration, options, by_image=by_image)
+    return signal_to_noise(prepared, quantized, _parts(samples, by_image=by_image))
 
 
 def _graph(model: str | Path | bytes | onnx.ModelProto | Graph, batch: int | None = None) -> Graph:
@@ -346,7 +345,7 @@ def _is_for_any_batch(source: str | Path | bytes | onnx.ModelProto | Graph, impo
         return True
 
 
-def _has_integers(graph: Graph) -> bool:
+def _is_quantised(graph: Graph) -> bool:
     from compiler.graph.passes.partition import is_quantised
 
     return is_quantised(graph)
@@ -355,17 +354,14 @@ def _has_integers(graph: Graph) -> bool:
 def _gives_ranges(graph: Graph) -> bool:
     """Whether a model is quantised, or says itself how some of its values are."""
     from compiler.graph.ops.elementwise import FakeQuantize
-    from compiler.graph.passes.partition import is_quantised
 
-    return is_quantised(graph) or any(isinstance(node.op, FakeQuantize) for node in graph.nodes)
+    return _is_quantised(graph) or any(isinstance(node.op, FakeQuantize) for node in graph.nodes)
 
 
 def _is_real(graph: Graph) -> bool:
     """Whether all that a graph reads and makes are reals, or integers that stand for such."""
-    from compiler.graph.passes.partition import is_quantised
-
     names = (*(value.name for value in graph.inputs), *graph.producers)
-    return is_quantised(graph) or all(graph.types[name].dtype.is_float for name in names)
+    return _is_quantised(graph) or all(graph.types[name].dtype.is_float for name in names)
 
 
 def _quantized(
@@ -390,7 +386,7 @@ def _quantized(
     for name, array in samples.items():
         if not array.any():
             raise ApiError(f"Calibration {name!r} must have other numbers than 0, from which ranges are learned")
-    parts = _parts(samples) if by_image else (part for part, _ in batches(samples, 1, fill=False))
+    parts = _parts(samples, by_image=by_image)
     return prepared, quantize(prepared, parts, config=config, options=options), samples
 
 
@@ -407,9 +403,10 @@ def _in_half(ports: tuple[Port, ...], samples: Array | Mapping[str, Array]) -> A
     }
 
 
-def _parts(samples: dict[str, Array]) -> Iterator[dict[str, Array]]:
+def _parts(samples: dict[str, Array], *, by_image: bool) -> Iterator[dict[str, Array]]:
+    """So many images at a time as are fast; one, where the model does not work image by image."""
     elements = sum(math.prod(array.shape[1:]) for array in samples.values())
-    at_once = min(CALIBRATION_BATCH, max(1, CALIBRATION_ELEMENTS // max(elements, 1)))
+    at_once = min(CALIBRATION_BATCH, max(1, CALIBRATION_ELEMENTS // max(elements, 1))) if by_image else 1
     return (part for part, _ in batches(samples, at_once, fill=False))
 
 

@@ -223,6 +223,18 @@ def test_an_open_batch_may_be_part_of_what_is_computed(name: str) -> None:
         vta.compile(linear, calibration=x, batch=3)
 
 
+def test_noise_of_a_model_that_mixes_images_is_measured_image_by_image() -> None:
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["a"]),
+        onnx.helper.make_node("Transpose", ["a"], ["b"]),
+        onnx.helper.make_node("MatMul", ["b", "v"], ["y"]),
+    ]
+    network = model(nodes, {"x": ("N", 4)}, ["y"], {"w": floats(4, 4), "v": floats(1, 3)})
+    losses = vta.layer_noise(network, calibration=floats(8, 4, seed=1))
+    assert len(losses) == 2
+    assert all(loss.total > 30 for loss in losses)
+
+
 def test_a_slice_of_what_was_one_image_is_no_slice_of_images() -> None:
     nodes = [
         onnx.helper.make_node("Squeeze", ["x", "zero"], ["s"]),

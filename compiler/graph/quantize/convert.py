@@ -97,7 +97,7 @@ def _quantize_node(values: Values, node: Node) -> LayerReport | None:
             return _or_float(values, node, rules.add(values, node, node.op))
         case FakeQuantize() if len(shape) == 4:
             source = node.inputs[0]
-            if values.has_integers(source) or values.has_grid(source):
+            if values.has_integers(source) or values.is_given(source):
                 return _or_float(values, node, rules.fake_quantize(values, node))
         case MaxPool():
             return rules.max_pool(values, node, node.op)

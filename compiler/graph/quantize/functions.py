@@ -36,7 +36,7 @@ def function(values: Values, node: Node, op: Pointwise) -> LayerReport | None:
             return _line(values, node, -1.0, 0.0)
         case "hard_sigmoid":
             return _line(values, node, *op.parameters, lo=0.0, hi=1.0)
-        case "hard_swish":
+        case "hard_swish" if values.options.multiply:
             return _hard_swish(values, node)
         case "abs":
             return _bend(values, node, np.array([-1.0]))

@@ -46,8 +46,8 @@ class Grid:
         """
         if self.range.is_within(limits):
             return self
-        moved = limits.lo - self.range.lo
-        grid = replace(self, range=self.range.plus(Interval(lo=moved, hi=moved)), zero_point=self.zero_point + moved)
+        below = self.range.lo - limits.lo
+        grid = replace(self, range=self.range.less(below), zero_point=self.zero_point - below)
         if not grid.range.is_within(limits):
             raise UnfitGridError(
                 f"node {self.node!r} must quantise to at most {limits.hi - limits.lo + 1} integers, not to "

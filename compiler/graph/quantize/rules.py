@@ -55,9 +55,7 @@ def matmul(values: Values, node: Node, op: ChannelMatMul) -> LayerReport | None:
     unit, scale = x.scale * w.scale * op.scale, grid.scale
     q: IntegerMatMul
     if values.config.is_extended and values.options.multiply and grid.range == values.limits:
-        factor, shift = scale_rescale(np.array([unit / scale]))
-        word = scale_word(int(factor[0]), int(shift[0]))
-        q = RescaledMatMul(groups=op.groups, scale=word, bits=values.config.out_bits)
+        q = RescaledMatMul(groups=op.groups, scale=_word(unit / scale), bits=values.config.out_bits)
     else:
         reach = matmul_accumulator(inner, x.range, w.range)
         chosen = scale_product(unit / scale, reach, multiply=values.options.multiply)

@@ -184,10 +184,6 @@ class Values:
         """Reals per step of a value, whether it is integers already or not."""
         return self._integers[name].scale if name in self._integers else self.grid(name).scale
 
-    def has_grid(self, name: str) -> bool:
-        """Whether the model gives the value's integers."""
-        return name in self._given
-
     def define_integers(self, node: Node, op: Op, inputs: tuple[str, ...], grid: Grid) -> str:
         """Add the quantised form of a node; returns the name of the new value."""
         value = self.rewriter.emit(op, inputs, like=node, output=self.rewriter.fresh(f"{node.output}.q"))
