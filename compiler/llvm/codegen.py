@@ -16,6 +16,7 @@ from compiler.llvm import operators
 from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, memory_dtype
 from compiler.llvm.expressions import Context, Expressions, Lanes, Place, lane_numbers
 from compiler.llvm.lanes import allocated, lane_count
+from compiler.llvm.transpose import Transposition, exchanged, transposition
 from compiler.tensor.arguments import written
 from compiler.tensor.interval import interval, loop_interval
 from compiler.tensor.ir import (
@@ -133,6 +134,9 @@ class _Codegen:
     # -- loops
 
     def loop(self, at: Context, stmt: For) -> None:
+        if at.lanes is None and (square := transposition(stmt)) is not None:
+            self.transposed(at, square)
+            return
         if stmt.kind is LoopKind.VECTORIZED and at.lanes is None and (lanes := lane_count(stmt)) > 1:
             self.vector_loop(at, stmt, lanes)
             return
@@ -172,6 +176,21 @@ class _Codegen:
         end = self.count(literal(DType.INT64, 0), whole, lanes, once, ())
         if whole != extent:
             self.scalar_loop(at, stmt, end, extent, ("vectorize.enable=false", "unroll.disable"))
+
+    def transposed(self, at: Context, square: Transposition) -> None:
+        size, store = square.size, square.store
+        zero, values = literal(DType.INT64, 0), (0, size - 1)
+        lanes = Lanes(var=square.columns, first=zero, count=size, private=frozenset())
+        along = replace(at.bind(square.columns, Value(lane_numbers(size), DType.INT64, size), values), lanes=lanes)
+        rows = []
+        for n in range(size):
+            row = self.expressions.value(along.bind(square.rows, literal(DType.INT64, n), (n, n)), store.value)
+            rows.append(operators.splat(self.emitter, self.expressions.stored(row), size))
+        down = Lanes(var=square.rows, first=zero, count=size, private=frozenset())
+        across = replace(at.bind(square.rows, Value(lane_numbers(size), DType.INT64, size), values), lanes=down)
+        for n, column in enumerate(exchanged(self.emitter, rows)):
+            place = across.bind(square.columns, literal(DType.INT64, n), (n, n))
+            self.expressions.store(place, store.buffer, store.index, column)
 
     def count(
         self, start: Value, stop: Value, step: int, once: Callable[[Value], None], hints: tuple[str, ...]

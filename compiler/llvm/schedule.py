@@ -10,6 +10,7 @@ bias to the result; padding is resolved into a copy of the input.
 from __future__ import annotations
 
 from compiler.llvm.registers import Registers, best_tile
+from compiler.llvm.schedule_moves import exchange
 from compiler.tensor.affine import variables
 from compiler.tensor.analysis import accesses, innermost, loops_of, padded_read, stores
 from compiler.tensor.interval import interval, loop_interval
@@ -30,6 +31,9 @@ def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
     s = Schedule(proc)
     nests = _nests(proc.body)
     if not nests or not all(_is_tiled(nest) for nest in nests):
+        exchange(s)
+        if s.trace:
+            s.drop_unit_loops()
         return s
     if proc.params[-1].type.is_float:
         _sums_in_registers(s, nests, registers)
