@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 
 from compiler.errors import LoweringError
 from compiler.llvm import operators
+from compiler.llvm.dot import NEIGHBOURS, DotProduct, add_products, dot_product
 from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, memory_dtype
 from compiler.llvm.expressions import Context, Expressions, Lanes, Place, lane_numbers
 from compiler.llvm.lanes import allocated, lane_count
+from compiler.llvm.target import Target
 from compiler.llvm.transpose import Transposition, exchanged, transposition
 from compiler.tensor.arguments import written
 from compiler.tensor.interval import interval, loop_interval
@@ -54,9 +56,12 @@ class Module:
     scratch: tuple[int, ...]
 
 
-def generate(proc: Proc) -> Module:
-    """LLVM IR of a verified procedure. Raises LoweringError for what is no statement or expression of the IR."""
-    codegen = _Codegen()
+def generate(proc: Proc, target: Target | None = None) -> Module:
+    """LLVM IR of a verified procedure. Raises LoweringError for what is no statement or expression of the IR.
+
+    target: a processor whose own instructions may be used, where LLVM would not find them.
+    """
+    codegen = _Codegen(target or Target.any())
     for n, buffer in enumerate(proc.params):
         shape = tuple(literal(DType.INT64, extent) for extent in buffer.static_shape)
         codegen.expressions.places[buffer.name] = Place(pointer=f"%arg{n}", shape=shape)
@@ -89,7 +94,8 @@ def _parameter(number: int, buffer: Buffer, is_written: bool) -> str:
 class _Codegen:
     """Emits statements. `scratch` collects the bytes of buffers that do not fit the stack."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: Target) -> None:
+        self.target = target
         self.emitter = Emitter()
         self.expressions = Expressions(self.emitter)
         self.scratch: list[int] = []
@@ -134,6 +140,9 @@ class _Codegen:
     # -- loops
 
     def loop(self, at: Context, stmt: For) -> None:
+        if at.lanes is None and (dot := dot_product(stmt)) is not None:
+            self.dot(at, dot)
+            return
         if at.lanes is None and (square := transposition(stmt)) is not None:
             self.transposed(at, square)
             return
@@ -176,6 +185,20 @@ class _Codegen:
         end = self.count(literal(DType.INT64, 0), whole, lanes, once, ())
         if whole != extent:
             self.scalar_loop(at, stmt, end, extent, ("vectorize.enable=false", "unroll.disable"))
+
+    def dot(self, at: Context, dot: DotProduct) -> None:
+        e, zero = self.emitter, literal(DType.INT64, 0)
+        first = at.bind(dot.lane, zero, (0, dot.lanes - 1)).bind(dot.byte, zero, (0, NEIGHBOURS - 1))
+        vector = replace(first, lanes=Lanes(var=dot.lane, first=zero, count=dot.lanes, private=frozenset()))
+        sums = self.expressions.value(vector, dot.sums)
+        shared, weights = (
+            e.value(dtype, lanes, f"load {llvm_type(dtype, lanes)}, ptr {self.expressions.pointer(first, load)}, align 1")
+            for dtype, lanes, load in (
+                (DType.INT32, 1, dot.shared), (DType.INT8, NEIGHBOURS * dot.lanes, dot.weights)
+            )
+        )
+        total = add_products(e, dot, sums, shared, weights, self.target)
+        self.expressions.store(vector, dot.sums.buffer, dot.sums.index, total)
 
     def transposed(self, at: Context, square: Transposition) -> None:
         size, store = square.size, square.store

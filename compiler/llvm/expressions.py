@@ -216,6 +216,10 @@ class Expressions:
             total = e.value(DType.INT64, total.lanes, f"mul{flags} {total.typed}, {copies.text}")
         return total
 
+    def pointer(self, at: Context, expr: Load) -> str:
+        """Pointer to an element."""
+        return self.address(at, expr.buffer, self.offset(at, expr.buffer, expr.index))
+
     def address(self, at: Context, buffer: Buffer, offset: Value) -> str:
         """Pointer, or vector of pointers, to the elements at `offset`."""
         inbounds = " inbounds" if at.mask is None else ""

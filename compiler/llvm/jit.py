@@ -93,7 +93,8 @@ def compile_proc(proc: Proc, *, cache_dir: Path | None = None) -> CompiledProc:
     Raises VerifyError for a procedure that breaks a rule of the IR.
     """
     verify(proc)
-    module, target = generate(proc), Target.host()
+    target = Target.host()
+    module = generate(proc, target)
     if cache_dir is None:
         return CompiledProc(proc, module, emit_object(module.text, target))
     cache, key = ObjectCache(directory=cache_dir), object_key(module, target)

@@ -9,6 +9,7 @@ bias to the result; padding is resolved into a copy of the input.
 
 from __future__ import annotations
 
+from compiler.llvm.dot import NEIGHBOURS
 from compiler.llvm.registers import Registers, best_tile
 from compiler.llvm.schedule_moves import exchange
 from compiler.tensor.affine import variables
@@ -21,8 +22,6 @@ from compiler.tensor.traverse import stmt_exprs, walk, walk_expr
 
 _REGISTERS = Registers()
 _ROWS = ("no", "co", "oh")
-_CHANNELS = 4
-"""The dimension of weights in blocks that counts the channels of a block of the input."""
 CACHE_LINE = 64
 
 
@@ -35,7 +34,7 @@ def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
         if s.trace:
             s.drop_unit_loops()
         return s
-    if proc.params[-1].type.is_float:
+    if all(_sums_vectors(nest) for nest in nests):
         _sums_in_registers(s, nests, registers)
         return s
     for nest in nests:
@@ -54,7 +53,23 @@ def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
     return s
 
 
+def _sums_vectors(nest: For) -> bool:
+    """Whether sums are over whole vectors of channels, or over bytes that a processor sums in one instruction."""
+    *_, last = _loops(nest)
+    return last.var.name == _loop(nest, AXES[-1]) or constant(last.extent) == NEIGHBOURS
+
+
+def _prepares(nest: For, nests: list[For]) -> bool:
+    """Whether other nests read what it stores elsewhere than at the place of their own result."""
+    found = innermost(nest)
+    assert found is not None
+    name = found[2].buffer.name
+    reads = [access for other in nests for access in accesses((other,)) if access.buffer.name == name]
+    return any(not access.write and not all(isinstance(i, Var) for i in access.index) for access in reads)
+
+
 def _sums_in_registers(s: Schedule, nests: list[For], registers: Registers) -> None:
+    nests = [nest for nest in nests if not _prepares(nest, nests)]
     blocks, pixels, channels = (_extent(nests[0], axis) for axis in ("co", "ow", "c"))
     tile = best_tile(blocks, pixels, channels, registers)
     inside: list[str] = []
@@ -67,14 +82,18 @@ def _sums_in_registers(s: Schedule, nests: list[For], registers: Registers) -> N
         outside.append([no, f"{co}.tile", oh, f"{ow}.tile"])
         within = [f"{ow}.sum", f"{co}.sum"]  # the number of a pixel is used up before the next is read
         reduced = [loop.var.name for loop in _loops(nest) if loop.var.name not in (no, co, oh, ow, *innermost_axes)]
+        if _loops(nest)[-1].var.name != innermost_axes[-1]:
+            innermost_axes.append(reduced.pop())
+            inside.append(innermost_axes[-1])
         s.reorder(*outside[-1], *reduced, *within, *innermost_axes)
         inside += within
         sums.append(reduced)
     for loops in zip(*outside, strict=True):
         s.merge(*loops)
     chunk = outside[0][-1]
+    stored = {store.buffer.name for nest in nests for store in stores((nest,))}
     for stmt in walk(s.proc.body):
-        if isinstance(stmt, Alloc):
+        if isinstance(stmt, Alloc) and stmt.buffer.name in stored:
             s.narrow(stmt.buffer.name, chunk)
     for buffer in sorted({buffer for nest in nests for buffer in _padded(nest)}):
         s.stage(buffer, None, Scope.LOCAL, f"{buffer}.padded")
@@ -107,8 +126,14 @@ def _fetch_ahead(s: Schedule, outside: list[str], reduced: list[str]) -> None:
     for buffer in {access.buffer.name for access in accesses((sites[at].loop,)) if not access.write}:
         reads = [access.index for access in accesses((sites[at].loop,)) if access.buffer.name == buffer]
         used = [variables(expr) for expr in reads[0]]
-        if blocks in used[0] and not set().union(*used) & set(pixels) and used[_CHANNELS] & set(reduced):
-            s.prefetch(buffer, blocks, at, CACHE_LINE // 4)
+        within = set().union(*used)
+        if blocks in used[0] and not within & set(pixels) and within & set(reduced):
+            s.prefetch(buffer, blocks, at, CACHE_LINE // _itemsize(s, buffer))
+
+
+def _itemsize(s: Schedule, buffer: str) -> int:
+    (found,) = (each for each in s.proc.params if each.name == buffer)
+    return found.type.numpy.itemsize
 
 
 def _cut_where_padding_ends(s: Schedule, loop: str, inside: str, behind: str) -> None:
@@ -177,7 +202,8 @@ def _dot_product_inside(s: Schedule, nest: For) -> None:
 def _vectorize(s: Schedule) -> None:
     """Make the innermost loop of every elementwise nest a vector; reductions are left to the optimiser."""
     for site in list(loops_of(s.proc.body)):
-        if any(isinstance(stmt, For) for stmt in walk(site.loop.body)):
+        inside = [stmt for stmt in walk(site.loop.body) if isinstance(stmt, For)]
+        if site.loop.kind is LoopKind.UNROLLED or any(loop.kind is not LoopKind.UNROLLED for loop in inside):
             continue
         try:
             s.set_kind(site.loop.var.name, LoopKind.VECTORIZED)

@@ -17,6 +17,11 @@ class Target:
     features: str
 
     @staticmethod
+    def any() -> Target:
+        """A processor of which nothing is known."""
+        return Target(triple="", cpu="", features="")
+
+    @staticmethod
     def host() -> Target:
         """The machine this runs on, with all its vector extensions."""
         return Target(
@@ -24,6 +29,10 @@ class Target:
             cpu=llvm.get_host_cpu_name(),
             features=llvm.get_host_cpu_features().flatten(),
         )
+
+    def has(self, feature: str) -> bool:
+        """Whether the features name one, as LLVM does."""
+        return f"+{feature}" in self.features.split(",")
 
     @property
     def digest_text(self) -> str:

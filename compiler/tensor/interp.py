@@ -201,6 +201,11 @@ class _Machine:
 
     def bind(self, buffer: Buffer, array: np.ndarray[Any, Any]) -> None:
         flat = array.reshape(-1)
+        if buffer.limits is not None and flat.size:
+            low, high = buffer.limits
+            least, most = int(flat.min()), int(flat.max())
+            if least < low or most > high:
+                raise InterpError(f"Buffer {buffer.name} must hold {low}..{high}, as it says, not {least}..{most}")
         # A memoryview gives and takes Python ints, faster than numpy; floats stay numpy scalars.
         self.data[buffer.name] = flat if buffer.type.is_float else flat.data
         self.shapes[buffer.name] = array.shape

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Array, Graph
+from compiler.graph.lowering import Blocks
 from compiler.graph.machine import adds_activations
 from compiler.graph.ops.elementwise import Cast
 from compiler.graph.passes.activations import FindGelu
@@ -67,21 +68,27 @@ def place(graph: Graph, config: VTAConfig) -> Graph:
     return run_passes(graph, (*(laid_out if is_quantised(graph) else ()), Partition(config=config)))
 
 
+CPU_BLOCKS = Blocks(batch=1, block_in=16, block_out=16, dot=4)
+"""What ops are lowered to for a CPU: 16 channels of a pixel are one vector, or a few."""
+
 FOR_CPU = (
     RemoveIdentity(),
     FoldConstants(),
     DenseToConv(),
     FoldAffine(),
     Fuse(),
-    BlockChannels(channels=16),
+    BlockChannels(channels=CPU_BLOCKS.block_out),
 )
 """From a graph as imported to one of fused ops on blocks of channels; what cannot be in blocks stays as it is."""
 
 
 def place_on_cpu(graph: Graph, config: VTAConfig) -> Graph:
-    """The same for a CPU: a float graph is fused, its channels in blocks."""
+    """The same for a CPU: channels are in blocks of 16, whatever `config` has, and a float graph is fused."""
     if is_quantised(graph):
-        return place(graph, config)
+        # What a machine of such tiles computes, a CPU does; of `config` only the types are left.
+        machine = VTAConfig(log_inp_width=config.log_inp_width, log_wgt_width=config.log_wgt_width, isa=config.isa)
+        laid_out = (CutInterleaved(), AssignLayouts(config=machine, few=CPU_BLOCKS.dot), CopyParts())
+        return run_passes(graph, (*laid_out, Partition(config=config)))
     return run_passes(graph, (*FOR_CPU, Partition(config=config)))
 
 
