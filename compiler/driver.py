@@ -25,7 +25,7 @@ from compiler.graph.ops.rescaled import ByRequant, RescaledConv2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.parts import consists_of_blocks, parts
 from compiler.graph.passes.partition import is_quantised
-from compiler.graph.passes.pipeline import CPU_BLOCKS, place, place_on_cpu
+from compiler.graph.passes.pipeline import cpu_blocks, place, place_on_cpu
 from compiler.graph.rewrite import first_free
 from compiler.llvm.schedule import schedule as schedule_cpu
 from compiler.memory_plan import Lifetime, align, plan
@@ -130,13 +130,7 @@ class _Compilation:
         if target is Target.VTA and config.inp_bits == 4:
             self.nibbles = set(graph.layouts) - {value.name for value in graph.inputs} - set(graph.outputs)
         self.limits = limits(graph) if target is Target.CPU else {}
-        self.blocks = replace(CPU_BLOCKS, weight_bits=config.wgt_bits) if target is Target.CPU else Blocks(
-            batch=config.batch,
-            block_in=config.block_in,
-            block_out=config.block_out,
-            weight_bits=config.wgt_bits,
-            overlap=config.overlap,
-        )
+        self.blocks = cpu_blocks(graph, config) if target is Target.CPU else Blocks.of(config)
         self.items = [item for node in graph.nodes for item in self._items(node)]
         self.alignment = max(64, config.inp_elem_bytes, config.wgt_elem_bytes, config.acc_elem_bytes)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from compiler.errors import LoweringError
 from compiler.tensor.ir import DType, Proc
 from compiler.tensor.tiles import Tiled, Weighted
+from vta_hw.spec.config import VTAConfig
 
 Array = NDArray[Any]
 
@@ -31,6 +32,17 @@ class Blocks:
     dot: int = 0
     weight_bits: int = 8
     overlap: bool = False
+
+    @staticmethod
+    def of(config: VTAConfig) -> Blocks:
+        """Those of a machine."""
+        return Blocks(
+            batch=config.batch,
+            block_in=config.block_in,
+            block_out=config.block_out,
+            weight_bits=config.wgt_bits,
+            overlap=config.overlap,
+        )
 
 
 @dataclass(frozen=True)
@@ -160,9 +172,8 @@ class GroupedWeights:
 def diagonal(m: Array, r: Placed, y: Tiled, blocks: Blocks) -> tuple[Weighted, Array]:
     """A residual `r` of the result `y` as what weights multiply, and the weights: each channel by its `m` [O]."""
     if blocks.dot:
-        whole = r.tiled(y.c, y.n)
-        weights = pack_channels(m, y)[:, :, 0].reshape(y.blocks, y.subs, 1, 1, y.c)
-        return Weighted(x=whole, weight=DType(m.dtype.name), channelwise=True, blockwise=True), weights
+        source = Weighted(x=r.tiled(y.c, y.n), weight=DType(m.dtype.name), channelwise=True, blockwise=True)
+        return source, pack_channels(m, y)[:, :, 0].reshape(y.blocks, y.subs, 1, 1, y.c)
     tiled = r.tiled(blocks.block_in, blocks.batch)
     weights = GroupedWeights(m.reshape(-1, 1, 1, 1), len(m), tiled, y)
     return Weighted(x=tiled, weight=DType(m.dtype.name), blockwise=weights.blockwise), weights.packed()

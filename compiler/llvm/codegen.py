@@ -191,12 +191,9 @@ class _Codegen:
         first = at.bind(dot.lane, zero, (0, dot.lanes - 1)).bind(dot.byte, zero, (0, NEIGHBOURS - 1))
         vector = replace(first, lanes=Lanes(var=dot.lane, first=zero, count=dot.lanes, private=frozenset()))
         sums = self.expressions.value(vector, dot.sums)
-        shared, weights = (
-            e.value(dtype, lanes, f"load {llvm_type(dtype, lanes)}, ptr {self.expressions.pointer(first, load)}, align 1")
-            for dtype, lanes, load in (
-                (DType.INT32, 1, dot.shared), (DType.INT8, NEIGHBOURS * dot.lanes, dot.weights)
-            )
-        )
+        # Four bytes that the lanes share are read as a number, which processors repeat while they load it.
+        shared = self.expressions.bytes(first, dot.shared, DType.INT32, 1)
+        weights = self.expressions.bytes(first, dot.weights, DType.INT8, NEIGHBOURS * dot.lanes)
         total = add_products(e, dot, sums, shared, weights, self.target)
         self.expressions.store(vector, dot.sums.buffer, dot.sums.index, total)
 

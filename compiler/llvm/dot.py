@@ -11,14 +11,14 @@ for them computes the same in several steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from compiler.llvm import operators
 from compiler.llvm.conversions import cast
 from compiler.llvm.emitter import Emitter, Value, literal
 from compiler.llvm.lanes import element_step
 from compiler.llvm.target import Target
-from compiler.tensor.ir import Binary, BinaryOp, Cast, Const, DType, Expr, For, Load, LoopKind, Store, constant
+from compiler.tensor.ir import Binary, BinaryOp, Cast, Const, DType, For, Load, LoopKind, Store, constant
 
 NEIGHBOURS = 4
 _NONE: frozenset[str] = frozenset()
@@ -26,8 +26,7 @@ _NONE: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, kw_only=True)
 class DotProduct:
-    """`sums` of `lanes` int32 += the products of the `shared` bytes and each lane's own `weights`, all for lane and byte
-    0."""
+    """`sums` of `lanes` int32 += the products of the `shared` bytes and each lane's own `weights`."""
 
     lane: str
     byte: str
@@ -138,19 +137,25 @@ def _saturating_pairs(e: Emitter, sums: Value, shared: Value, weights: Value) ->
 
 
 def _pairs(dtype: DType) -> Callable[[Emitter, Value, Value, Value], Value]:
-    """By way of numbers of 16 bits, of which two products are summed in 32."""
+    """By way of products of 16 bits, of the even bytes and of the odd ones, of which two are summed in 32."""
 
     def step(e: Emitter, sums: Value, shared: Value, weights: Value) -> Value:
-        halves = []
-        for first in (0, 16):
-            x = cast(e, DType.INT16, replace(_lanes(e, shared, range(first, first + 16)), dtype=dtype))
-            w = cast(e, DType.INT16, _lanes(e, weights, range(first, first + 16)))
-            halves.append(e.call(DType.INT32, 8, "x86.avx2.pmadd.wd", x.argument, w.argument))
-        both = _joined(e, halves)
-        even, odd = (_lanes(e, both, range(k, 16, 2)) for k in (0, 1))
-        return operators.binary(e, BinaryOp.ADD, sums, operators.binary(e, BinaryOp.ADD, even, odd))
+        for x, w in zip(_halves(e, shared, dtype), _halves(e, weights, DType.INT8), strict=True):
+            twos = e.call(DType.INT32, sums.lanes, "x86.avx2.pmadd.wd", x.argument, w.argument)
+            sums = operators.binary(e, BinaryOp.ADD, sums, twos)
+        return sums
 
     return step
+
+
+def _halves(e: Emitter, a: Value, dtype: DType) -> tuple[Value, Value]:
+    """The even bytes, and the odd ones, as numbers of 16 bits where each pair was."""
+    lanes = a.lanes // 2
+    wide = DType.INT16 if dtype is DType.INT8 else DType.UINT16
+    pairs = e.value(wide, lanes, f"bitcast {a.typed} to <{lanes} x i16>")
+    eight = literal(wide, 8)
+    even = operators.binary(e, BinaryOp.SHR, operators.binary(e, BinaryOp.SHL, pairs, eight), eight)
+    return even, operators.binary(e, BinaryOp.SHR, pairs, eight)
 
 
 def _one_by_one(e: Emitter, dot: DotProduct, sums: Value, shared: Value, weights: Value) -> Value:

@@ -216,9 +216,10 @@ class Expressions:
             total = e.value(DType.INT64, total.lanes, f"mul{flags} {total.typed}, {copies.text}")
         return total
 
-    def pointer(self, at: Context, expr: Load) -> str:
-        """Pointer to an element."""
-        return self.address(at, expr.buffer, self.offset(at, expr.buffer, expr.index))
+    def bytes(self, at: Context, expr: Load, dtype: DType, lanes: int) -> Value:
+        """What lies in memory from an element on."""
+        pointer = self.address(at, expr.buffer, self.offset(at, expr.buffer, expr.index))
+        return self.e.value(dtype, lanes, f"load {llvm_type(dtype, lanes)}, ptr {pointer}, align 1")
 
     def address(self, at: Context, buffer: Buffer, offset: Value) -> str:
         """Pointer, or vector of pointers, to the elements at `offset`."""

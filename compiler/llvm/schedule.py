@@ -1,10 +1,12 @@
 """The schedule of an op on a CPU: the same definition as everywhere, cut for caches and vector units.
 
-Integers: all nests run row by row of the output, so that temporaries stay in cache; padding is resolved into a local
-copy of the rows that one output row reads; the channels of a tile are a vector.
+The sums of some blocks of channels of neighbouring pixels are computed together and stay in registers from the first
+product to the result; padding is resolved into a copy of the input. The channels of a block are a vector; of bytes each
+lane sums the products of four channels (`dot`).
 
-Floats: the sums of some blocks of channels of neighbouring pixels are computed together and stay in registers from the
-bias to the result; padding is resolved into a copy of the input.
+Integers in tiles of other shapes run row by row of the output, so that temporaries stay in cache; padding is resolved
+into a local copy of the rows that one output row reads. What changes the layout exchanges squares in registers
+(`schedule_moves`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
         if s.trace:
             s.drop_unit_loops()
         return s
-    if all(_sums_vectors(nest) for nest in nests):
+    if proc.params[-1].type.is_float or all(_sums_vectors(nest) for nest in nests):
         _sums_in_registers(s, nests, registers)
         return s
     for nest in nests:
@@ -54,9 +56,17 @@ def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
 
 
 def _sums_vectors(nest: For) -> bool:
-    """Whether sums are over whole vectors of channels, or over bytes that a processor sums in one instruction."""
-    *_, last = _loops(nest)
-    return last.var.name == _loop(nest, AXES[-1]) or constant(last.extent) == NEIGHBOURS
+    """Whether sums are of whole vectors of channels, or of bytes that a processor sums in one instruction."""
+    bytes_ = _summed_bytes(nest)
+    return _extent(nest, AXES[-1]) > 1 and (bytes_ is None or constant(bytes_.extent) == NEIGHBOURS)
+
+
+def _summed_bytes(nest: For) -> For | None:
+    """The loop over neighbouring channels whose products each lane sums, of integers."""
+    found = innermost(nest)
+    assert found is not None
+    *_, last = found[0]
+    return last if last.var.name != _loop(nest, AXES[-1]) and not found[2].buffer.type.is_float else None
 
 
 def _prepares(nest: For, nests: list[For]) -> bool:
@@ -82,9 +92,10 @@ def _sums_in_registers(s: Schedule, nests: list[For], registers: Registers) -> N
         outside.append([no, f"{co}.tile", oh, f"{ow}.tile"])
         within = [f"{ow}.sum", f"{co}.sum"]  # the number of a pixel is used up before the next is read
         reduced = [loop.var.name for loop in _loops(nest) if loop.var.name not in (no, co, oh, ow, *innermost_axes)]
-        if _loops(nest)[-1].var.name != innermost_axes[-1]:
-            innermost_axes.append(reduced.pop())
-            inside.append(innermost_axes[-1])
+        if (bytes_ := _summed_bytes(nest)) is not None:
+            reduced.remove(bytes_.var.name)
+            innermost_axes.append(bytes_.var.name)
+            inside.append(bytes_.var.name)
         s.reorder(*outside[-1], *reduced, *within, *innermost_axes)
         inside += within
         sums.append(reduced)

@@ -185,9 +185,10 @@ def conv2d(
 ) -> Proc:
     """2-D convolution with requantisation and, optionally, a residual input; a dense layer is the 1x1 case.
 
-    Parameters of the procedure: X; W as `tiles.product` has it, and S behind it if X is `tiles.Raised`; M (with a multiplier) and B int32 [blocks_y, subs_y, n, c_y], each channel repeated over the
-    batch rows; with a residual R, and its weights D like W if it has any; Y. With weights ``R * D * multiplier`` is
-    added before the products, without, R is like Y and ``R * multiplier`` is added after the factors.
+    Parameters of the procedure: X; W as `tiles.product` has it, and S behind it if X is `tiles.Raised`; M (with a
+    multiplier) and B int32 [blocks_y, subs_y, n, c_y], each channel repeated over the batch rows; with a residual R,
+    and its weights D like W if it has any; Y. With weights ``R * D * multiplier`` is added before the products,
+    without, R is like Y and ``R * multiplier`` is added after the factors.
     """
     buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), tiles.local("A", y)
     dot = tiles.summed(source, buffer_x, a, y)

@@ -74,10 +74,18 @@ def run(proc: Proc, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
     Signature.of(proc).check(arrays)
     machine = _Machine(proc)
     for buffer, array in zip(proc.params, arrays, strict=True):
+        _check_limits(buffer, array)
         machine.bind(buffer, array)
     program = machine.body(proc.body)
     with np.errstate(all="ignore"):
         program([0] * len(machine.slots))
+
+
+def _check_limits(buffer: Buffer, array: np.ndarray[Any, Any]) -> None:
+    if buffer.limits is not None and array.size:
+        (low, high), least, most = buffer.limits, int(array.min()), int(array.max())
+        if least < low or most > high:
+            raise InterpError(f"Buffer {buffer.name} must hold {low}..{high}, as it says, not {least}..{most}")
 
 
 def wrapper(dtype: DType) -> Callable[[int], int]:
@@ -201,11 +209,6 @@ class _Machine:
 
     def bind(self, buffer: Buffer, array: np.ndarray[Any, Any]) -> None:
         flat = array.reshape(-1)
-        if buffer.limits is not None and flat.size:
-            low, high = buffer.limits
-            least, most = int(flat.min()), int(flat.max())
-            if least < low or most > high:
-                raise InterpError(f"Buffer {buffer.name} must hold {low}..{high}, as it says, not {least}..{most}")
         # A memoryview gives and takes Python ints, faster than numpy; floats stay numpy scalars.
         self.data[buffer.name] = flat if buffer.type.is_float else flat.data
         self.shapes[buffer.name] = array.shape

@@ -207,10 +207,10 @@ def local(name: str, y: Tiled) -> Buffer:
 def product(name: str, term: Weighted, buffer_x: Buffer, buffer_w: str, a: Buffer, y: Tiled) -> tuple[Buffer, For]:
     """The weights, and ``a += the sum of their products with buffer_x``.
 
-    Weights are [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], or of a `dot` [blocks_y, subs_y, blocks_x, KH, KW,
-    c_x/dot, c_y, dot], with one for blocks_x if `blockwise`, and if `channelwise` [blocks_y, subs_y, KH, KW, c_y], of an
-    `x` of as many channels in a tile. Axes of the sum have its name before theirs, unless it is ``dot``, which every op
-    with weights has.
+    Weights are [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], or of a `dot` [blocks_y, subs_y, blocks_x, KH,
+    KW, c_x/dot, c_y, dot], with one for blocks_x if `blockwise`, and if `channelwise` [blocks_y, subs_y, KH, KW, c_y],
+    of an `x` of as many channels in a tile. Axes of the sum have its name before theirs, unless it is ``dot``, which
+    every op with weights has.
     """
     x, window, blockwise = term.x, term.window, term.blockwise
     kh, kw = window.kernel

@@ -103,7 +103,7 @@ class IntegerConv(Op):
         """The input as what weights multiply to give `y`, and the constants that `tiles.summed` takes behind X."""
         w = operands[1].constant()
         window, weight = self.window(TensorType.of(w)), DType(w.dtype.name)
-        if blocks.dot and w.shape[1] == 1 and self.groups == len(w):
+        if blocks.dot and w.shape[1] == 1 and self.groups == len(w) > 1:
             source = Weighted(
                 x=operands[0].tiled(y.c, y.n), window=window, weight=weight, blockwise=True, channelwise=True
             )

@@ -10,6 +10,7 @@ from compiler.graph.ir import Array, Graph
 from compiler.graph.lowering import Blocks
 from compiler.graph.machine import adds_activations
 from compiler.graph.ops.elementwise import Cast
+from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.passes.activations import FindGelu
 from compiler.graph.passes.base import run_passes
 from compiler.graph.passes.blocks import BlockChannels
@@ -83,13 +84,39 @@ FOR_CPU = (
 
 
 def place_on_cpu(graph: Graph, config: VTAConfig) -> Graph:
-    """The same for a CPU: channels are in blocks of 16, whatever `config` has, and a float graph is fused."""
-    if is_quantised(graph):
-        # What a machine of such tiles computes, a CPU does; of `config` only the types are left.
-        machine = VTAConfig(log_inp_width=config.log_inp_width, log_wgt_width=config.log_wgt_width, isa=config.isa)
-        laid_out = (CutInterleaved(), AssignLayouts(config=machine, few=CPU_BLOCKS.dot), CopyParts())
-        return run_passes(graph, (*laid_out, Partition(config=config)))
-    return run_passes(graph, (*FOR_CPU, Partition(config=config)))
+    """The same for a CPU: channels are in `cpu_blocks`, and a float graph is fused."""
+    if not is_quantised(graph):
+        return run_passes(graph, (*FOR_CPU, Partition(config=config)))
+    if cpu_blocks(graph, config).dot:
+        few = CPU_BLOCKS.dot if max(config.inp_bits, config.wgt_bits) <= 8 else 0
+        layouts = AssignLayouts(config=_with_blocks(config), few=few)
+    else:
+        layouts = AssignLayouts(config=config)
+    return run_passes(graph, (CutInterleaved(), layouts, CopyParts(), Partition(config=config)))
+
+
+def cpu_blocks(graph: Graph, config: VTAConfig) -> Blocks:
+    """What the ops of a graph are lowered to for a CPU: `CPU_BLOCKS`, whatever `config` has, unless activations are
+    multiplied by each other, of which whole tiles of the machine are."""
+    own = Blocks.of(config)
+    square = own.batch == 1 and own.block_in == own.block_out == CPU_BLOCKS.block_out
+    if not square and any(isinstance(node.op, QMatMul | RescaledMatMul) for node in graph.nodes):
+        return own
+    return replace(CPU_BLOCKS, weight_bits=config.wgt_bits)
+
+
+def _with_blocks(config: VTAConfig) -> VTAConfig:
+    """A machine of the types of `config` that computes in the blocks of a CPU."""
+    inp, wgt = config.log_inp_width, config.log_wgt_width
+    small = VTAConfig()
+    return replace(
+        small,
+        log_inp_width=inp,
+        log_wgt_width=wgt,
+        log_inp_buff_size=small.log_inp_buff_size + inp - small.log_inp_width,
+        log_wgt_buff_size=small.log_wgt_buff_size + wgt - small.log_wgt_width,
+        isa=config.isa,
+    )
 
 
 def quantize_model(

@@ -378,7 +378,7 @@ def test_move(r: random.Random) -> None:
     assert np.array_equal(scheduled, answer)
 
 
-def test_cpu_schedule_keeps_temporaries_to_a_row() -> None:
+def test_cpu_schedule_keeps_temporaries_to_a_tile_of_sums() -> None:
     proc = max_pool2d(
         "pool",
         Tiled(batches=1, blocks=2, height=6, width=6, n=1, c=4),
@@ -386,7 +386,7 @@ def test_cpu_schedule_keeps_temporaries_to_a_row() -> None:
         Window(kernel=(3, 3), padding=(1, 1, 1, 1)),
     )
     (temporary,) = (stmt.buffer for stmt in walk(cpu_schedule(proc).proc.body) if isinstance(stmt, Alloc))
-    assert temporary.static_shape == (1, 1, 1, 6, 1, 1, 4)
+    assert temporary.static_shape == (1, 2, 1, 6, 1, 1, 4)
 
 
 def test_cpu_schedule_leaves_other_procedures_alone() -> None:
