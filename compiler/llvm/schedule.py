@@ -11,6 +11,8 @@ into a local copy of the rows that one output row reads. What changes the layout
 
 from __future__ import annotations
 
+import math
+
 from compiler.llvm.dot import NEIGHBOURS
 from compiler.llvm.registers import Registers, best_tile
 from compiler.llvm.schedule_moves import exchange
@@ -25,6 +27,8 @@ from compiler.tensor.traverse import stmt_exprs, walk, walk_expr
 _REGISTERS = Registers()
 _ROWS = ("no", "co", "oh")
 CACHE_LINE = 64
+_LEAST_FETCHED = 1024
+"""Bytes of the weights of a block of channels for which it pays to ask ahead."""
 
 
 def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
@@ -138,13 +142,12 @@ def _fetch_ahead(s: Schedule, outside: list[str], reduced: list[str]) -> None:
         reads = [access.index for access in accesses((sites[at].loop,)) if access.buffer.name == buffer]
         used = [variables(expr) for expr in reads[0]]
         within = set().union(*used)
-        if blocks in used[0] and not within & set(pixels) and within & set(reduced):
-            s.prefetch(buffer, blocks, at, CACHE_LINE // _itemsize(s, buffer))
-
-
-def _itemsize(s: Schedule, buffer: str) -> int:
-    (found,) = (each for each in s.proc.params if each.name == buffer)
-    return found.type.numpy.itemsize
+        if blocks not in used[0] or within & set(pixels) or not within & set(reduced):
+            continue
+        (weights,) = (each for each in s.proc.params if each.name == buffer)
+        itemsize = weights.type.numpy.itemsize
+        if math.prod(weights.static_shape[1:]) * itemsize >= _LEAST_FETCHED:
+            s.prefetch(buffer, blocks, at, CACHE_LINE // itemsize)
 
 
 def _cut_where_padding_ends(s: Schedule, loop: str, inside: str, behind: str) -> None:
