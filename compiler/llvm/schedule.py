@@ -173,7 +173,7 @@ def _nests(body: Body) -> list[For]:
 
 def _is_tiled(nest: For) -> bool:
     found = innermost(nest)
-    return found is not None and len(found[2].index) == len(AXES) and all(isinstance(i, Var) for i in found[2].index)
+    return found is not None and {_axis(loop) for loop in found[0]} >= set(AXES)
 
 
 def _loops(nest: For) -> list[For]:
@@ -184,11 +184,13 @@ def _loops(nest: For) -> list[For]:
 
 def _loop(nest: For, axis: str) -> str:
     """The loop over an axis of the result."""
-    found = innermost(nest)
-    assert found is not None
-    index = found[2].index[AXES.index(axis)]
-    assert isinstance(index, Var)
-    return index.name
+    (name,) = (loop.var.name for loop in _loops(nest) if _axis(loop) == axis)
+    return name
+
+
+def _axis(loop: For) -> str:
+    """Which axis of a tile a loop of `tiles.over` runs along, or which it sums over."""
+    return loop.var.name.rsplit(".", 1)[-1]
 
 
 def _extent(nest: For, axis: str) -> int:

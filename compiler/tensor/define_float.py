@@ -22,7 +22,6 @@ from compiler.tensor.ir import (
     DType,
     Expr,
     If,
-    Load,
     Proc,
     Scope,
     Select,
@@ -153,23 +152,6 @@ def normalize(name: str, along: Along, epsilon: float) -> Proc:
     return Proc(name, (x, y), (nest([("o", along.outer), ("i", along.inner)], *_allocated(scalars, steps)),))
 
 
-def matmul(name: str, a: Shape, b: Shape, batch: Shape) -> Proc:
-    """A [..., M, K] times B [..., K, N] to Y [*batch, M, N], where the dimensions in front broadcast to `batch`."""
-    rows, inner, columns = a[-2], a[-1], b[-1]
-    buffer_a, buffer_b = Buffer.of("A", DType.FLOAT32, a), Buffer.of("B", DType.FLOAT32, b)
-    y = Buffer.of("Y", DType.FLOAT32, (*batch, rows, columns))
-    k = Var("k")
-
-    def statements(i: Index) -> Sequence[Stmt]:
-        *front, m, n = i
-        left = (*broadcast_index(a[:-2], tuple(front)), m, k)
-        right = (*broadcast_index(b[:-2], tuple(front)), k, n)
-        step = Store(y, i, Load(y, i) + Load(buffer_a, left) * Load(buffer_b, right))
-        return (Store(y, i, f32(0.0)), nest([("k", inner)], step))
-
-    return Proc(name, (buffer_a, buffer_b, y), (over("i", (*batch, rows, columns), statements),))
-
-
 def matmul_columns(name: str, x: tuple[int, int, int], rows: int, scale: float) -> Proc:
     """W [B, K, rows], transposed, times X [B, K, M], times a number, to Y [B, rows, M]."""
     batch, inner, columns = x
@@ -189,22 +171,6 @@ def matmul_columns(name: str, x: tuple[int, int, int], rows: int, scale: float) 
     if scale != 1:
         body.append(along("m2", lambda m, total: total * f32(scale)))
     return Proc(name, (buffer_x, w, y), (nest([("b", batch), ("o", rows)], *body),))
-
-
-def dense(name: str, x: Pair, outs: int, *, bias: bool) -> Proc:
-    """X [N,I] times W [O,I], transposed, and B [O] if there is a bias, to Y [N,O]."""
-    images, ins = x
-    buffer_x, w = Buffer.of("X", DType.FLOAT32, x), Buffer.of("W", DType.FLOAT32, (outs, ins))
-    b, y = Buffer.of("B", DType.FLOAT32, (outs,)), Buffer.of("Y", DType.FLOAT32, (images, outs))
-    n, o, k = Var("n"), Var("o"), Var("k")
-    (total,) = _scalars("total")
-    steps: Body = (
-        Store(total, _ZERO, f32(0.0)),
-        nest([("k", ins)], Store(total, _ZERO, total[_ZERO] + buffer_x[n, k] * w[o, k])),
-        Store(y, (n, o), total[_ZERO] + b[(o,)] if bias else total[_ZERO]),
-    )
-    params = (buffer_x, w, *([b] if bias else []), y)
-    return Proc(name, params, (nest([("n", images), ("o", outs)], *_allocated([total], steps)),))
 
 
 @dataclass(frozen=True)

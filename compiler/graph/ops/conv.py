@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -18,8 +18,17 @@ from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.ops import checks
 from compiler.graph.ops.window import Pair, Quad, Window
-from compiler.tensor import define_float
+from compiler.tensor import define_blocked, define_float
+from compiler.tensor.define_blocked import Matrices
 from compiler.tensor.ir import DType
+
+
+def pack_columns(b: Array, m: Matrices) -> Array:
+    """B [K,N] as the W of `define_blocked.Matrices`."""
+    blocks = -(-m.columns // define_blocked.BLOCK)
+    full = np.zeros((m.padded, blocks * define_blocked.BLOCK), b.dtype)
+    full[: m.inner, : m.columns] = b
+    return np.ascontiguousarray(full.reshape(m.padded, blocks, define_blocked.BLOCK).swapaxes(0, 1))
 
 
 def convolve(x: Array, w: Array, window: Window, groups: int = 1) -> Array:
@@ -115,8 +124,11 @@ class Dense(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         images, ins = operands[0].shape
-        proc = define_float.dense(name, (images, ins), result.shape[1], bias=len(operands) == 3)
-        return Lowered(proc, tuple(range(len(operands))))
+        w, outs, biased = operands[1].value, result.shape[1], len(operands) == 3
+        packed = w is not None
+        m = Matrices(rows=images, inner=ins, columns=outs, packed=packed, transposed=not packed, bias=biased)
+        weights = 1 if w is None else pack_columns(w.T, m)
+        return Lowered(define_blocked.matmul(name, m), (0, weights, *((2,) if biased else ())))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +158,20 @@ class MatMul(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         a, b = (operand.shape for operand in operands)
-        return Lowered(define_float.matmul(name, a, b, result.shape[:-2]), (0, 1))
+        value = operands[1].value if math.prod(b[:-2]) == 1 else None
+        m = Matrices(
+            rows=a[-2],
+            inner=a[-1],
+            columns=b[-1],
+            batch=result.shape[:-2],
+            a=a[:-2],
+            b=b[:-2],
+            packed=value is not None,
+        )
+        if value is not None and m.a == m.batch:  # the rows of all are those of one
+            m = replace(m, rows=math.prod(a[:-1]), batch=(), a=(), b=())
+        weights = 1 if value is None else pack_columns(value.reshape(b[-2:]), m)
+        return Lowered(define_blocked.matmul(name, m), (0, weights))
 
 
 @dataclass(frozen=True, kw_only=True)

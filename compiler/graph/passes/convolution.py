@@ -93,18 +93,23 @@ class DenseToConv(Pass):
     """A dense layer becomes a convolution whose kernel covers its input, behind a reshape where it has to be.
 
     Afterwards no `Dense` with constant weights is left. Behind a flatten of [N,C,H,W] the kernel is HxW, else 1x1.
+
+    largest: images up to which it is done.
     """
 
     name: ClassVar[str] = "dense-to-conv"
+    largest: int | None = None
 
     def apply(self, graph: Graph) -> Graph:
-        return rewrite(graph, _dense)
+        return rewrite(graph, partial(_dense, largest=self.largest))
 
 
-def _dense(rewriter: Rewriter, node: Node) -> str | None:
+def _dense(rewriter: Rewriter, node: Node, *, largest: int | None) -> str | None:
     if not isinstance(node.op, Dense) or (weight := rewriter.array(node.inputs[1])) is None:
         return None
     batch, ins = rewriter.type(node.inputs[0]).shape
+    if largest is not None and batch > largest:
+        return None
     producer = rewriter.producer(node.inputs[0])
     source = node.inputs[0]
     if producer is not None and isinstance(producer.op, Flatten | Reshape):

@@ -75,7 +75,7 @@ CPU_BLOCKS = Blocks(batch=1, block_in=16, block_out=16, dot=4)
 FOR_CPU = (
     RemoveIdentity(),
     FoldConstants(),
-    DenseToConv(),
+    DenseToConv(largest=1),  # of several images it is a product of matrices
     FoldAffine(),
     Fuse(),
     BlockChannels(channels=CPU_BLOCKS.block_out),
