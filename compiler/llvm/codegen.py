@@ -69,20 +69,30 @@ def generate(proc: Proc) -> Module:
     return Module(text="\n".join([function.text, *module.lines]) + "\n", scratch=function.scratch)
 
 
-def define(proc: Proc, symbol: str, module: Globals, linkage: str = "") -> Function:
-    """The function `symbol` of a module, for a verified procedure. Raises LoweringError as `generate`."""
+def define(proc: Proc, symbol: str, module: Globals, linkage: str = "", *, share: bool = False) -> Function:
+    """The function `symbol` of a module, for a verified procedure. Raises LoweringError as `generate`.
+
+    share: the body is one parallel loop, of whose iterations a call does the part of one thread. Its number and that of
+    all threads are two parameters more, int64, behind the scratch pointers.
+    """
     codegen = _Codegen(module)
     for n, buffer in enumerate(proc.params):
         shape = tuple(literal(DType.INT64, extent) for extent in buffer.static_shape)
         codegen.expressions.places[buffer.name] = Place(pointer=f"%arg{n}", shape=shape)
-    codegen.body(Context(variables={}, ranges={}), proc.body)
+    if share:
+        codegen.share(Context(variables={}, ranges={}), proc.body)
+    else:
+        codegen.body(Context(variables={}, ranges={}), proc.body)
     stored = written(proc)
     params = [_parameter(n, buffer, buffer.name in stored) for n, buffer in enumerate(proc.params)]
     for n, nbytes in enumerate(codegen.scratch):
         params.append(f"ptr noalias nonnull align {ALIGNMENT} dereferenceable({nbytes}) %scratch{n}")
+    if share:
+        params += ["i64 %thread", "i64 %threads"]
     e = codegen.emitter
+    attributes = "noinline nounwind" if linkage else "nounwind"  # one function of all would be slow to compile
     lines = [
-        f"define {linkage} void @{symbol}({', '.join(params)}) nounwind {{",
+        f"define {linkage} void @{symbol}({', '.join(params)}) {attributes} {{",
         "start:",
         *e.entry,
         *e.lines,
@@ -97,6 +107,12 @@ def _parameter(number: int, buffer: Buffer, is_written: bool) -> str:
     nbytes = math.prod(buffer.static_shape) * itemsize
     extent = f" dereferenceable({nbytes})" if nbytes else ""
     return f"ptr noalias nonnull{'' if is_written else ' readonly'} align {itemsize}{extent} %arg{number}"
+
+
+def _hints(loop: For) -> tuple[str, ...]:
+    """To LLVM: what the schedule has said how to run is not unrolled further, for its sums would not fit registers."""
+    scheduled = any(isinstance(inner, For) and inner.kind is LoopKind.VECTORIZED for inner in walk(loop.body))
+    return ("unroll.disable", "vectorize.enable=false") if scheduled else ()
 
 
 class _Codegen:
@@ -155,10 +171,20 @@ class _Codegen:
                 self.body(at.bind(stmt.var.name, literal(DType.INT64, n), (n, n)), stmt.body)
             return
         extent = self.expressions.value(at, stmt.extent)
-        scheduled = any(isinstance(inner, For) and inner.kind is LoopKind.VECTORIZED for inner in walk(stmt.body))
-        # The schedule has said how this is to run; unrolled further, its sums would not fit the registers.
-        hints = ("unroll.disable", "vectorize.enable=false") if scheduled else ()
-        self.scalar_loop(at, stmt, literal(DType.INT64, 0), extent, hints)
+        self.scalar_loop(at, stmt, literal(DType.INT64, 0), extent, _hints(stmt))
+
+    def share(self, at: Context, body: Body) -> None:
+        """The iterations of a parallel loop that follow each other and are those of `%thread`."""
+        (stmt,) = body
+        assert isinstance(stmt, For)
+        e, extent = self.emitter, self.expressions.value(at, stmt.extent)
+
+        def first_of(thread: str) -> Value:
+            before = e.value(DType.INT64, 1, f"mul nuw nsw {extent.typed}, {thread}")
+            return e.value(DType.INT64, 1, f"udiv {before.typed}, %threads")
+
+        following = e.value(DType.INT64, 1, "add nuw nsw i64 %thread, 1")
+        self.scalar_loop(at, stmt, first_of("%thread"), first_of(following.text), _hints(stmt))
 
     def scalar_loop(self, at: Context, stmt: For, start: Value, stop: Value, hints: tuple[str, ...]) -> None:
         values = loop_interval(stmt.extent, at.ranges)
