@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from runtime.aligned import aligned_empty
 from runtime.device import Bases, Device, LaunchReport
 from runtime.errors import SessionError
-from vta_hw.spec.program import DTYPE_BITS, Buffer, Host, Launch, Layer, Program, Role
+from vta_hw.spec.program import DTYPE_BITS, Buffer, Host, Launch, Layer, Program, Role, Step
 from vta_sim.errors import Deadlock
 from vta_sim.trace import Trace
 
@@ -101,14 +100,14 @@ class Session:
         self._arena: int | None = device.allocate(program.arena_bytes)
         self._memory = device.view(self._arena, program.arena_bytes)
         self._apart = _apart(program) if self._memory is not None else frozenset()
-        self._phases: list[Launch | _HostPhase] = []
-        for kind, steps in itertools.groupby(program.steps, type):
-            if kind is Launch:
-                self._phases += steps
-            elif self._memory is not None:
-                self._phases.append(self._host_phase(tuple(steps), host))
-            else:
-                self._phases += [self._host_phase((step,), host) for step in steps]
+        try:
+            self._phases = [
+                step if isinstance(step, Launch) else self._host_phase(step, host)
+                for step in _grouped(program.steps, together=self._memory is not None)
+            ]
+        except BaseException:
+            device.free(self._arena)
+            raise
         for address, data in self._images():
             device.write(self._arena + address, np.frombuffer(data, np.uint8))
 
@@ -228,6 +227,21 @@ class _HostPhase:
     function: HostFunction
     buffers: tuple[Buffer, ...]
     call: HostCall | None = None
+
+
+def _grouped(steps: Sequence[Step], *, together: bool) -> Iterator[Launch | tuple[Host, ...]]:
+    """Launches, and host steps: all that follow each other `together`, or each alone."""
+    waiting: list[Host] = []
+    for step in steps:
+        if waiting and (isinstance(step, Launch) or not together):
+            yield tuple(waiting)
+            waiting = []
+        if isinstance(step, Launch):
+            yield step
+        else:
+            waiting.append(step)
+    if waiting:
+        yield tuple(waiting)
 
 
 def _within(memory: NDArray[np.uint8], buffer: Buffer) -> NDArray[np.generic]:

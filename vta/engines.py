@@ -97,7 +97,7 @@ def open_session(program: Program, engine: Engine, timeout: float | None = None,
     return Session(HostDevice(program.config), program, host, timeout=timeout)
 
 
-def _viewer(signature: Signature, name: str) -> Callable[[Sequence[Array]], list[Array]]:
+def _viewer(signature: Signature) -> Callable[[Sequence[Array]], list[Array]]:
     """A function of a step's buffers: each in the shape of its parameter, and bytes, of 4-bit scalars, in its type.
 
     It raises SessionError where they do not fit, because the program may be a stranger's.
@@ -105,12 +105,10 @@ def _viewer(signature: Signature, name: str) -> Callable[[Sequence[Array]], list
     sizes = [math.prod(parameter.shape) for parameter in signature.parameters]
 
     def viewed(arrays: Sequence[Array]) -> list[Array]:
-        if len(arrays) != len(sizes):
-            raise SessionError(f"Host step {name!r} must have {len(sizes)} buffers, not {len(arrays)}")
         for array, size, parameter in zip(arrays, sizes, signature.parameters, strict=True):
             if array.size != size:
                 raise SessionError(
-                    f"Parameter {parameter.name!r} of host step {name!r} must have the shape of its buffer, "
+                    f"Parameter {parameter.name!r} of host step {signature.name!r} must have the shape of its buffer, "
                     f"{list(array.shape)}, not {list(parameter.shape)}"
                 )
         return [
@@ -131,9 +129,14 @@ def host_loader(engine: Engine, *, threads: int = 1, cache: Path | None = None) 
     """
     if engine is not Engine.INTERP:
         return _compiled(threads, cache)
-    if threads != 1:
-        raise ApiError(f"Threads must be 1 for engine {engine.value!r}, not {threads!r}")
+    check_one_thread(engine, threads)
     return _interpreted
+
+
+def check_one_thread(engine: Engine, threads: int) -> None:
+    """Raises ApiError for several threads."""
+    if threads != 1:
+        raise ApiError(f"Threads must be 1 on engine {engine.value!r}, not {threads!r}")
 
 
 def _interpreted(steps: Sequence[Host]) -> HostFunction:
@@ -141,7 +144,10 @@ def _interpreted(steps: Sequence[Host]) -> HostFunction:
     from compiler.tensor.arguments import Signature
 
     procs = [serial.from_json(dict(step.proc)) for step in steps]
-    viewers = [_viewer(Signature.of(proc), step.name) for proc, step in zip(procs, steps, strict=True)]
+    signatures = [Signature.of(proc) for proc in procs]
+    for signature, step in zip(signatures, steps, strict=True):
+        signature.check_count(len(step.buffers))
+    viewers = [_viewer(signature) for signature in signatures]
 
     def bind(arrays: Arrays) -> HostCall:
         def call(moved: Arrays) -> None:
@@ -172,7 +178,7 @@ def _compiled(threads: int, cache: Path | None) -> HostLoader:
         ]
         description, code = native_steps(serial_steps, Target.host(), cache=kept)
         run = NativeRun(description, code, team)
-        viewers = [_viewer(signature, signature.name) for signature, _ in description.calls]
+        viewers = [_viewer(signature) for signature, _ in description.calls]
 
         def bind(arrays: Arrays) -> HostCall:
             given = zip(viewers, steps, strict=True)

@@ -23,6 +23,7 @@ from compiler.tensor.ir import (
     BinaryOp,
     Body,
     Buffer,
+    CompareOp,
     Const,
     DType,
     For,
@@ -41,6 +42,8 @@ SYMBOL = "tensor_procedure"
 STACK_BUFFER_BYTES = 64 * 1024
 STACK_BYTES = 256 * 1024  # of all buffers together: a thread may have half a megabyte
 MAX_UNROLLED = 64
+TURNS = 16
+"""How often each thread takes iterations of a parallel loop."""
 ALIGNMENT = 64
 """Bytes. Scratch pointers are passed with it; the parameters' own need only suit their element."""
 
@@ -55,7 +58,7 @@ class Module:
 
 @dataclass(frozen=True, kw_only=True)
 class Function:
-    """The definition of an LLVM function, the bytes of each scratch pointer, and those that it reserves on the stack."""
+    """The definition of an LLVM function, the bytes of each scratch pointer, and those that it has on the stack."""
 
     text: str
     scratch: tuple[int, ...]
@@ -72,8 +75,9 @@ def generate(proc: Proc) -> Module:
 def define(proc: Proc, symbol: str, module: Globals, linkage: str = "", *, share: bool = False) -> Function:
     """The function `symbol` of a module, for a verified procedure. Raises LoweringError as `generate`.
 
-    share: the body is one parallel loop, of whose iterations a call does the part of one thread. Its number and that of
-    all threads are two parameters more, int64, behind the scratch pointers.
+    share: the body is one parallel loop, of whose iterations a call takes some until all threads together have done
+    them. Two parameters more, behind the scratch pointers, are the address of the next iteration, int64, which threads
+    take from, and the number of threads, int64.
     """
     codegen = _Codegen(module)
     for n, buffer in enumerate(proc.params):
@@ -88,11 +92,11 @@ def define(proc: Proc, symbol: str, module: Globals, linkage: str = "", *, share
     for n, nbytes in enumerate(codegen.scratch):
         params.append(f"ptr noalias nonnull align {ALIGNMENT} dereferenceable({nbytes}) %scratch{n}")
     if share:
-        params += ["i64 %thread", "i64 %threads"]
+        params += ["ptr %next", "i64 %threads"]
     e = codegen.emitter
     attributes = "noinline nounwind" if linkage else "nounwind"  # one function of all would be slow to compile
     lines = [
-        f"define {linkage} void @{symbol}({', '.join(params)}) {attributes} {{",
+        f"define {f'{linkage} ' if linkage else ''}void @{symbol}({', '.join(params)}) {attributes} {{",
         "start:",
         *e.entry,
         *e.lines,
@@ -174,17 +178,26 @@ class _Codegen:
         self.scalar_loop(at, stmt, literal(DType.INT64, 0), extent, _hints(stmt))
 
     def share(self, at: Context, body: Body) -> None:
-        """The iterations of a parallel loop that follow each other and are those of `%thread`."""
+        """Take iterations of a parallel loop that follow each other, and run them, until there are none left."""
         (stmt,) = body
         assert isinstance(stmt, For)
         e, extent = self.emitter, self.expressions.value(at, stmt.extent)
-
-        def first_of(thread: str) -> Value:
-            before = e.value(DType.INT64, 1, f"mul nuw nsw {extent.typed}, {thread}")
-            return e.value(DType.INT64, 1, f"udiv {before.typed}, %threads")
-
-        following = e.value(DType.INT64, 1, "add nuw nsw i64 %thread, 1")
-        self.scalar_loop(at, stmt, first_of("%thread"), first_of(following.text), _hints(stmt))
+        alone = e.value(DType.BOOL, 1, "icmp eq i64 %threads, 1")
+        several = e.value(DType.INT64, 1, f"mul nuw nsw i64 %threads, {TURNS}")
+        turns = operators.select(e, alone, literal(DType.INT64, 1), several)
+        rounded = e.value(DType.INT64, 1, f"add nuw nsw {extent.typed}, {turns.text}")
+        enough = e.value(DType.INT64, 1, f"sub nuw nsw {rounded.typed}, 1")
+        count = e.value(DType.INT64, 1, f"udiv {enough.typed}, {turns.text}")
+        take, some, done = e.name("take"), e.name("some"), e.name("done")
+        e.branch(take)
+        e.start(take)
+        first = e.value(DType.INT64, 1, f"atomicrmw add ptr %next, {count.typed} monotonic, align 8")
+        e.branch_if(operators.compare(e, CompareOp.LT, first, extent), some, done)
+        e.start(some)
+        stop = e.value(DType.INT64, 1, f"add nuw nsw {first.typed}, {count.text}")
+        self.scalar_loop(at, stmt, first, operators.binary(e, BinaryOp.MIN, stop, extent), _hints(stmt))
+        e.branch(take)
+        e.start(done)
 
     def scalar_loop(self, at: Context, stmt: For, start: Value, stop: Value, hints: tuple[str, ...]) -> None:
         values = loop_interval(stmt.extent, at.ranges)

@@ -1,13 +1,15 @@
 """The LLVM module of a run: a function for each section of each distinct procedure, and one entry that calls them.
 
-All threads of a run call the entry, ``void tensor_run(ptr buffers, ptr scratch, i64 thread, i64 threads, ptr barrier)``:
+All threads of a run call ``void tensor_run(ptr buffers, ptr scratch, i64 thread, i64 threads, ptr barrier)``:
 
 * buffers: a table of the addresses of the run's buffers;
 * scratch: `shared` bytes of `Module` and `private` for each thread, aligned to `ALIGNMENT`, for this run alone;
 * thread, threads: its number, from 0, and how many there are;
 * barrier: `BARRIER_BYTES`, aligned as well, zero before the first of the runs that use them in turn.
 
-After every section the threads wait for each other. They spin, and after a while let others have the processor.
+Threads take iterations of a parallel section until none are left, so that one which has to wait for a processor holds
+up no more than it has taken. After every section they wait for each other: they spin, and after a while sleep, for
+threads that only give way are given their processor back late, when others want it too.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ from compiler.llvm.target import Target
 from compiler.tensor.ir import Proc
 
 ENTRY = "tensor_run"
-BARRIER_BYTES = 2 * ALIGNMENT
-"""A cache line for the number of threads that have arrived, and one for how often all have."""
-_SPINS = 20_000
-"""Looks at the barrier before a thread lets others run: a fraction of a millisecond."""
+BARRIER_BYTES = 3 * ALIGNMENT
+"""A cache line each for the threads that have arrived, for how often all have, and for the next iteration to take."""
+_SPINS = 5_000
+"""Looks at the barrier before a thread sleeps: a tenth of a millisecond."""
+_SLEEP = 20
+"""Microseconds, after which it looks again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,7 @@ def _entry(run: Sequence[tuple[Call, _Part]], layout: _Layout) -> str:
         f"  %before = mul i64 %thread, {layout.private}",
         f"  %begin = add i64 %before, {layout.shared}",
         "  %own = getelementptr i8, ptr %scratch, i64 %begin",
+        f"  %next = getelementptr i8, ptr %barrier, i64 {2 * ALIGNMENT}",
         "  %is_first = icmp eq i64 %thread, 0",
     ]
     count = itertools.count()
@@ -144,7 +149,7 @@ def _entry(run: Sequence[tuple[Call, _Part]], layout: _Layout) -> str:
         arguments += [pointer(f"getelementptr i8, ptr %scratch, i64 {place}") for place in part.shared]
         arguments += [pointer(f"getelementptr i8, ptr %own, i64 {place}") for place in part.private]
         if part.is_parallel:
-            arguments += ["i64 %thread", "i64 %threads"]
+            arguments += ["ptr %next", "i64 %threads"]
         lines.append(f"  call void @{part.symbol}({', '.join(arguments)})")
 
     for is_parallel, group in itertools.groupby(run, lambda item: item[1].is_parallel):
@@ -162,12 +167,16 @@ def _entry(run: Sequence[tuple[Call, _Part]], layout: _Layout) -> str:
 
 
 _PAUSE = {
-    "x86_64": ("void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
-    "aarch64": ("void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
+    "x86_64": ("void @llvm.x86.sse2.pause()", "void @llvm.x86.sse2.pause()"),
+    "aarch64": ("void @llvm.aarch64.hint(i32)", "void @llvm.aarch64.hint(i32 1)"),
 }
-"""By processor, what tells it that a loop waits."""
-_YIELD = {"linux": "sched_yield", "darwin": "sched_yield", "windows": "SwitchToThread"}
-"""By system, the function ``int f(void)`` that lets others have the processor."""
+"""Declaration and call, by processor, of what tells it that a loop waits."""
+_REST = {
+    "linux": ("i32 @usleep(i32)", f"i32 @usleep(i32 {_SLEEP})"),
+    "darwin": ("i32 @usleep(i32)", f"i32 @usleep(i32 {_SLEEP})"),
+    "windows": ("i32 @SwitchToThread()", "i32 @SwitchToThread()"),
+}
+"""The same, by system, of what leaves the processor to others for a while."""
 
 
 def _barrier(target: Target) -> str:
@@ -175,51 +184,44 @@ def _barrier(target: Target) -> str:
 
     Threads count themselves; the last one begins a new round, for which the others look.
     """
-    processor = target.triple.partition("-")[0]
-    system = next((function for name, function in _YIELD.items() if name in target.triple), None)
-    declarations, pause, give_way = [], "", ""
-    if processor in _PAUSE:
-        declaration, pause = _PAUSE[processor]
-        declarations.append(f"declare {declaration}")
-    if system is not None:
-        declarations.append(f"declare i32 @{system}()")
-        give_way = f"%ignored = call i32 @{system}()"
-    return "\n".join(
-        [
-            f"""define internal void @barrier(ptr %arrived, i64 %threads) noinline nounwind {{
+    waits = [[ways[name] for name in ways if name in target.triple] for ways in (_PAUSE, _REST)]
+    pause, rest = ("".join(f"  call {call}\n" for _, call in ways) for ways in waits)
+    declarations = "".join(f"declare {declaration}\n" for ways in waits for declaration, _ in ways)
+    return f"""define internal void @barrier(ptr %arrived, i64 %threads) noinline nounwind {{
 start:
-  %alone = icmp eq i64 %threads, 1
-  br i1 %alone, label %done, label %arrive
-arrive:
   %round = getelementptr i8, ptr %arrived, i64 {ALIGNMENT}
+  %next = getelementptr i8, ptr %arrived, i64 {2 * ALIGNMENT}
+  %alone = icmp eq i64 %threads, 1
+  br i1 %alone, label %reset, label %arrive
+reset:
+  store atomic i64 0, ptr %next monotonic, align 8
+  br label %done
+arrive:
   %now = load atomic i64, ptr %round acquire, align 8
   %before = atomicrmw add ptr %arrived, i64 1 acq_rel, align 8
   %count = add i64 %before, 1
   %is_last = icmp eq i64 %count, %threads
   br i1 %is_last, label %open, label %wait
 open:
+  store atomic i64 0, ptr %next monotonic, align 8
   store atomic i64 0, ptr %arrived monotonic, align 8
-  %next = add i64 %now, 1
-  store atomic i64 %next, ptr %round release, align 8
+  %following = add i64 %now, 1
+  store atomic i64 %following, ptr %round release, align 8
   br label %done
 wait:
-  %looks = phi i64 [ 0, %arrive ], [ %more, %spin ], [ %more, %yield ]
-  {pause}
-  %more = add i64 %looks, 1
+  %looks = phi i64 [ 0, %arrive ], [ %more, %spin ], [ %more, %rest ]
+{pause}  %more = add i64 %looks, 1
   %seen = load atomic i64, ptr %round acquire, align 8
   %is_open = icmp ne i64 %seen, %now
   br i1 %is_open, label %done, label %still
 still:
   %is_long = icmp ugt i64 %more, {_SPINS}
-  br i1 %is_long, label %yield, label %spin
+  br i1 %is_long, label %rest, label %spin
 spin:
   br label %wait
-yield:
-  {give_way}
-  br label %wait
+rest:
+{rest}  br label %wait
 done:
   ret void
-}}""",
-            *declarations,
-        ]
-    )
+}}
+{declarations}"""

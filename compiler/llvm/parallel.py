@@ -5,10 +5,12 @@ That does not depend on how many there are: the code is the same for all, and so
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from compiler.tensor.ir import Alloc, Const, For, LoopKind, Proc, constant
 from compiler.tensor.schedule import Schedule, ScheduleError
+from compiler.tensor.traverse import walk
 
 ENOUGH = 64
 """Iterations of which each thread has about as many as every other, if there are a few threads."""
@@ -50,8 +52,10 @@ def _shareable(nest: For) -> list[For]:
     loops = [nest]
     while len(loops[-1].body) == 1 and isinstance(inner := loops[-1].body[0], For):
         loops.append(inner)
-    innermost = not any(isinstance(stmt, For) for stmt in loops[-1].body)
-    if innermost and len(loops) > 1:
+    if len(loops) > 1 and not any(isinstance(stmt, For) for stmt in walk(loops[-1].body)):
         loops.pop()
-    fit = [loop.kind is LoopKind.SERIAL and isinstance(loop.extent, Const) and loop.extent != Const(0) for loop in loops]
-    return loops[: fit.index(False)] if False in fit else loops
+    return list(itertools.takewhile(_is_plain, loops))
+
+
+def _is_plain(loop: For) -> bool:
+    return loop.kind is LoopKind.SERIAL and isinstance(loop.extent, Const) and constant(loop.extent) > 0
