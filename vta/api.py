@@ -191,10 +191,10 @@ class CompiledProgram:
 
     def _program_for(self, engine: Engine) -> Program:
         """The accelerator's program or the CPU's; the one that is missing is compiled from the graph."""
-        from compiler.driver import Target, compile_graph
-
         if (engine in ON_ACCELERATOR) == is_accelerated(self.program):
             return self.program
+        from compiler.driver import Target, compile_graph
+
         assert self.graph is not None
         return compile_graph(self.graph, self.program.config, target=Target.CPU)
 
