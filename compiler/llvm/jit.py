@@ -122,7 +122,5 @@ def compile_proc(proc: Proc, *, threads: int = 1) -> CompiledProc:
     verify(proc)
     target, numbers = Target.host(), tuple(range(len(proc.params)))
     module = generate_run([proc], [Call(proc=0, buffers=numbers)], target)
-    description = Description(
-        calls=((Signature.of(proc), numbers),), shared=module.shared, private=module.private
-    )
+    description = Description(calls=((Signature.of(proc), numbers),), shared=module.shared, private=module.private)
     return CompiledProc(NativeRun(description, emit_object(module.text, target), team))

@@ -132,6 +132,7 @@ def _lead(jobs: SimpleQueue[_Job | None], threads: int, scratch: _Scratch, barri
             parts.put(_Part(work=job.work, scratch=memory))
         job.work.part(0, threads, memory, barrier)
         job.done.release()
+        del job  # which knows the team: that could not be let go of
     for parts in others:
         parts.put(None)
 
@@ -139,3 +140,4 @@ def _lead(jobs: SimpleQueue[_Job | None], threads: int, scratch: _Scratch, barri
 def _follow(parts: SimpleQueue[_Part | None], thread: int, threads: int, barrier: Array) -> None:
     while (part := parts.get()) is not None:
         part.work.part(thread, threads, part.scratch, barrier)
+        del part
