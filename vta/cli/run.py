@@ -41,7 +41,7 @@ EXAMPLES = (
 @click.option(
     "--threads",
     type=number("--threads"),
-    default=1,
+    default="1",
     show_default=True,
     metavar="N",
     help="Compute what runs on the CPU with so many threads.",
