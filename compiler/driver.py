@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from compiler.errors import CompileError, LoweringError
 from compiler.graph.ir import Graph, Node, Place
 from compiler.graph.layout import pack
+from compiler.graph.limits import limits
 from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.move import Concat, Slice
@@ -24,7 +25,7 @@ from compiler.graph.ops.rescaled import ByRequant, RescaledConv2d
 from compiler.graph.ops.shape import Reshape
 from compiler.graph.parts import consists_of_blocks, parts
 from compiler.graph.passes.partition import is_quantised
-from compiler.graph.passes.pipeline import place, place_on_cpu
+from compiler.graph.passes.pipeline import cpu_blocks, place, place_on_cpu
 from compiler.graph.rewrite import first_free
 from compiler.memory_plan import Lifetime, align, plan
 from compiler.tensor import define_host
@@ -127,6 +128,8 @@ class _Compilation:
         self.parts = parts(graph)
         if target is Target.VTA and config.inp_bits == 4:
             self.nibbles = set(graph.layouts) - {value.name for value in graph.inputs} - set(graph.outputs)
+        self.limits = limits(graph) if target is Target.CPU else {}
+        self.blocks = cpu_blocks(graph, config) if target is Target.CPU else Blocks.of(config)
         self.items = [item for node in graph.nodes for item in self._items(node)]
         self.alignment = max(64, config.inp_elem_bytes, config.wgt_elem_bytes, config.acc_elem_bytes)
 
@@ -178,16 +181,9 @@ class _Compilation:
 
     def _item(self, node: Node) -> _Item:
         types, _ = self.graph.node_types(node)
-        blocks = Blocks(
-            batch=self.config.batch,
-            block_in=self.config.block_in,
-            block_out=self.config.block_out,
-            weight_bits=self.config.wgt_bits,
-            overlap=self.config.overlap,
-        )
-        operands = [self._placed(name) for name in node.inputs]
+        operands = [replace(self._placed(name), limits=self.limits.get(name)) for name in node.inputs]
         try:
-            lowered = node.op.lower(node.name, operands, self._placed(node.output), blocks)
+            lowered = node.op.lower(node.name, operands, self._placed(node.output), self.blocks)
         except LoweringError as error:
             raise LoweringError(f"Layer {node.name!r}: {error}") from None
         accelerated = (

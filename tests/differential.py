@@ -211,12 +211,12 @@ def check(case: Case) -> Outcome:
     llvm = open_session(on_cpu, Engine.LLVM).run(stored_inputs(on_cpu, case.inputs))
     reference = evaluate(case.graph, case.inputs)
     problems = []
-    for buffer in accelerated.outputs:
+    for buffer, other in zip(accelerated.outputs, on_cpu.outputs, strict=True):
         name = buffer.name
         logical = from_stored(port_of(buffer), functional[name])
         for what, answers in (
             ("VTA and the reference", (logical, reference[name])),
-            ("VTA and LLVM", (functional[name], llvm[name])),
+            ("VTA and LLVM", (logical, from_stored(port_of(other), llvm[name]))),
         ):
             if not np.array_equal(*answers):
                 problems.append(f"{what} differ in {np.count_nonzero(answers[0] != answers[1])} of {name!r}")

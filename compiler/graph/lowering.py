@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from compiler.errors import LoweringError
 from compiler.tensor.ir import DType, Proc
 from compiler.tensor.tiles import Tiled, Weighted
+from vta_hw.spec.config import VTAConfig
 
 Array = NDArray[Any]
 
@@ -20,15 +21,28 @@ Array = NDArray[Any]
 class Blocks:
     """The tile of the machine: images, input channels and output channels of one matrix product.
 
-    weight_bits: of what activations are multiplied by. overlap: whether it adds and scales beside its matrix products,
+    dot: neighbouring channels whose products a CPU sums at a time; 0 for a machine of matrix products. weight_bits: of
+    what activations are multiplied by. overlap: whether it adds and scales beside its matrix products,
     at no cost in time.
     """
 
     batch: int = 1
     block_in: int = 16
     block_out: int = 16
+    dot: int = 0
     weight_bits: int = 8
     overlap: bool = False
+
+    @staticmethod
+    def of(config: VTAConfig) -> Blocks:
+        """Those of a machine."""
+        return Blocks(
+            batch=config.batch,
+            block_in=config.block_in,
+            block_out=config.block_out,
+            weight_bits=config.wgt_bits,
+            overlap=config.overlap,
+        )
 
 
 @dataclass(frozen=True)
@@ -45,12 +59,14 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Placed:
-    """An operand or result of a node being lowered: logical shape, tile in memory, and value if constant."""
+    """An operand or result of a node being lowered: logical shape, tile in memory, value if constant, and what its
+    integers are known to be within."""
 
     shape: tuple[int, ...]
     dtype: DType
     tile: tuple[int, int] | None
     value: Array | None = None
+    limits: tuple[int, int] | None = None
 
     @property
     def image(self) -> tuple[int, int, int, int]:
@@ -77,6 +93,7 @@ class Placed:
             n=n,
             c=channels,
             dtype=self.dtype,
+            limits=self.limits,
         )
 
     def in_blocks(self) -> Tiled:
@@ -141,6 +158,11 @@ class GroupedWeights:
         tiles = full.reshape(y.blocks, y.subs, y.c, blocks, x.subs, x.c, *kernel)
         return np.ascontiguousarray(tiles.transpose(0, 1, 3, 4, 6, 7, 2, 5))
 
+    def by_neighbours(self, count: int) -> Array:
+        """[blocks_y, subs_y, blocks_x, KH, KW, c_x/count, c_y, count] of an `x` without subs, as `packed`."""
+        tiles = self.packed()[:, :, :, 0]
+        split = tiles.reshape(*tiles.shape[:-1], self.x.c // count, count)
+        return np.ascontiguousarray(np.moveaxis(split, -2, -3))
 
     def by_input(self) -> Array:
         """[blocks_y, blocks_x, KH, KW, c_x, c_y], of every output by every input channel; missing ones become zero."""
@@ -149,6 +171,9 @@ class GroupedWeights:
 
 def diagonal(m: Array, r: Placed, y: Tiled, blocks: Blocks) -> tuple[Weighted, Array]:
     """A residual `r` of the result `y` as what weights multiply, and the weights: each channel by its `m` [O]."""
+    if blocks.dot:
+        source = Weighted(x=r.tiled(y.c, y.n), weight=DType(m.dtype.name), channelwise=True, blockwise=True)
+        return source, pack_channels(m, y)[:, :, 0].reshape(y.blocks, y.subs, 1, 1, y.c)
     tiled = r.tiled(blocks.block_in, blocks.batch)
     weights = GroupedWeights(m.reshape(-1, 1, 1, 1), len(m), tiled, y)
     return Weighted(x=tiled, weight=DType(m.dtype.name), blockwise=weights.blockwise), weights.packed()

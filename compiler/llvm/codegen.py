@@ -13,9 +13,12 @@ from dataclasses import dataclass, replace
 
 from compiler.errors import LoweringError
 from compiler.llvm import operators
+from compiler.llvm.dot import NEIGHBOURS, DotProduct, add_products, dot_product
 from compiler.llvm.emitter import Emitter, Globals, Value, literal, llvm_type, memory_dtype
 from compiler.llvm.expressions import Context, Expressions, Lanes, Place, lane_numbers
 from compiler.llvm.lanes import allocated, lane_count
+from compiler.llvm.target import Target
+from compiler.llvm.transpose import Transposition, exchanged, transposition
 from compiler.tensor.arguments import written
 from compiler.tensor.interval import interval, loop_interval
 from compiler.tensor.ir import (
@@ -65,21 +68,26 @@ class Function:
     stack: int
 
 
-def generate(proc: Proc) -> Module:
-    """LLVM IR of a verified procedure. Raises LoweringError for what is no statement or expression of the IR."""
+def generate(proc: Proc, target: Target | None = None) -> Module:
+    """LLVM IR of a verified procedure. Raises LoweringError for what is no statement or expression of the IR.
+
+    target: a processor whose own instructions may be used, where LLVM would not find them.
+    """
     module = Globals()
-    function = define(proc, SYMBOL, module)
+    function = define(proc, SYMBOL, module, target=target or Target.any())
     return Module(text="\n".join([function.text, *module.lines]) + "\n", scratch=function.scratch)
 
 
-def define(proc: Proc, symbol: str, module: Globals, linkage: str = "", *, share: bool = False) -> Function:
+def define(
+    proc: Proc, symbol: str, module: Globals, linkage: str = "", *, target: Target, share: bool = False
+) -> Function:
     """The function `symbol` of a module, for a verified procedure. Raises LoweringError as `generate`.
 
     share: the body is one parallel loop, of whose iterations a call takes some until all threads together have done
     them. Two parameters more, behind the scratch pointers, are the address of the next iteration, int64, which threads
     take from, and the number of threads, int64.
     """
-    codegen = _Codegen(module)
+    codegen = _Codegen(module, target)
     for n, buffer in enumerate(proc.params):
         shape = tuple(literal(DType.INT64, extent) for extent in buffer.static_shape)
         codegen.expressions.places[buffer.name] = Place(pointer=f"%arg{n}", shape=shape)
@@ -122,7 +130,8 @@ def _hints(loop: For) -> tuple[str, ...]:
 class _Codegen:
     """Emits statements. `scratch` collects the bytes of buffers that do not fit the stack."""
 
-    def __init__(self, module: Globals) -> None:
+    def __init__(self, module: Globals, target: Target) -> None:
+        self.target = target
         self.emitter = Emitter(module)
         self.expressions = Expressions(self.emitter)
         self.scratch: list[int] = []
@@ -167,6 +176,12 @@ class _Codegen:
     # -- loops
 
     def loop(self, at: Context, stmt: For) -> None:
+        if at.lanes is None and (dot := dot_product(stmt)) is not None:
+            self.dot(at, dot)
+            return
+        if at.lanes is None and (square := transposition(stmt)) is not None:
+            self.transposed(at, square)
+            return
         if stmt.kind is LoopKind.VECTORIZED and at.lanes is None and (lanes := lane_count(stmt)) > 1:
             self.vector_loop(at, stmt, lanes)
             return
@@ -225,6 +240,32 @@ class _Codegen:
         end = self.count(literal(DType.INT64, 0), whole, lanes, once, ())
         if whole != extent:
             self.scalar_loop(at, stmt, end, extent, ("vectorize.enable=false", "unroll.disable"))
+
+    def dot(self, at: Context, dot: DotProduct) -> None:
+        e, zero = self.emitter, literal(DType.INT64, 0)
+        first = at.bind(dot.lane, zero, (0, dot.lanes - 1)).bind(dot.byte, zero, (0, NEIGHBOURS - 1))
+        vector = replace(first, lanes=Lanes(var=dot.lane, first=zero, count=dot.lanes, private=frozenset()))
+        sums = self.expressions.value(vector, dot.sums)
+        # Four bytes that the lanes share are read as a number, which processors repeat while they load it.
+        shared = self.expressions.bytes(first, dot.shared, DType.INT32, 1)
+        weights = self.expressions.bytes(first, dot.weights, DType.INT8, NEIGHBOURS * dot.lanes)
+        total = add_products(e, dot, sums, shared, weights, self.target)
+        self.expressions.store(vector, dot.sums.buffer, dot.sums.index, total)
+
+    def transposed(self, at: Context, square: Transposition) -> None:
+        size, store = square.size, square.store
+        zero, values = literal(DType.INT64, 0), (0, size - 1)
+        lanes = Lanes(var=square.columns, first=zero, count=size, private=frozenset())
+        along = replace(at.bind(square.columns, Value(lane_numbers(size), DType.INT64, size), values), lanes=lanes)
+        rows = []
+        for n in range(size):
+            row = self.expressions.value(along.bind(square.rows, literal(DType.INT64, n), (n, n)), store.value)
+            rows.append(operators.splat(self.emitter, self.expressions.stored(row), size))
+        down = Lanes(var=square.rows, first=zero, count=size, private=frozenset())
+        across = replace(at.bind(square.rows, Value(lane_numbers(size), DType.INT64, size), values), lanes=down)
+        for n, column in enumerate(exchanged(self.emitter, rows)):
+            place = across.bind(square.columns, literal(DType.INT64, n), (n, n))
+            self.expressions.store(place, store.buffer, store.index, column)
 
     def count(
         self, start: Value, stop: Value, step: int, once: Callable[[Value], None], hints: tuple[str, ...]

@@ -216,6 +216,11 @@ class Expressions:
             total = e.value(DType.INT64, total.lanes, f"mul{flags} {total.typed}, {copies.text}")
         return total
 
+    def bytes(self, at: Context, expr: Load, dtype: DType, lanes: int) -> Value:
+        """What lies in memory from an element on."""
+        pointer = self.address(at, expr.buffer, self.offset(at, expr.buffer, expr.index))
+        return self.e.value(dtype, lanes, f"load {llvm_type(dtype, lanes)}, ptr {pointer}, align 1")
+
     def address(self, at: Context, buffer: Buffer, offset: Value) -> str:
         """Pointer, or vector of pointers, to the elements at `offset`."""
         inbounds = " inbounds" if at.mask is None else ""
@@ -289,8 +294,7 @@ class Expressions:
 
     def store(self, at: Context, buffer: Buffer, index: tuple[Expr, ...], value: Value) -> None:
         """Store `value`, of `buffer`'s type, in every active lane."""
-        if value.dtype is DType.BOOL:
-            value = cast(self.e, DType.INT8, value)
+        value = self.stored(value)
         dtype = value.dtype
         align = f"align {dtype.bits // 8}"
         if at.lanes is None:
@@ -315,6 +319,10 @@ class Expressions:
             where = (f"<{count} x ptr>", f"{align} {pointers}")
             intrinsic = f"masked.scatter.{mangled(dtype, count)}.v{count}p0"
         self.e.call_void(intrinsic, value.argument, where, operators.splat(self.e, at.mask, count).argument)
+
+    def stored(self, value: Value) -> Value:
+        """A value as it is in memory."""
+        return cast(self.e, DType.INT8, value) if value.dtype is DType.BOOL else value
 
     def prefetch(self, at: Context, buffer: Buffer, index: tuple[Expr, ...]) -> None:
         """Ask for the cache line of an element, of that of the first lane in a vector loop: for the second level."""

@@ -113,14 +113,16 @@ class CompiledProc:
         self._run.bound([arrays])({})
 
 
-def compile_proc(proc: Proc, *, threads: int = 1) -> CompiledProc:
+def compile_proc(proc: Proc, *, threads: int = 1, target: Target | None = None) -> CompiledProc:
     """Verify `proc` and compile it for this machine, to be run by so many threads.
+
+    target: another machine, whose code this one can run as well.
 
     Raises VerifyError for a procedure that breaks a rule of the IR, CompileError for more threads than processors.
     """
     team = Team(threads)
     verify(proc)
-    target, numbers = Target.host(), tuple(range(len(proc.params)))
-    module = generate_run([proc], [Call(proc=0, buffers=numbers)], target)
+    machine, numbers = target or Target.host(), tuple(range(len(proc.params)))
+    module = generate_run([proc], [Call(proc=0, buffers=numbers)], machine)
     description = Description(calls=((Signature.of(proc), numbers),), shared=module.shared, private=module.private)
-    return CompiledProc(NativeRun(description, emit_object(module.text, target), team))
+    return CompiledProc(NativeRun(description, emit_object(module.text, machine), team))

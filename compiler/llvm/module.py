@@ -70,7 +70,7 @@ class _Part:
 def generate_run(procs: Sequence[Proc], calls: Sequence[Call], target: Target) -> Module:
     """LLVM IR of a run of verified procedures, in the order of `calls`. Raises LoweringError as `codegen.define`."""
     module, layout = Globals(), _Layout()
-    parts = [_parts(f"section.{number}", proc, module, layout) for number, proc in enumerate(procs)]
+    parts = [_parts(f"section.{number}", proc, module, layout, target) for number, proc in enumerate(procs)]
     run = [(call, part) for call in calls for part in parts[call.proc]]
     text = [part.function.text for of_one in parts for part in of_one]
     text += [_entry(run, layout), _barrier(target), *module.lines]
@@ -91,7 +91,7 @@ def _places(sizes: Sequence[int], begin: int) -> tuple[tuple[int, ...], int]:
     return tuple(places), end
 
 
-def _parts(symbol: str, proc: Proc, module: Globals, layout: _Layout) -> list[_Part]:
+def _parts(symbol: str, proc: Proc, module: Globals, layout: _Layout, target: Target) -> list[_Part]:
     whole = sections(proc)
     number = {buffer.name: n for n, buffer in enumerate(proc.params)}
     sizes = [math.prod(buffer.static_shape) * buffer.type.numpy.itemsize for buffer in whole.shared]
@@ -100,7 +100,9 @@ def _parts(symbol: str, proc: Proc, module: Globals, layout: _Layout) -> list[_P
     layout.shared = max(layout.shared, end)
     parts = []
     for n, section in enumerate(whole.parts):
-        function = define(section.proc, f"{symbol}.{n}", module, "internal", share=section.is_parallel)
+        function = define(
+            section.proc, f"{symbol}.{n}", module, "internal", target=target, share=section.is_parallel
+        )
         shared = tuple(place[buffer.name] for buffer in section.proc.params if buffer.name in place)
         private: tuple[int, ...] = ()
         if section.is_parallel:

@@ -1,15 +1,21 @@
 """The schedule of an op on a CPU: the same definition as everywhere, cut for caches and vector units.
 
-Integers: all nests run row by row of the output, so that temporaries stay in cache; padding is resolved into a local
-copy of the rows that one output row reads; the channels of a tile are a vector.
+The sums of some blocks of channels of neighbouring pixels are computed together and stay in registers from the first
+product to the result; padding is resolved into a copy of the input. The channels of a block are a vector; of bytes each
+lane sums the products of four channels (`dot`).
 
-Floats: the sums of some blocks of channels of neighbouring pixels are computed together and stay in registers from the
-bias to the result; padding is resolved into a copy of the input.
+Integers in tiles of other shapes run row by row of the output, so that temporaries stay in cache; padding is resolved
+into a local copy of the rows that one output row reads. What changes the layout exchanges squares in registers
+(`schedule_moves`).
 """
 
 from __future__ import annotations
 
+import math
+
+from compiler.llvm.dot import NEIGHBOURS
 from compiler.llvm.registers import Registers, best_tile
+from compiler.llvm.schedule_moves import exchange
 from compiler.tensor.affine import variables
 from compiler.tensor.analysis import accesses, innermost, loops_of, padded_read, stores
 from compiler.tensor.interval import interval, loop_interval
@@ -20,9 +26,9 @@ from compiler.tensor.traverse import stmt_exprs, walk, walk_expr
 
 _REGISTERS = Registers()
 _ROWS = ("no", "co", "oh")
-_CHANNELS = 4
-"""The dimension of weights in blocks that counts the channels of a block of the input."""
 CACHE_LINE = 64
+_LEAST_FETCHED = 1024
+"""Bytes of the weights of a block of channels for which it pays to ask ahead."""
 
 
 def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
@@ -30,8 +36,11 @@ def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
     s = Schedule(proc)
     nests = _nests(proc.body)
     if not nests or not all(_is_tiled(nest) for nest in nests):
+        exchange(s)
+        if s.trace:
+            s.drop_unit_loops()
         return s
-    if proc.params[-1].type.is_float:
+    if proc.params[-1].type.is_float or all(_sums_vectors(nest) for nest in nests):
         _sums_in_registers(s, nests, registers)
         return s
     for nest in nests:
@@ -50,7 +59,31 @@ def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
     return s
 
 
+def _sums_vectors(nest: For) -> bool:
+    """Whether sums are of whole vectors of channels, or of bytes that a processor sums in one instruction."""
+    bytes_ = _summed_bytes(nest)
+    return _extent(nest, AXES[-1]) > 1 and (bytes_ is None or constant(bytes_.extent) == NEIGHBOURS)
+
+
+def _summed_bytes(nest: For) -> For | None:
+    """The loop over neighbouring channels whose products each lane sums, of integers."""
+    found = innermost(nest)
+    assert found is not None
+    *_, last = found[0]
+    return last if last.var.name != _loop(nest, AXES[-1]) and not found[2].buffer.type.is_float else None
+
+
+def _prepares(nest: For, nests: list[For]) -> bool:
+    """Whether other nests read what it stores elsewhere than at the place of their own result."""
+    found = innermost(nest)
+    assert found is not None
+    name = found[2].buffer.name
+    reads = [access for other in nests for access in accesses((other,)) if access.buffer.name == name]
+    return any(not access.write and not all(isinstance(i, Var) for i in access.index) for access in reads)
+
+
 def _sums_in_registers(s: Schedule, nests: list[For], registers: Registers) -> None:
+    nests = [nest for nest in nests if not _prepares(nest, nests)]
     blocks, pixels, channels = (_extent(nests[0], axis) for axis in ("co", "ow", "c"))
     tile = best_tile(blocks, pixels, channels, registers)
     inside: list[str] = []
@@ -63,14 +96,19 @@ def _sums_in_registers(s: Schedule, nests: list[For], registers: Registers) -> N
         outside.append([no, f"{co}.tile", oh, f"{ow}.tile"])
         within = [f"{ow}.sum", f"{co}.sum"]  # the number of a pixel is used up before the next is read
         reduced = [loop.var.name for loop in _loops(nest) if loop.var.name not in (no, co, oh, ow, *innermost_axes)]
+        if (bytes_ := _summed_bytes(nest)) is not None:
+            reduced.remove(bytes_.var.name)
+            innermost_axes.append(bytes_.var.name)
+            inside.append(bytes_.var.name)
         s.reorder(*outside[-1], *reduced, *within, *innermost_axes)
         inside += within
         sums.append(reduced)
     for loops in zip(*outside, strict=True):
         s.merge(*loops)
     chunk = outside[0][-1]
+    stored = {store.buffer.name for nest in nests for store in stores((nest,))}
     for stmt in walk(s.proc.body):
-        if isinstance(stmt, Alloc):
+        if isinstance(stmt, Alloc) and stmt.buffer.name in stored:
             s.narrow(stmt.buffer.name, chunk)
     for buffer in sorted({buffer for nest in nests for buffer in _padded(nest)}):
         s.stage(buffer, None, Scope.LOCAL, f"{buffer}.padded")
@@ -103,8 +141,13 @@ def _fetch_ahead(s: Schedule, outside: list[str], reduced: list[str]) -> None:
     for buffer in {access.buffer.name for access in accesses((sites[at].loop,)) if not access.write}:
         reads = [access.index for access in accesses((sites[at].loop,)) if access.buffer.name == buffer]
         used = [variables(expr) for expr in reads[0]]
-        if blocks in used[0] and not set().union(*used) & set(pixels) and used[_CHANNELS] & set(reduced):
-            s.prefetch(buffer, blocks, at, CACHE_LINE // 4)
+        within = set().union(*used)
+        if blocks not in used[0] or within & set(pixels) or not within & set(reduced):
+            continue
+        (weights,) = (each for each in s.proc.params if each.name == buffer)
+        itemsize = weights.type.numpy.itemsize
+        if math.prod(weights.static_shape[1:]) * itemsize >= _LEAST_FETCHED:
+            s.prefetch(buffer, blocks, at, CACHE_LINE // itemsize)
 
 
 def _cut_where_padding_ends(s: Schedule, loop: str, inside: str, behind: str) -> None:
@@ -173,7 +216,8 @@ def _dot_product_inside(s: Schedule, nest: For) -> None:
 def _vectorize(s: Schedule) -> None:
     """Make the innermost loop of every elementwise nest a vector; reductions are left to the optimiser."""
     for site in list(loops_of(s.proc.body)):
-        if any(isinstance(stmt, For) for stmt in walk(site.loop.body)):
+        inside = [stmt for stmt in walk(site.loop.body) if isinstance(stmt, For)]
+        if site.loop.kind is LoopKind.UNROLLED or any(loop.kind is not LoopKind.UNROLLED for loop in inside):
             continue
         try:
             s.set_kind(site.loop.var.name, LoopKind.VECTORIZED)

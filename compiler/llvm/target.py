@@ -28,6 +28,11 @@ class Target:
     has_roundeven: bool = True
 
     @staticmethod
+    def any() -> Target:
+        """A processor of which nothing is known."""
+        return Target(triple="", cpu="", features="")
+
+    @staticmethod
     def host() -> Target:
         """The machine this runs on, with all its vector extensions."""
         return Target(
@@ -44,6 +49,10 @@ class Target:
         near = difflib.get_close_matches(name, TARGETS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise CompileError(f"Target must be one of {', '.join(map(repr, TARGETS))}, not {name!r}{hint}")
+
+    def has(self, feature: str) -> bool:
+        """Whether the features name one, as LLVM does."""
+        return f"+{feature}" in self.features.split(",")
 
     @property
     def digest_text(self) -> str:

@@ -185,15 +185,15 @@ def conv2d(
 ) -> Proc:
     """2-D convolution with requantisation and, optionally, a residual input; a dense layer is the 1x1 case.
 
-    Parameters of the procedure: X; W [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], with one for blocks_x if
-    `source` is blockwise; M (with a multiplier) and B int32 [blocks_y, subs_y, n, c_y], each channel repeated over the
-    batch rows; with a residual R, and its weights D like W if it has any; Y. With weights ``R * D * multiplier`` is
-    added before the products, without, R is like Y and ``R * multiplier`` is added after the factors.
+    Parameters of the procedure: X; W as `tiles.product` has it, and S behind it if X is `tiles.Raised`; M (with a
+    multiplier) and B int32 [blocks_y, subs_y, n, c_y], each channel repeated over the batch rows; with a residual R,
+    and its weights D like W if it has any; Y. With weights ``R * D * multiplier`` is added before the products,
+    without, R is like Y and ``R * multiplier`` is added after the factors.
     """
     buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), tiles.local("A", y)
-    w, product = tiles.product("dot", source, buffer_x, "W", a, y)
+    dot = tiles.summed(source, buffer_x, a, y)
     addends, terms = _residual(residual, residual_multiplier, a, y) if isinstance(residual, Weighted) else ((), [])
-    body = [tiles.fill("init", a, y, 0), *terms, product]
+    body = [*dot.before, tiles.fill("init", a, y, 0), *terms, *dot.nests]
     channel = (y.blocks, y.subs, y.n, y.c)
     m, b = Buffer.of("M", DType.INT32, channel), Buffer.of("B", DType.INT32, channel)
     if requantize.pre_shift:
@@ -201,7 +201,8 @@ def conv2d(
     if requantize.multiplier:
         body.append(tiles.update("scale", a, y, lambda v, i: v * tiles.per_channel(m, i)))
     body.append(tiles.update("bias", a, y, lambda v, i: v + tiles.per_channel(b, i)))
-    allocated, params = [a], [buffer_x, w, *([m] if requantize.multiplier else []), b, *addends]
+    allocated = [a, *dot.allocated]
+    params = [buffer_x, *dot.parameters, *([m] if requantize.multiplier else []), b, *addends]
     if isinstance(residual, Tiled):
         r, t = residual.buffer("R"), tiles.local("T", y)
         allocated.append(t)
@@ -229,18 +230,19 @@ def rescaled_conv2d(
     The sum of all products is multiplied by `multiplier` before the bias is added.
     """
     buffer_x, buffer_y, a = source.x.buffer("X"), y.buffer("Y"), tiles.local("A", y)
-    w, product = tiles.product("dot", source, buffer_x, "W", a, y)
+    dot = tiles.summed(source, buffer_x, a, y)
     p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 2, y.n, y.c))
     addends, terms = _residual(residual, residual_multiplier, a, y) if residual is not None else ((), [])
-    body = [tiles.fill("init", a, y, 0), *terms, product, *tiles.step("scale", a, y, BinaryOp.MUL, multiplier)]
-    params = [buffer_x, w, p, *addends]
+    scaled = tiles.step("scale", a, y, BinaryOp.MUL, multiplier)
+    body = [*dot.before, tiles.fill("init", a, y, 0), *terms, *dot.nests, *scaled]
+    params = [buffer_x, *dot.parameters, p, *addends]
 
     def parameter(which: int, i: Index) -> Expr:
         return p[i["co"], i["s"], which, i["n"], i["c"]]
 
     body.append(tiles.update("requant", a, y, lambda v, i: rescale.value(v, parameter(0, i), parameter(1, i))))
     body.append(tiles.copy("store", buffer_y, a, y))
-    return Proc(name, (*params, buffer_y), tiles.allocate([a], body))
+    return Proc(name, (*params, buffer_y), tiles.allocate([a, *dot.allocated], body))
 
 
 def _scaled(
@@ -264,7 +266,7 @@ def exact_conv2d(
     and, with a residual, r; then R, like Y; Y.
     """
     buffer_x, buffer_y, a, t = source.x.buffer("X"), y.buffer("Y"), tiles.local("A", y), tiles.local("T", y)
-    w, product = tiles.product("dot", source, buffer_x, "W", a, y)
+    dot = tiles.summed(source, buffer_x, a, y)
     p = Buffer.of("P", DType.INT32, (y.blocks, y.subs, 6 if residual else 5, y.n, y.c))
     r = [y.buffer("R")] if residual else []
 
@@ -273,8 +275,9 @@ def exact_conv2d(
         return nest
 
     body = [
+        *dot.before,
         tiles.fill("init", a, y, 0),
-        product,
+        *dot.nests,
         step("least", a, BinaryOp.MAX, 0),
         step("most", a, BinaryOp.MIN, 1),
         tiles.fill("fine.init", t, y, 0),
@@ -289,7 +292,8 @@ def exact_conv2d(
         body += [tiles.copy("residual", t, each, y), step("residual.scale", t, BinaryOp.MUL, 5)]
         body.append(tiles.update("residual.add", a, y, lambda v, i: v + t[tiles.at(i)]))
     body += [*_clip(a, y, shift, low, high), tiles.copy("store", buffer_y, a, y)]
-    return Proc(name, (buffer_x, w, p, *r, buffer_y), tiles.allocate([a, t], body))
+    params = (buffer_x, *dot.parameters, p, *r, buffer_y)
+    return Proc(name, params, tiles.allocate([a, t, *dot.allocated], body))
 
 
 def combine(

@@ -41,6 +41,7 @@ from compiler.tensor.ir import (
 Shape4 = tuple[int, int, int, int]
 Tile = tuple[int, int]
 """n, c of a packed tensor"""
+_ROW_MAJOR = (1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +144,21 @@ def dequantize(
 
 
 def relayout(name: str, shape: Shape4, source: Tile, target: Tile, *, dtype: DType = DType.INT8) -> Proc:
-    """X packed by `source` to Y packed by `target`, by way of the row-major tensor; padding becomes zero."""
-    x, y = (Buffer.of(n, dtype, _packed_shape(shape, tile)) for n, tile in (("X", source), ("Y", target)))
-    logical = Buffer.of("L", dtype, shape, Scope.LOCAL)
-    unpack, pack = _Packed("from.", shape, source), _Packed("to.", shape, target)
+    """X packed by `source` to Y packed by `target`; padding becomes zero.
+
+    If neither is row-major, which is a tile of 1x1, by way of that. X and Y have the pixels of an image in one row.
+    """
+    batch, channels, height, width = shape
+    flat = batch, channels, 1, height * width
+    x, y = (Buffer.of(n, dtype, _packed_shape(flat, tile)) for n, tile in (("X", source), ("Y", target)))
+    if target == _ROW_MAJOR:
+        unpack = _Packed("", flat, source)
+        return Proc(name, (x, y), (unpack.guarded(Store(y, (*unpack.logical, Const(0), Const(0)), x[unpack.index])),))
+    if source == _ROW_MAJOR:
+        pack = _Packed("", flat, target)
+        return Proc(name, (x, y), (pack.nest(Store(y, pack.index, pack.selected(x[(*pack.logical, 0, 0)]))),))
+    logical = Buffer.of("L", dtype, flat, Scope.LOCAL)
+    unpack, pack = _Packed("from.", flat, source), _Packed("to.", flat, target)
     body: Body = (
         unpack.guarded(Store(logical, unpack.logical, Load(x, unpack.index))),
         pack.nest(Store(y, pack.index, pack.selected(Load(logical, pack.logical)))),

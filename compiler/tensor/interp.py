@@ -74,10 +74,18 @@ def run(proc: Proc, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
     Signature.of(proc).check(arrays)
     machine = _Machine(proc)
     for buffer, array in zip(proc.params, arrays, strict=True):
+        _check_limits(buffer, array)
         machine.bind(buffer, array)
     program = machine.body(proc.body)
     with np.errstate(all="ignore"):
         program([0] * len(machine.slots))
+
+
+def _check_limits(buffer: Buffer, array: np.ndarray[Any, Any]) -> None:
+    if buffer.limits is not None and array.size:
+        (low, high), least, most = buffer.limits, int(array.min()), int(array.max())
+        if least < low or most > high:
+            raise InterpError(f"Buffer {buffer.name} must hold {low}..{high}, as it says, not {least}..{most}")
 
 
 def wrapper(dtype: DType) -> Callable[[int], int]:

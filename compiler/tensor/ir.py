@@ -262,16 +262,27 @@ class Cast(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A dense row-major array. Parameters have a constant shape, an `Alloc`'s may use outer loop variables."""
+    """A dense row-major array. Parameters have a constant shape, an `Alloc`'s may use outer loop variables.
+
+    limits: lowest and highest integer that it holds, which whoever fills it promises; None: any of its type. No proof
+    that an index is within a shape relies on them.
+    """
 
     name: str
     type: DType
     shape: tuple[Expr, ...]
     scope: Scope = Scope.DRAM
+    limits: tuple[int, int] | None = None
 
     @staticmethod
-    def of(name: str, type: DType, shape: tuple[int, ...], scope: Scope = Scope.DRAM) -> Buffer:
-        return Buffer(name, type, tuple(Const(extent) for extent in shape), scope)
+    def of(
+        name: str,
+        type: DType,
+        shape: tuple[int, ...],
+        scope: Scope = Scope.DRAM,
+        limits: tuple[int, int] | None = None,
+    ) -> Buffer:
+        return Buffer(name, type, tuple(Const(extent) for extent in shape), scope, limits)
 
     @property
     def static_shape(self) -> tuple[int, ...]:

@@ -105,7 +105,8 @@ def _body(body: Body, indent: str) -> Iterator[str]:
 
 def _buffer(buffer: Buffer) -> str:
     scope = "" if buffer.scope is Scope.DRAM else f" {buffer.scope.value}"
-    return f"{buffer.name}: {buffer.type.value}[{_list(buffer.shape)}]{scope}"
+    limits = "" if buffer.limits is None else f" in {buffer.limits[0]}..{buffer.limits[1]}"
+    return f"{buffer.name}: {buffer.type.value}[{_list(buffer.shape)}]{scope}{limits}"
 
 
 def _list(exprs: tuple[Expr, ...]) -> str:

@@ -24,6 +24,7 @@ from compiler.tensor.ir import (
     Var,
     both,
     cast,
+    constant,
     nest,
 )
 from compiler.tensor.legality import (
@@ -112,7 +113,8 @@ def stage(proc: Proc, buffer: str, loop: str | None, scope: Scope, name: str, dt
     if padding and any(leaving):
         raise IllegalRewrite(f"padded reads of {buffer!r} must compare every index that may leave it")
     box = box_of(touched, outer, leaving)
-    staged = Buffer(name, dtype or source.type, tuple(size for _, size in box), scope)
+    limits = _limits_of_copy(source, fill if padding else None) if dtype in (None, source.type) else None
+    staged = Buffer(name, dtype or source.type, tuple(size for _, size in box), scope, limits)
     copy = _copy(source, staged, box, padding, fill)
     reading = redirect(_unpadded(body, buffer, dtype), buffer, staged, [origin for origin, _ in box])
     new_body = _live_range(reading, staged, (copy,))
@@ -134,6 +136,13 @@ def _copy(source: Buffer, staged: Buffer, box: Box, padding: Padding, fill: Cons
     store = Store(staged, tuple(axes), cast(staged.type, value))
     loops = [(axis.name, size) for axis, (_, size) in zip(axes, box, strict=True)]
     return nest(loops, store) if loops else store
+
+
+def _limits_of_copy(source: Buffer, fill: Const | None) -> tuple[int, int] | None:
+    """Of what `source` holds, and what stands in the padding."""
+    if source.limits is None or fill is None:
+        return source.limits
+    return min(source.limits[0], constant(fill)), max(source.limits[1], constant(fill))
 
 
 def _live_range(body: Body, buffer: Buffer, before: Body = ()) -> Body:

@@ -6,7 +6,9 @@ An expression is an integer (a constant index) or a list whose first item says w
     ["+", a, b] and the other operators by their value in `ir.py`
     ["store", "x", [index...], value]   ["prefetch", "x", [index...]]
     ["for", "i", extent, "serial", [stmt...]]   ["if", cond, [stmt...]]
-    ["alloc", buffer, [stmt...]]   ["mapped", "gemm", [stmt...]]        buffer = ["x", "int8", [extent...], "dram"]
+    ["alloc", buffer, [stmt...]]   ["mapped", "gemm", [stmt...]]
+
+A buffer is ``["x", "int8", [extent...], "dram"]``, with its limits ``["x", "int8", [extent...], "dram", [low, high]]``.
 
 Files come from strangers: what is read is checked item by item, bounded, and verified.
 """
@@ -93,7 +95,8 @@ def from_json(value: Json) -> Proc:
 
 
 def _write_buffer(buffer: Buffer) -> Json:
-    return [buffer.name, buffer.type.value, [_write(extent) for extent in buffer.shape], buffer.scope.value]
+    limits = [] if buffer.limits is None else [list(buffer.limits)]
+    return [buffer.name, buffer.type.value, [_write(extent) for extent in buffer.shape], buffer.scope.value, *limits]
 
 
 def _write_body(body: Body) -> list[Json]:
@@ -183,6 +186,14 @@ def _copies(value: Json, path: Path) -> int:
     return value
 
 
+def _limits(value: Json, path: Path) -> tuple[int, int]:
+    match value:
+        case [int() as low, int() as high] if not isinstance(low, bool) and not isinstance(high, bool) and low <= high:
+            return low, high
+        case _:
+            raise _refuse(path, f"Limits of a buffer must be [lowest, highest], not {_kind(value)}")
+
+
 def _list(value: Json, path: Path, limit: int = MAX_NODES) -> list[Json]:
     if not isinstance(value, list) or len(value) > limit:
         raise _refuse(path, f"Item must be a list of at most {limit}, not {_kind(value)}")
@@ -235,9 +246,13 @@ class _Reader:
 
     def buffer(self, value: Json, path: Path) -> Buffer:
         self.count(path)
+        limits = None
+        if isinstance(value, list) and len(value) == 5:
+            *value, last = value
+            limits = _limits(last, path)
         name, dtype, shape, scope = self.items(value, path, "name", "type", "shape", "scope")
         buffer = Buffer(
-            _text(name, path), _member(DType, dtype, path), self.exprs(shape, path), _member(Scope, scope, path)
+            _text(name, path), _member(DType, dtype, path), self.exprs(shape, path), _member(Scope, scope, path), limits
         )
         if buffer.name in self.buffers:
             raise _refuse(path, f"Name of a buffer must be unique, not {_kind(name)} again")

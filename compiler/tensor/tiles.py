@@ -8,7 +8,7 @@ element (BLOCK_IN differs from BLOCK_OUT).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.tensor.ir import (
     Alloc,
@@ -43,7 +43,10 @@ AXES = ("no", "co", "oh", "ow", "s", "n", "c")
 
 @dataclass(frozen=True, kw_only=True)
 class Tiled:
-    """Shape of a tensor stored in tiles: `batches` x `blocks` x `height` x `width` x `subs` tiles of `n` x `c`."""
+    """Shape of a tensor stored in tiles: `batches` x `blocks` x `height` x `width` x `subs` tiles of `n` x `c`.
+
+    limits: what its integers are known to be within.
+    """
 
     batches: int
     blocks: int
@@ -53,13 +56,14 @@ class Tiled:
     n: int
     c: int
     dtype: DType = DType.INT8
+    limits: Pair | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.batches, self.blocks, self.height, self.width, self.subs, self.n, self.c)
 
     def buffer(self, name: str, dtype: DType | None = None) -> Buffer:
-        return Buffer.of(name, dtype or self.dtype, self.shape)
+        return Buffer.of(name, dtype or self.dtype, self.shape, limits=self.limits if dtype is None else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +98,16 @@ class Weighted:
     """What weights multiply: an input, its window, and the weights' type.
 
     blockwise: a block of outputs reads the block of inputs at its own place alone, as a depthwise convolution does.
+    channelwise: a channel does, so that it has one weight for each tap.
+    dot: if not 0, weights of so many neighbouring channels lie side by side, of which a processor sums the products.
     """
 
     x: Tiled
     window: Window = Window(kernel=(1, 1))
     weight: DType = DType.INT8
     blockwise: bool = False
+    channelwise: bool = False
+    dot: int = 0
 
 
 Index = dict[str, Expr]
@@ -199,22 +207,116 @@ def local(name: str, y: Tiled) -> Buffer:
 def product(name: str, term: Weighted, buffer_x: Buffer, buffer_w: str, a: Buffer, y: Tiled) -> tuple[Buffer, For]:
     """The weights, and ``a += the sum of their products with buffer_x``.
 
-    Weights are [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], with one for blocks_x if `blockwise`. Axes of
-    the sum have its name before theirs, unless it is ``dot``, which every op with weights has.
+    Weights are [blocks_y, subs_y, blocks_x, subs_x, KH, KW, c_y, c_x], or of a `dot` [blocks_y, subs_y, blocks_x, KH,
+    KW, c_x/dot, c_y, dot], with one for blocks_x if `blockwise`, and if `channelwise` [blocks_y, subs_y, KH, KW, c_y],
+    of an `x` of as many channels in a tile. Axes of the sum have its name before theirs, unless it is ``dot``, which
+    every op with weights has.
     """
     x, window, blockwise = term.x, term.window, term.blockwise
     kh, kw = window.kernel
     ci, t, ky, kx = (axis if name == "dot" else f"{name}_{axis}" for axis in ("ci", "t", "ky", "kx"))
+
+    def read(i: Index, block: Expr, sub: Expr, channel: Expr) -> Expr:
+        row, column = window.row(i["oh"], i[ky]), window.column(i["ow"], i[kx])
+        loaded: Expr = buffer_x[i["no"], block, row, column, sub, i["n"], channel]
+        if inside := window.inside(x, i["oh"], i["ow"], i[ky], i[kx]):
+            loaded = Select(both(*inside), loaded, Const(0, x.dtype))
+        return cast(DType.INT32, loaded)
+
+    def add(i: Index, loaded: Expr, weight: Expr) -> Stmt:
+        return Store(a, at(i), a[at(i)] + loaded * cast(DType.INT32, weight))
+
+    blocks, taps = [] if blockwise else [(ci, x.blocks)], [(ky, kh), (kx, kw)]
+    if term.channelwise:
+        w = Buffer.of(buffer_w, term.weight, (y.blocks, y.subs, kh, kw, y.c))
+
+        def multiply(i: Index) -> Stmt:
+            return add(i, read(i, i["co"], i["s"], i["c"]), w[i["co"], i["s"], i[ky], i[kx], i["c"]])
+
+        return w, over(name, y, multiply, taps)
+    if term.dot:
+        shape = (y.blocks, y.subs, 1 if blockwise else x.blocks, kh, kw, x.c // term.dot, y.c, term.dot)
+        w = Buffer.of(buffer_w, term.weight, shape)
+
+        def multiply_neighbours(i: Index) -> Stmt:
+            block, chunk = (i["co"], Const(0)) if blockwise else (i[ci], i[ci])
+            loaded = read(i, block, Const(0), i[t] * term.dot + i["i"])
+            return add(i, loaded, w[i["co"], i["s"], chunk, i[ky], i[kx], i[t], i["c"], i["i"]])
+
+        return w, over(name, y, multiply_neighbours, [*blocks, *taps, (t, x.c // term.dot), ("i", term.dot)])
     w = Buffer.of(buffer_w, term.weight, (y.blocks, y.subs, 1 if blockwise else x.blocks, x.subs, kh, kw, y.c, x.c))
 
-    def multiply(i: Index) -> Stmt:
-        row, column = window.row(i["oh"], i[ky]), window.column(i["ow"], i[kx])
+    def multiply_tiles(i: Index) -> Stmt:
         block, chunk = (i["co"], Const(0)) if blockwise else (i[ci], i[ci])
-        read: Expr = buffer_x[i["no"], block, row, column, i[t], i["n"], i["i"]]
-        if inside := window.inside(x, i["oh"], i["ow"], i[ky], i[kx]):
-            read = Select(both(*inside), read, Const(0, x.dtype))
         weights = w[i["co"], i["s"], chunk, i[t], i[ky], i[kx], i["c"], i["i"]]
-        return Store(a, at(i), a[at(i)] + cast(DType.INT32, read) * cast(DType.INT32, weights))
+        return add(i, read(i, block, i[t], i["i"]), weights)
 
-    blocks = [] if blockwise else [(ci, x.blocks)]
-    return w, over(name, y, multiply, [*blocks, (t, x.subs), (ky, kh), (kx, kw), ("i", x.c)])
+    return w, over(name, y, multiply_tiles, [*blocks, (t, x.subs), *taps, ("i", x.c)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raised:
+    """An int8 input as uint8, 128 more and with its padding: what some processors multiply by int8 weights.
+
+    fill: the nest that makes `buffer`. term: what weights multiply instead. correct: the nest that takes 128 times the
+    sum of the weights, the parameter `sums` int32 [blocks_y, subs_y, n, c_y], from `a` again.
+    """
+
+    buffer: Buffer
+    fill: For
+    term: Weighted
+    sums: Buffer
+    correct: For
+
+
+RAISE = 128
+
+
+def raised(term: Weighted, buffer_x: Buffer, a: Buffer, y: Tiled) -> Raised:
+    """`term`, which reads `buffer_x`, as a `Raised` one. Its sums wrap, but the corrected ones are right."""
+    x, window = term.x, term.window
+    top, left, bottom, right = window.padding
+    padded = replace(
+        x, height=x.height + top + bottom, width=x.width + left + right, dtype=DType.UINT8, limits=None
+    )
+    u = replace(padded.buffer("U"), scope=Scope.LOCAL)
+
+    def fill(i: Index) -> Stmt:
+        row, column = i["oh"] - top, i["ow"] - left
+        read: Expr = buffer_x[i["no"], i["co"], row, column, i["s"], i["n"], i["c"]]
+        inside = [*((le(0, row), lt(row, x.height)) if top or bottom else ())]
+        inside += [*((le(0, column), lt(column, x.width)) if left or right else ())]
+        if inside:
+            read = Select(both(*inside), read, Const(0, x.dtype))
+        return Store(u, at(i), cast(DType.UINT8, read + Const(-RAISE, x.dtype)))
+
+    sums = Buffer.of("S", DType.INT32, (y.blocks, y.subs, y.n, y.c))
+    correct = update("correct", a, y, lambda v, i: binary(BinaryOp.SUB, v, per_channel(sums, i)))
+    within = replace(term, x=padded, window=replace(window, padding=(0, 0, 0, 0)))
+    return Raised(buffer=u, fill=over("raise", padded, fill), term=within, sums=sums, correct=correct)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summed:
+    """The sum of products of an op: the parameters behind X, the temporaries, what comes before `a` is cleared, and the
+    nests that add to it."""
+
+    parameters: tuple[Buffer, ...]
+    allocated: tuple[Buffer, ...]
+    before: tuple[For, ...]
+    nests: tuple[For, ...]
+
+
+def is_raised(source: Weighted) -> bool:
+    """Whether `summed` reads the input by way of a `Raised` one."""
+    return bool(source.dot) and (source.x.limits is None or source.x.limits[0] < 0)
+
+
+def summed(source: Weighted, buffer_x: Buffer, a: Buffer, y: Tiled) -> Summed:
+    """``a += the sum of products`` of the weights W, by way of a `Raised` input if that of a `dot` may be negative."""
+    if not is_raised(source):
+        w, nest_of = product("dot", source, buffer_x, "W", a, y)
+        return Summed(parameters=(w,), allocated=(), before=(), nests=(nest_of,))
+    up = raised(source, buffer_x, a, y)
+    w, nest_of = product("dot", up.term, up.buffer, "W", a, y)
+    return Summed(parameters=(w, up.sums), allocated=(up.buffer,), before=(up.fill,), nests=(nest_of, up.correct))

@@ -115,6 +115,7 @@ class _Verifier:
         self.names.add(key)
 
     def parameter(self, buffer: Buffer) -> None:
+        _require_limits(buffer)
         for extent in buffer.shape:
             fits = isinstance(extent, Const) and isinstance(extent.value, int) and extent.dtype is DType.INT64
             text = f"Shape of parameter {buffer.name} must be constants of at least 0, not {format_expr(extent)}"
@@ -167,6 +168,7 @@ class _Verifier:
 
     def alloc(self, at: _Scope, buffer: Buffer) -> None:
         self.declare("buffer", buffer.name)
+        _require_limits(buffer)
         for extent in buffer.shape:
             self.expression(at, extent)
             _require_type("Shape", extent, DType.INT64)
@@ -277,6 +279,14 @@ def _require_arithmetic(what: str, dtype: DType) -> None:
 def _require_no_load(what: str, expr: Expr) -> None:
     reads = any(isinstance(node, Load) for node in walk_expr(expr))
     _require(not reads, f"{what} must not read memory, as does {format_expr(expr)}")
+
+
+def _require_limits(buffer: Buffer) -> None:
+    if buffer.limits is not None:
+        low, high = buffer.limits if buffer.type.is_integer else (1, 0)
+        least, most = buffer.type.limits
+        text = f"Limits of buffer {buffer.name} must be integers of its type, {buffer.type.value}, not {buffer.limits}"
+        _require(least <= low <= high <= most, text)
 
 
 def _require_size(buffer: Buffer, nbytes: int) -> None:

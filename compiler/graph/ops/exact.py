@@ -71,4 +71,4 @@ class ExactConv2d(IntegerConv):
         proc = define.exact_conv2d(
             name, source, y, fine=self.fine, shift=self.shift, low=self.lo, high=self.hi, residual=residual
         )
-        return Lowered(proc, (0, weights, np.ascontiguousarray(packed), *([6] if residual else [])))
+        return Lowered(proc, (0, *weights, np.ascontiguousarray(packed), *([6] if residual else [])))

@@ -11,13 +11,22 @@ import numpy as np
 
 from compiler.errors import GraphError
 from compiler.graph.ir import Array, Op, TensorType
-from compiler.graph.lowering import Blocks, GroupedWeights, Lowered, Placed, diagonal, pack_channels
+from compiler.graph.lowering import (
+    Blocks,
+    GroupedWeights,
+    Lowered,
+    Placed,
+    diagonal,
+    pack_channels,
+    pack_depthwise,
+    packed_tile,
+)
 from compiler.graph.ops import checks
 from compiler.graph.ops.conv import convolve
 from compiler.graph.ops.window import Pair, Quad, Window
-from compiler.tensor import define
+from compiler.tensor import define, tiles
 from compiler.tensor.ir import DType
-from compiler.tensor.tiles import Tiled, Weighted, is_power_of_two
+from compiler.tensor.tiles import RAISE, Tiled, Weighted, is_power_of_two
 
 MAX_FACTOR = (1 << 15) - 1
 """Largest magnitude of a scalar factor: VTA's ALU immediates have 16 bits (VTA spec 2.4)."""
@@ -90,13 +99,26 @@ class IntegerConv(Op):
     def macs(self, types: Sequence[TensorType]) -> int:
         return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])
 
-    def weighted(self, operands: Sequence[Placed], y: Tiled, blocks: Blocks) -> tuple[Weighted, Array]:
-        """The input as what weights multiply to give `y`, and the weights in tiles."""
-        x, w = operands[0].tiled(blocks.block_in, blocks.batch), operands[1].constant()
-        window = self.window(TensorType.of(w))
+    def weighted(self, operands: Sequence[Placed], y: Tiled, blocks: Blocks) -> tuple[Weighted, tuple[Array, ...]]:
+        """The input as what weights multiply to give `y`, and the constants that `tiles.summed` takes behind X."""
+        w = operands[1].constant()
+        window, weight = self.window(TensorType.of(w)), DType(w.dtype.name)
+        if blocks.dot and w.shape[1] == 1 and self.groups == len(w) > 1:
+            source = Weighted(
+                x=operands[0].tiled(y.c, y.n), window=window, weight=weight, blockwise=True, channelwise=True
+            )
+            return source, (pack_depthwise(w, y)[:, :, :, :, 0],)
+        if blocks.dot and weight is operands[0].dtype is DType.INT8:
+            _, channels = packed_tile(operands[0])
+            x = operands[0].tiled(channels, blocks.batch)
+            weights = GroupedWeights(w, self.groups, x, y)
+            source = Weighted(x=x, window=window, weight=weight, blockwise=weights.blockwise, dot=blocks.dot)
+            sums = pack_channels(w.astype(np.int32).sum(axis=(1, 2, 3), dtype=np.int32) * RAISE, y)
+            return source, (weights.by_neighbours(blocks.dot), *((sums,) if tiles.is_raised(source) else ()))
+        x = operands[0].tiled(blocks.block_in, blocks.batch)
         weights = GroupedWeights(w, self.groups, x, y)
-        source = Weighted(x=x, window=window, weight=DType(w.dtype.name), blockwise=weights.blockwise)
-        return source, weights.packed()
+        source = Weighted(x=x, window=window, weight=weight, blockwise=weights.blockwise)
+        return source, (weights.packed(),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,14 +180,14 @@ class QConv2d(IntegerConv):
             plain = not scaled and not self.pre_shift  # so that sums of products are in the units of the residual
             # A machine that adds beside its products has nothing to gain from more of these, where shifts will do.
             gains = not blocks.overlap or not (self.r_mul == 1 or is_power_of_two(self.r_mul))
-            if plain and gains and factors is not None and operands[4].is_read_by_products(blocks):
+            if plain and gains and not blocks.dot and factors is not None and operands[4].is_read_by_products(blocks):
                 factor, multiplier = factors
                 m = np.full(len(m), factor, source.weight.numpy)
                 residual, packed = diagonal(m, operands[4], y, blocks)
                 last = (4, packed)
         proc = define.conv2d(name, source, y, requantize, residual=residual, residual_multiplier=multiplier)
         scale = (pack_channels(m, y),) if scaled else ()
-        return Lowered(proc, (0, weights, *scale, pack_channels(b, y), *last))
+        return Lowered(proc, (0, *weights, *scale, pack_channels(b, y), *last))
 
 
 def two_factors(number: int, bits: int) -> tuple[int, int] | None:

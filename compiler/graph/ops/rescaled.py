@@ -122,7 +122,7 @@ class RescaledConv2d(ByRequant, IntegerConv):
             multiplier=self.mul,
         )
         pairs = np.stack([pack_channels(b, y), pack_channels(scale, y)], axis=2)
-        return Lowered(proc, (0, weights, np.ascontiguousarray(pairs), *last))
+        return Lowered(proc, (0, *weights, np.ascontiguousarray(pairs), *last))
 
 
 @dataclass(frozen=True, kw_only=True)

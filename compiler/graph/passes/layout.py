@@ -13,7 +13,7 @@ from compiler.graph.ops import checks
 from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.exact import ExactConv2d
 from compiler.graph.ops.move import ChannelTranspose, Movement
-from compiler.graph.ops.qconv import QConv2d
+from compiler.graph.ops.qconv import IntegerConv, QConv2d
 from compiler.graph.ops.qelementwise import QAdd, QExtreme, QMul, Quantize, RescaledAdd, RescaledMul
 from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.ops.qpool import QAvgPool2d, QMaxPool2d, RescaledAvgPool2d
@@ -37,10 +37,13 @@ class AssignLayouts(Pass):
     convolution reads tiles of BLOCK_IN channels, everything else works on tiles of BLOCK_OUT, and `Relayout` nodes
     stand between. Afterwards every rank-4 int8 or int16 activation, computed or constant, has a layout that its readers
     accept. Weights and the other parameters of a layer have none.
+
+    few: channels of an image that are a block of their own, for a convolution on a CPU.
     """
 
     name: ClassVar[str] = "assign-layouts"
     config: VTAConfig
+    few: int = 0
 
     @property
     def read(self) -> Layout:
@@ -71,6 +74,8 @@ class AssignLayouts(Pass):
     def wanted(self, node: Node, position: int, shape: tuple[int, ...]) -> Layout | None:
         """Layout in which `node` reads its input of a shape at `position`; None if any will do."""
         match node.op:
+            case IntegerConv() if position == 0 and shape[1] <= self.few and node.op.groups == 1:
+                return Layout(1, self.few)
             case QConv2d():
                 return {0: self.read, 4: self.made}.get(position)
             case ExactConv2d():

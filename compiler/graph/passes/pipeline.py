@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from compiler.errors import QuantizeError
 from compiler.graph.ir import Array, Graph
+from compiler.graph.lowering import Blocks
 from compiler.graph.machine import adds_activations
 from compiler.graph.ops.elementwise import Cast
+from compiler.graph.ops.qmatmul import QMatMul, RescaledMatMul
 from compiler.graph.passes.activations import FindGelu
 from compiler.graph.passes.base import run_passes
 from compiler.graph.passes.blocks import BlockChannels
@@ -67,22 +69,54 @@ def place(graph: Graph, config: VTAConfig) -> Graph:
     return run_passes(graph, (*(laid_out if is_quantised(graph) else ()), Partition(config=config)))
 
 
+CPU_BLOCKS = Blocks(batch=1, block_in=16, block_out=16, dot=4)
+"""What ops are lowered to for a CPU: 16 channels of a pixel are one vector, or a few."""
+
 FOR_CPU = (
     RemoveIdentity(),
     FoldConstants(),
     DenseToConv(),
     FoldAffine(),
     Fuse(),
-    BlockChannels(channels=16),
+    BlockChannels(channels=CPU_BLOCKS.block_out),
 )
 """From a graph as imported to one of fused ops on blocks of channels; what cannot be in blocks stays as it is."""
 
 
 def place_on_cpu(graph: Graph, config: VTAConfig) -> Graph:
-    """The same for a CPU: a float graph is fused, its channels in blocks."""
-    if is_quantised(graph):
-        return place(graph, config)
-    return run_passes(graph, (*FOR_CPU, Partition(config=config)))
+    """The same for a CPU: channels are in `cpu_blocks`, and a float graph is fused."""
+    if not is_quantised(graph):
+        return run_passes(graph, (*FOR_CPU, Partition(config=config)))
+    if cpu_blocks(graph, config).dot:
+        few = CPU_BLOCKS.dot if max(config.inp_bits, config.wgt_bits) <= 8 else 0
+        layouts = AssignLayouts(config=_with_blocks(config), few=few)
+    else:
+        layouts = AssignLayouts(config=config)
+    return run_passes(graph, (CutInterleaved(), layouts, CopyParts(), Partition(config=config)))
+
+
+def cpu_blocks(graph: Graph, config: VTAConfig) -> Blocks:
+    """What the ops of a graph are lowered to for a CPU: `CPU_BLOCKS`, whatever `config` has, unless activations are
+    multiplied by each other, of which whole tiles of the machine are."""
+    own = Blocks.of(config)
+    square = own.batch == 1 and own.block_in == own.block_out == CPU_BLOCKS.block_out
+    if not square and any(isinstance(node.op, QMatMul | RescaledMatMul) for node in graph.nodes):
+        return own
+    return replace(CPU_BLOCKS, weight_bits=config.wgt_bits)
+
+
+def _with_blocks(config: VTAConfig) -> VTAConfig:
+    """A machine of the types of `config` that computes in the blocks of a CPU."""
+    inp, wgt = config.log_inp_width, config.log_wgt_width
+    small = VTAConfig()
+    return replace(
+        small,
+        log_inp_width=inp,
+        log_wgt_width=wgt,
+        log_inp_buff_size=small.log_inp_buff_size + inp - small.log_inp_width,
+        log_wgt_buff_size=small.log_wgt_buff_size + wgt - small.log_wgt_width,
+        isa=config.isa,
+    )
 
 
 def quantize_model(

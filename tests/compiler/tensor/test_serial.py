@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,19 @@ def test_copies_survive_and_are_left_out_if_there_is_one() -> None:
     for wrong in (0, True, "2", 1 << 20):
         value["body"][0][3] = wrong
         with pytest.raises(SerialError, match=r"^Copies of a buffer must be an integer from 1 to 65536, not "):
+            from_json(value)
+
+
+def test_limits_survive_and_are_left_out_if_there_are_none() -> None:
+    for limits in (None, (-3, 5)):
+        x = replace(X, type=DType.INT8, limits=limits)
+        value = to_json(Proc("p", (x,), ()))
+        assert from_json(value).params == (x,)
+        assert value["params"][0][4:] == ([] if limits is None else [[-3, 5]])
+    for wrong in (0, [1], [True, 5], [2, 1], ["0", 1]):
+        value["params"][0][4] = wrong
+        sentence = r"^Limits of a buffer must be \[lowest, highest\], not .* \(at params/0\)$"
+        with pytest.raises(SerialError, match=sentence):
             from_json(value)
 
 

@@ -367,6 +367,14 @@ def test_memory_of_all_buffers_is_bounded() -> None:
             Buffer("a", DType.INT8, (N + 1,)),
             "Shape of parameter a must be constants of at least 0, not i + 1 (in the parameters of p)",
         ),
+        (
+            Buffer("a", DType.INT8, (), limits=(0, 128)),
+            "Limits of buffer a must be integers of its type, int8, not (0, 128) (in the parameters of p)",
+        ),
+        (
+            Buffer("a", DType.FLOAT32, (), limits=(0, 1)),
+            "Limits of buffer a must be integers of its type, float32, not (0, 1) (in the parameters of p)",
+        ),
         (BIG, "Buffer big must take at most 68719476736 bytes, not 4398046511104 (in the parameters of p)"),
         (
             Buffer("a\n", DType.INT8, ()),
@@ -410,3 +418,12 @@ def test_kinds_and_mapped_nests_pass() -> None:
     loops = tuple(For(Var(kind.value), Const(2), (Mapped("gemm", (clear(Const(1)),)),), kind) for kind in LoopKind)
     verify(in_proc(*loops))
     assert isinstance(X[0,], Load)
+
+
+def test_limits_prove_no_index() -> None:
+    """They are promises of whoever fills a buffer, who may be anybody."""
+    x = Buffer("x", DType.INT64, (Const(1),), limits=(0, 3))
+    y = Buffer.of("y", DType.INT8, (4,))
+    proc = Proc("p", (x, y), (Store(y, (x[(Const(0),)],), Const(1, DType.INT8)),))
+    with pytest.raises(VerifyError):
+        verify(proc)
