@@ -22,6 +22,7 @@ from compiler.llvm.schedule import schedule
 from compiler.llvm.target import Target, emit_object
 from compiler.tensor.arguments import Parameter, Signature
 from compiler.tensor.ir import Proc
+from compiler.tensor.schedule import Schedule, ScheduleError
 from compiler.tensor.serial import from_json
 
 
@@ -38,8 +39,14 @@ class SerialStep:
 
 
 def scheduled(proc: Proc, target: Target) -> Proc:
-    """A definition as it runs on `target`, on any number of threads."""
-    made = schedule(proc, Registers.of(target))
+    """A verified procedure as it runs on `target`, on any number of threads.
+
+    A stranger's may look like a definition that the schedule knows, and be none: it is left in the order that it has.
+    """
+    try:
+        made = schedule(proc, Registers.of(target))
+    except (ScheduleError, LookupError, TypeError, ValueError):
+        made = Schedule(proc)
     share_loops(made)
     return made.proc
 

@@ -32,10 +32,11 @@ def _aligned(nbytes: int, make: Callable[..., Array] = np.empty) -> Array:
 
 
 class _Scratch(threading.local):
-    """Memory that every run of a thread may use: new pages for each would take longer than most runs."""
+    """Memory that every run that a thread leads may use: new pages for each would take longer than most runs."""
 
     def __init__(self) -> None:
         self._memory = _aligned(0)
+        self.barrier = _aligned(BARRIER_BYTES, np.zeros)
 
     def of(self, nbytes: int) -> Array:
         """uint8, at least `nbytes`, aligned, of this thread until it asks again."""
@@ -81,7 +82,6 @@ class Team:
             )
         self.threads = threads
         self._scratch = _Scratch()
-        self._barrier = _aligned(BARRIER_BYTES, np.zeros)
         self._starting = threading.Lock()
         self._leader: threading.Thread | None = None
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -89,7 +89,7 @@ class Team:
     def run(self, work: Work) -> None:
         """Returns when all threads have done their parts."""
         if self.threads == 1:
-            work.part(0, 1, self._scratch.of(work.shared + work.private), self._barrier)
+            work.part(0, 1, self._scratch.of(work.shared + work.private), self._scratch.barrier)
             return
         with self._starting:
             if self._leader is None or not self._leader.is_alive():  # as in a process that was forked
@@ -101,7 +101,7 @@ class Team:
 
     def _start(self) -> None:
         self._jobs = SimpleQueue()
-        arguments = self._jobs, self.threads, self._scratch, _aligned(BARRIER_BYTES, np.zeros)
+        arguments = self._jobs, self.threads, self._scratch
         self._leader = threading.Thread(target=_lead, args=arguments, name="team", daemon=True)
         self._leader.start()
         weakref.finalize(self, self._jobs.put, None).atexit = False
@@ -117,27 +117,26 @@ class _Job:
 class _Part:
     work: Work
     scratch: Array
+    barrier: Array
 
 
-def _lead(jobs: SimpleQueue[_Job | None], threads: int, scratch: _Scratch, barrier: Array) -> None:
+def _lead(jobs: SimpleQueue[_Job | None], threads: int, scratch: _Scratch) -> None:
     """The first thread of a team, until there is None to do."""
     others: list[SimpleQueue[_Part | None]] = [SimpleQueue() for _ in range(1, threads)]
     for thread, parts in enumerate(others, start=1):
-        threading.Thread(
-            target=_follow, args=(parts, thread, threads, barrier), name=f"team.{thread}", daemon=True
-        ).start()
+        threading.Thread(target=_follow, args=(parts, thread, threads), name=f"team.{thread}", daemon=True).start()
     while (job := jobs.get()) is not None:
         memory = scratch.of(job.work.shared + threads * job.work.private)
         for parts in others:
-            parts.put(_Part(work=job.work, scratch=memory))
-        job.work.part(0, threads, memory, barrier)
+            parts.put(_Part(work=job.work, scratch=memory, barrier=scratch.barrier))
+        job.work.part(0, threads, memory, scratch.barrier)
         job.done.release()
         del job  # which knows the team: that could not be let go of
     for parts in others:
         parts.put(None)
 
 
-def _follow(parts: SimpleQueue[_Part | None], thread: int, threads: int, barrier: Array) -> None:
+def _follow(parts: SimpleQueue[_Part | None], thread: int, threads: int) -> None:
     while (part := parts.get()) is not None:
-        part.work.part(thread, threads, part.scratch, barrier)
+        part.work.part(thread, threads, part.scratch, part.barrier)
         del part

@@ -17,9 +17,9 @@ from compiler.llvm.registers import Registers
 from compiler.llvm.steps import SerialStep, native_steps, scheduled
 from compiler.llvm.target import TARGETS, Target
 from compiler.llvm.team import Team
-from compiler.tensor import define_blocked, define_host
+from compiler.tensor import define_blocked, define_host, interp
 from compiler.tensor.arguments import ArgumentError
-from compiler.tensor.ir import Alloc, DType
+from compiler.tensor.ir import Alloc, Buffer, Compare, CompareOp, Const, DType, Expr, Proc, Select, Store, Var, lt, nest
 from compiler.tensor.serial import SerialError, from_json, to_json
 from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.tensor.traverse import walk
@@ -175,3 +175,41 @@ def test_definitions_are_scheduled_for_the_registers_of_the_target() -> None:
         allocated = [stmt.buffer for stmt in walk(scheduled(proc, TARGETS[name]).body) if isinstance(stmt, Alloc)]
         sums = max(math.prod(buffer.static_shape) for buffer in allocated)
         assert registers.count // 2 <= sums / registers.lanes < registers.count
+
+
+AXES = [(f"a{n}", 2) for n in range(7)]
+INDEX = tuple(Var(name) for name, _ in AXES)
+
+
+def copying(dtype: DType, loops: list[tuple[str, Any]], index: tuple[Expr, ...], value: Expr | None = None) -> Proc:
+    x, y = (Buffer.of(name, dtype, (2,) * 7) for name in "xy")
+    return Proc("p", (x, y), (nest(loops, Store(y, index, x[INDEX] if value is None else value)),))
+
+
+def odd_procs() -> dict[str, Proc]:
+    """Like definitions over tiles, and yet none."""
+    f32, i8 = DType.FLOAT32, DType.INT8
+    x, y = (Buffer.of(name, f32, (2,) * 7) for name in "xy")
+    fill = Const(0.0, f32)
+    turned = y[(Const(1) - INDEX[0], *INDEX[1:])]
+    return {
+        "one index": copying(f32, AXES, (INDEX[0],) * 7),
+        "integers with one index": copying(i8, AXES, (INDEX[0],) * 7),
+        "an open extent": copying(f32, [*AXES[:1], ("a1", INDEX[0] + 1), *AXES[2:]], INDEX),
+        "nothing": copying(f32, [*AXES[:3], ("a3", 0), *AXES[4:]], INDEX),
+        "what it has stored": copying(f32, AXES, INDEX, turned),
+        "padding by data": copying(f32, AXES, INDEX, Select(Compare(CompareOp.LT, x[INDEX], fill), x[INDEX], fill)),
+        "padding by two axes": copying(f32, AXES, INDEX, Select(lt(INDEX[2] + INDEX[3], 2), x[INDEX], fill)),
+    }
+
+
+@pytest.mark.parametrize("name", odd_procs())
+def test_what_only_looks_like_a_definition_runs_as_it_stands(name: str) -> None:
+    proc = odd_procs()[name]
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(-9, 9, (2,) * 7).astype(buffer.type.numpy) for buffer in proc.params]
+    expected = [array.copy() for array in arrays]
+    interp.run(proc, expected)
+    run = NativeRun(*native_steps([step("p", to_json(proc), 0, 1)], HOST), Team())
+    run.bound([arrays])({})
+    np.testing.assert_array_equal(arrays[1], expected[1])

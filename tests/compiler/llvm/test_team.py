@@ -122,18 +122,19 @@ def test_threads_wait_for_each_other() -> None:
         assert (x[rounds] == np.arange(width) + rounds).all()
 
 
-@several
-def test_callers_from_several_threads_take_turns() -> None:
-    rounds = 10
-    function = compile_proc(adding(rounds), threads=2)
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=several)])
+def test_callers_from_several_threads(threads: int) -> None:
+    """Those of a team of one run side by side, those of a larger one in turn."""
+    rounds, width = 10, 1 << 16
+    function = compile_proc(adding(rounds, width), threads=threads)
 
     def work(n: int) -> bool:
-        x = np.full((rounds + 1, 64), n, np.int32)
+        x = np.full((rounds + 1, width), n, np.int32)
         function(x)
         return bool((x[rounds] == n + rounds).all())
 
     with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(work, range(200)))
+        assert all(pool.map(work, range(100)))
 
 
 def members() -> list[threading.Thread]:
