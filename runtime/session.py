@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 from runtime.aligned import aligned_empty
 from runtime.device import Bases, Device, LaunchReport
 from runtime.errors import SessionError
-from vta_hw.spec.program import DTYPE_BITS, Buffer, Host, Launch, Layer, Program, Role
+from vta_hw.spec.program import DTYPE_BITS, Buffer, Host, Launch, Layer, Program, Role, Step
 from vta_sim.errors import Deadlock
 from vta_sim.trace import Trace
 
-HostFunction = Callable[..., Callable[[], None]]
-"""From arrays, in parameter order, to a call that works on them in place and may be made any number of times."""
-# From the serialised tensor IR of a host step to its function.
-HostLoader = Callable[[Mapping[str, Any]], HostFunction]
+Arrays = Mapping[str, NDArray[np.generic]]
+"""By name of a buffer."""
+HostCall = Callable[[Arrays], None]
+"""A call that may be made any number of times; the arrays take the places of those of their names it was made with."""
+HostFunction = Callable[[Arrays], HostCall]
+"""From the arrays that steps use to a call that works on them in place."""
+HostLoader = Callable[[Sequence[Host]], HostFunction]
+"""From steps of the host that follow each other to the function that runs them in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +81,9 @@ class Session:
     allocates, and the port bases are the arena's address. Constants are written once. The session gives the arena back
     in `close`, or at the end of a ``with`` block.
 
-    device: idle, of the program's configuration. host: loader of host steps, called once per host step. timeout:
-    seconds that one launch may take, None waits for ever.
+    device: idle, of the program's configuration. host: loader of host steps, called once for those that follow each
+    other where they work on the device's memory itself, and else for each. timeout: seconds that one launch may take,
+    None waits for ever.
 
     Raises SessionError if program and device do not fit together.
     """
@@ -91,11 +96,18 @@ class Session:
         self._program = program
         self.timeout = timeout
         self._buffers = {buffer.name: buffer for buffer in program.buffers}
-        self._functions = {k: host(step.proc) for k, step in enumerate(program.steps) if isinstance(step, Host)}
-        self._calls: dict[int, Callable[[], None]] = {}  # of host steps whose arrays are the device's memory
-        self._apart = _apart(program)
         self._statistics: RunStatistics | None = None
         self._arena: int | None = device.allocate(program.arena_bytes)
+        self._memory = device.view(self._arena, program.arena_bytes)
+        self._apart = _apart(program) if self._memory is not None else frozenset()
+        try:
+            self._phases = [
+                step if isinstance(step, Launch) else self._host_phase(step, host)
+                for step in _grouped(program.steps, together=self._memory is not None)
+            ]
+        except BaseException:
+            device.free(self._arena)
+            raise
         for address, data in self._images():
             device.write(self._arena + address, np.frombuffer(data, np.uint8))
 
@@ -110,7 +122,8 @@ class Session:
     def close(self) -> None:
         """Free the arena; a closed session does not run."""
         if self._arena is not None:
-            self._calls.clear()
+            self._phases.clear()
+            self._memory = None
             self._device.free(self._arena)
             self._arena = None
 
@@ -132,14 +145,13 @@ class Session:
             self._device.write(arena + self._buffers[name].address, array)
         held = {b.name: shaped(aligned_empty(b.nbytes), b) for b in self._program.outputs if b.name in self._apart}
         reports = []
-        for position, step in enumerate(self._program.steps):
-            match step:
-                case Launch():
-                    reports.append((step, self._launch(arena, step)))
-                case Host():
-                    self._call(arena, step, position, held)
-                case _:
-                    raise SessionError(f"Step must be a launch or a host function, not {step!r}")
+        for phase in self._phases:
+            if isinstance(phase, Launch):
+                reports.append((phase, self._launch(arena, phase)))
+            elif self._memory is not None:
+                self._call(phase, self._memory, held)
+            else:
+                self._call_on_copies(phase, arena)
         self._statistics = self._summary(reports)
         return {
             buffer.name: held[buffer.name] if buffer.name in held else self._read(arena, buffer)
@@ -179,24 +191,23 @@ class Session:
         except Deadlock as deadlock:
             raise deadlock.in_layers(self._program.layers, step.insn_begin) from None
 
-    def _call(self, arena: int, step: Host, position: int, held: Mapping[str, NDArray[np.generic]]) -> None:
-        if position in self._calls:
-            self._calls[position]()
-            return
-        buffers = [self._buffers[name] for name in step.buffers]
-        views = {b.name: self._device.view(arena + b.address, b.nbytes) for b in buffers if b.name not in held}
-        arrays = {b.name: held[b.name] if b.name in held else self._array(arena, b, views[b.name]) for b in buffers}
-        call = self._functions[position](*(arrays[name] for name in step.buffers))
-        if len(views) == len(arrays) and all(view is not None for view in views.values()):
-            self._calls[position] = call
-        call()
-        for buffer in buffers:
-            copied = buffer.name in views and views[buffer.name] is None
-            if copied and buffer.role in (Role.OUTPUT, Role.WORKSPACE):
-                self._device.write(arena + buffer.address, arrays[buffer.name])
+    def _host_phase(self, steps: tuple[Host, ...], host: HostLoader) -> _HostPhase:
+        names = dict.fromkeys(name for step in steps for name in step.buffers)
+        return _HostPhase(function=host(steps), buffers=tuple(self._buffers[name] for name in names))
 
-    def _array(self, arena: int, buffer: Buffer, view: NDArray[np.uint8] | None) -> NDArray[np.generic]:
-        return self._read(arena, buffer) if view is None else shaped(view, buffer)
+    def _call(self, phase: _HostPhase, memory: NDArray[np.uint8], held: Arrays) -> None:
+        moved = {b.name: held[b.name] for b in phase.buffers if b.name in held}
+        if phase.call is None:
+            fixed = {b.name: _within(memory, b) for b in phase.buffers if b.name not in held}
+            phase.call = phase.function({**fixed, **moved})
+        phase.call(moved)
+
+    def _call_on_copies(self, phase: _HostPhase, arena: int) -> None:
+        arrays = {buffer.name: self._read(arena, buffer) for buffer in phase.buffers}
+        phase.function(arrays)({})
+        for buffer in phase.buffers:
+            if buffer.role in (Role.OUTPUT, Role.WORKSPACE):
+                self._device.write(arena + buffer.address, arrays[buffer.name])
 
     def _read(self, arena: int, buffer: Buffer) -> NDArray[np.generic]:
         return shaped(self._device.read(arena + buffer.address, buffer.nbytes), buffer)
@@ -207,6 +218,34 @@ class Session:
             layers=tuple(layer_statistics(layer, reports) for layer in self._program.layers),
             traces=tuple(report.trace for _, report in reports if report.trace is not None),
         )
+
+
+@dataclass
+class _HostPhase:
+    """Host steps that run by one call, the buffers that they use, and the call on those, once it has been made."""
+
+    function: HostFunction
+    buffers: tuple[Buffer, ...]
+    call: HostCall | None = None
+
+
+def _grouped(steps: Sequence[Step], *, together: bool) -> Iterator[Launch | tuple[Host, ...]]:
+    """Launches, and host steps: all that follow each other `together`, or each alone."""
+    waiting: list[Host] = []
+    for step in steps:
+        if waiting and (isinstance(step, Launch) or not together):
+            yield tuple(waiting)
+            waiting = []
+        if isinstance(step, Launch):
+            yield step
+        else:
+            waiting.append(step)
+    if waiting:
+        yield tuple(waiting)
+
+
+def _within(memory: NDArray[np.uint8], buffer: Buffer) -> NDArray[np.generic]:
+    return shaped(memory[buffer.address : buffer.address + buffer.nbytes], buffer)
 
 
 def _apart(program: Program) -> frozenset[str]:

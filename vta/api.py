@@ -16,7 +16,7 @@ from compiler.graph.layout import Layout, pack, unpack
 from runtime.session import RunStatistics, Session
 from vta.batching import Array, Port, batches, named_inputs, names, refuse_infinite
 from vta.engine_names import ON_ACCELERATOR, ON_CPU, TIMED, Engine
-from vta.engines import is_accelerated, open_session
+from vta.engines import check_one_thread, is_accelerated, open_session
 from vta.errors import ApiError
 from vta.report import Cost, layer_costs, total_cost
 from vta_hw.spec.config import VTAConfig, resolve
@@ -54,7 +54,7 @@ class CompiledProgram:
             raise ApiError("Program must be a compiled one, not raw instructions; run those with `vta exec`")
         self.program = program
         self.graph = graph
-        self._sessions: dict[Engine, Session] = {}
+        self._sessions: dict[tuple[Engine, int], Session] = {}
         self._statistics: RunStatistics | None = None
         self.inputs = tuple(port_of(buffer) for buffer in program.inputs)
         self.outputs = tuple(port_of(buffer) for buffer in program.outputs)
@@ -114,6 +114,7 @@ class CompiledProgram:
         engine: Engine | str | None = None,
         *,
         timeout: float | None = None,
+        threads: int = 1,
         progress: Progress | None = None,
     ) -> dict[str, Array] | Array:
         """Outputs in logical shapes: a dict by name, or the array if `inputs` is an array and there is one output.
@@ -121,7 +122,8 @@ class CompiledProgram:
         inputs: dict by name, or the array if there is one input. The first dimension is the batch, of any size: it is
         cut into the compiled batch, and the last piece is filled up. A model that does not work image by image takes
         the shapes that it was compiled for. engine: by default the first of `engines`.
-        timeout: seconds for one launch of a device. progress: called with (images done, images).
+        timeout: seconds for one launch of a device. threads: that compute together what runs on the host, at most as
+        many as processors; the answer is the same for any. progress: called with (images done, images).
 
         Raises ApiError for names, shapes, dtypes or engines that do not fit, for numbers that are not finite and are to
         become the accelerator's integers, and what the engine raises.
@@ -131,7 +133,7 @@ class CompiledProgram:
         if is_accelerated(self.program) or (self.graph is not None and _is_quantised(self.graph)):
             refuse_infinite(arrays)
         if not self.by_image:
-            whole, statistics = self._run_batch(arrays, chosen, timeout)
+            whole, statistics = self._run_batch(arrays, chosen, timeout, threads)
             self._statistics = RunStatistics.total(statistics) if statistics else None
             return self._returned(whole, inputs)
         count = len(next(iter(arrays.values())))
@@ -139,7 +141,7 @@ class CompiledProgram:
         parts: list[dict[str, Array]] = []
         runs: list[RunStatistics] = []
         for begin, (batch, real) in zip(range(0, count, self.batch), batches(arrays, self.batch), strict=True):
-            outputs, statistics = self._run_batch(batch, chosen, timeout)
+            outputs, statistics = self._run_batch(batch, chosen, timeout, threads)
             parts.append({name: outputs[name][: real * count_of] for name, count_of in rows.items()})
             runs += statistics
             if progress is not None:
@@ -163,34 +165,36 @@ class CompiledProgram:
         return chosen
 
     def _run_batch(
-        self, batch: dict[str, Array], engine: Engine, timeout: float | None
+        self, batch: dict[str, Array], engine: Engine, timeout: float | None, threads: int
     ) -> tuple[dict[str, Array], list[RunStatistics]]:
         if engine is Engine.REFERENCE:
             from compiler.graph.evaluate import evaluate
 
+            check_one_thread(engine, threads)
             assert self.graph is not None
             return dict(evaluate(self.graph, batch)), []
-        session = self._session(engine, timeout)
+        session = self._session(engine, timeout, threads)
         outputs = session.run({port.name: to_stored(port, batch[port.name]) for port in self.inputs})
         return {port.name: from_stored(port, outputs[port.name]) for port in self.outputs}, [session.statistics]
 
-    def _session(self, engine: Engine, timeout: float | None) -> Session:
-        if engine not in self._sessions:
+    def _session(self, engine: Engine, timeout: float | None, threads: int) -> Session:
+        key = engine, threads
+        if key not in self._sessions:
             program = self._program_for(engine)
             if engine in TIMED and self.graph is None:  # what was compiled here has been proved
                 from vta.checking import refuse_races
 
                 refuse_races(program)
-            self._sessions[engine] = open_session(program, engine)
-        self._sessions[engine].timeout = timeout
-        return self._sessions[engine]
+            self._sessions[key] = open_session(program, engine, threads=threads)
+        self._sessions[key].timeout = timeout
+        return self._sessions[key]
 
     def _program_for(self, engine: Engine) -> Program:
         """The accelerator's program or the CPU's; the one that is missing is compiled from the graph."""
-        from compiler.driver import Target, compile_graph
-
         if (engine in ON_ACCELERATOR) == is_accelerated(self.program):
             return self.program
+        from compiler.driver import Target, compile_graph
+
         assert self.graph is not None
         return compile_graph(self.graph, self.program.config, target=Target.CPU)
 

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from runtime.device import Device
 from runtime.errors import SessionError
-from runtime.session import HostFunction, Session
+from runtime.session import Arrays, HostCall, HostFunction, HostLoader, Session
 from vta.batching import Array
 from vta.engine_names import ON_ACCELERATOR, TIMED, Engine
+from vta.errors import ApiError
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.program import Launch, Program
+from vta_hw.spec.program import Host, Launch, Program
 from vta_sim.timing import MemoryTiming
 from vta_sim.waves import Waves
 
 if TYPE_CHECKING:
-    from compiler.tensor.ir import Proc
-
+    from compiler.tensor.arguments import Signature
 
 __all__ = ["ON_ACCELERATOR", "TIMED", "Engine", "host_loader", "is_accelerated", "open_device", "open_session"]
 
@@ -85,62 +84,107 @@ def _code_cache() -> Path | None:
         return None
 
 
-def open_session(program: Program, engine: Engine, timeout: float | None = None) -> Session:
-    """A session of `program` on a new device. `engine` suits the program and is not REFERENCE."""
+def open_session(program: Program, engine: Engine, timeout: float | None = None, *, threads: int = 1) -> Session:
+    """A session of `program` on a new device. `engine` suits the program and is not REFERENCE.
+
+    threads: that run the steps of the host, as `host_loader` says.
+    """
+    host = host_loader(engine, threads=threads, cache=_code_cache())
     if engine in ON_ACCELERATOR:
-        return Session(open_device(engine, program.config), program, host_loader(engine), timeout=timeout)
+        return Session(open_device(engine, program.config), program, host, timeout=timeout)
     from runtime.devices.host import HostDevice
 
-    return Session(HostDevice(program.config), program, host_loader(engine), timeout=timeout)
+    return Session(HostDevice(program.config), program, host, timeout=timeout)
 
 
-def viewer(proc: Proc) -> Callable[[Sequence[Array]], list[Array]]:
+def _viewer(signature: Signature) -> Callable[[Sequence[Array]], list[Array]]:
     """A function of a step's buffers: each in the shape of its parameter, and bytes, of 4-bit scalars, in its type.
 
     It raises SessionError where they do not fit, because the program may be a stranger's.
     """
-    parameters = [(buffer.name, buffer.type.numpy, buffer.static_shape) for buffer in proc.params]
-    sizes = [math.prod(shape) for *_, shape in parameters]
+    sizes = [math.prod(parameter.shape) for parameter in signature.parameters]
 
     def viewed(arrays: Sequence[Array]) -> list[Array]:
-        if len(arrays) != len(parameters):
-            raise SessionError(f"Host step {proc.name!r} must have {len(parameters)} buffers, not {len(arrays)}")
-        for array, size, (name, _, shape) in zip(arrays, sizes, parameters, strict=True):
+        for array, size, parameter in zip(arrays, sizes, signature.parameters, strict=True):
             if array.size != size:
                 raise SessionError(
-                    f"Parameter {name!r} of host step {proc.name!r} must have the shape of its buffer, "
-                    f"{list(array.shape)}, not {list(shape)}"
+                    f"Parameter {parameter.name!r} of host step {signature.name!r} must have the shape of its buffer, "
+                    f"{list(array.shape)}, not {list(parameter.shape)}"
                 )
         return [
-            array.view(dtype if array.dtype == np.uint8 else array.dtype).reshape(shape)
-            for array, (_, dtype, shape) in zip(arrays, parameters, strict=True)
+            array.view(parameter.dtype if array.dtype == np.uint8 else array.dtype).reshape(parameter.shape)
+            for array, parameter in zip(arrays, signature.parameters, strict=True)
         ]
 
     return viewed
 
 
-def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:
+def host_loader(engine: Engine, *, threads: int = 1, cache: Path | None = None) -> HostLoader:
     """The loader of serialised host steps that an engine uses: interpreter or machine code.
 
-    The arrays of a call are the program's buffers; each parameter of the step views one in a shape of its own.
+    The arrays of a call are the program's buffers; each parameter of a step views one in a shape of its own. threads:
+    that run the steps together. cache: directory for machine code, which must be writable by its owner alone.
+
+    Raises CompileError unless there is a processor for each thread, ApiError unless the interpreter has one alone.
     """
-    from compiler.tensor import serial
+    if engine is not Engine.INTERP:
+        return _compiled(threads, cache)
+    check_one_thread(engine, threads)
+    return _interpreted
 
-    if engine is Engine.INTERP:
-        from compiler.tensor import interp
 
-        def interpret(source: Mapping[str, Any]) -> HostFunction:
-            proc = serial.from_json(dict(source))
-            viewed = viewer(proc)
-            return lambda *arrays: partial(interp.run, proc, viewed(arrays))
+def check_one_thread(engine: Engine, threads: int) -> None:
+    """Raises ApiError for several threads."""
+    if threads != 1:
+        raise ApiError(f"Threads must be 1 on engine {engine.value!r}, not {threads!r}")
 
-        return interpret
 
-    from compiler.llvm import jit
+def _interpreted(steps: Sequence[Host]) -> HostFunction:
+    from compiler.tensor import interp, serial
+    from compiler.tensor.arguments import Signature
 
-    def compiled(source: Mapping[str, Any]) -> HostFunction:
-        function = jit.compile_proc(serial.from_json(dict(source)))
-        viewed = viewer(function.proc)
-        return lambda *arrays: function.bound(*viewed(arrays))
+    procs = [serial.from_json(dict(step.proc)) for step in steps]
+    signatures = [Signature.of(proc) for proc in procs]
+    for signature, step in zip(signatures, steps, strict=True):
+        signature.check_count(len(step.buffers))
+    viewers = [_viewer(signature) for signature in signatures]
 
-    return compiled
+    def bind(arrays: Arrays) -> HostCall:
+        def call(moved: Arrays) -> None:
+            now = {**arrays, **moved}
+            for proc, step, viewed in zip(procs, steps, viewers, strict=True):
+                interp.run(proc, viewed([now[name] for name in step.buffers]))
+
+        return call
+
+    return bind
+
+
+def _compiled(threads: int, cache: Path | None) -> HostLoader:
+    from compiler.llvm.cache import ObjectCache
+    from compiler.llvm.jit import NativeRun
+    from compiler.llvm.steps import SerialStep, native_steps
+    from compiler.llvm.target import Target
+    from compiler.llvm.team import Team
+
+    team, kept = Team(threads), None if cache is None else ObjectCache(directory=cache)
+
+    def load(steps: Sequence[Host]) -> HostFunction:
+        names = dict.fromkeys(name for step in steps for name in step.buffers)
+        number = {name: n for n, name in enumerate(names)}
+        serial_steps = [
+            SerialStep(name=step.name, proc=step.proc, buffers=tuple(number[name] for name in step.buffers))
+            for step in steps
+        ]
+        description, code = native_steps(serial_steps, Target.host(), cache=kept)
+        run = NativeRun(description, code, team)
+        viewers = [_viewer(signature) for signature, _ in description.calls]
+
+        def bind(arrays: Arrays) -> HostCall:
+            given = zip(viewers, steps, strict=True)
+            call = run.bound([viewed([arrays[name] for name in step.buffers]) for viewed, step in given])
+            return lambda moved: call({number[name]: array for name, array in moved.items()})
+
+        return bind
+
+    return load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import tempfile
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ _MAGIC = b"tensor object 1\n"
 class ObjectCache:
     """Files in `directory`, which is made when first needed. Damaged files count as absent.
 
+    limit: bytes of all files together; the oldest go first.
+
     The directory holds native code that will be executed: it must be writable by its owner alone.
     """
 
     directory: Path
+    limit: int = 1 << 29
 
     def _path(self, key: str) -> Path:
         return self.directory / f"{key}.o"
@@ -45,3 +49,11 @@ class ObjectCache:
             except OSError:
                 os.unlink(name)
                 raise
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        files = sorted(((path.stat(), path) for path in self.directory.glob("*.o")), key=lambda f: -f[0].st_mtime_ns)
+        kept = itertools.accumulate(stat.st_size for stat, _ in files)
+        for (_, path), total in list(zip(files, kept, strict=True))[1:]:
+            if total > self.limit:
+                path.unlink()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from compiler.errors import LoweringError
 from compiler.llvm import operators
 from compiler.llvm.dot import NEIGHBOURS, DotProduct, add_products, dot_product
-from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, memory_dtype
+from compiler.llvm.emitter import Emitter, Globals, Value, literal, llvm_type, memory_dtype
 from compiler.llvm.expressions import Context, Expressions, Lanes, Place, lane_numbers
 from compiler.llvm.lanes import allocated, lane_count
 from compiler.llvm.target import Target
@@ -26,6 +26,7 @@ from compiler.tensor.ir import (
     BinaryOp,
     Body,
     Buffer,
+    CompareOp,
     Const,
     DType,
     For,
@@ -44,6 +45,8 @@ SYMBOL = "tensor_procedure"
 STACK_BUFFER_BYTES = 64 * 1024
 STACK_BYTES = 256 * 1024  # of all buffers together: a thread may have half a megabyte
 MAX_UNROLLED = 64
+TURNS = 16
+"""How often each thread takes iterations of a parallel loop."""
 ALIGNMENT = 64
 """Bytes. Scratch pointers are passed with it; the parameters' own need only suit their element."""
 
@@ -56,32 +59,59 @@ class Module:
     scratch: tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Function:
+    """The definition of an LLVM function, the bytes of each scratch pointer, and those that it has on the stack."""
+
+    text: str
+    scratch: tuple[int, ...]
+    stack: int
+
+
 def generate(proc: Proc, target: Target | None = None) -> Module:
     """LLVM IR of a verified procedure. Raises LoweringError for what is no statement or expression of the IR.
 
     target: a processor whose own instructions may be used, where LLVM would not find them.
     """
-    codegen = _Codegen(target or Target.any())
+    module = Globals()
+    function = define(proc, SYMBOL, module, target=target or Target.any())
+    return Module(text="\n".join([function.text, *module.lines]) + "\n", scratch=function.scratch)
+
+
+def define(
+    proc: Proc, symbol: str, module: Globals, linkage: str = "", *, target: Target, share: bool = False
+) -> Function:
+    """The function `symbol` of a module, for a verified procedure. Raises LoweringError as `generate`.
+
+    share: the body is one parallel loop, of whose iterations a call takes some until all threads together have done
+    them. Two parameters more, behind the scratch pointers, are the address of the next iteration, int64, which threads
+    take from, and the number of threads, int64.
+    """
+    codegen = _Codegen(module, target)
     for n, buffer in enumerate(proc.params):
         shape = tuple(literal(DType.INT64, extent) for extent in buffer.static_shape)
         codegen.expressions.places[buffer.name] = Place(pointer=f"%arg{n}", shape=shape)
-    codegen.body(Context(variables={}, ranges={}), proc.body)
+    if share:
+        codegen.share(Context(variables={}, ranges={}), proc.body)
+    else:
+        codegen.body(Context(variables={}, ranges={}), proc.body)
     stored = written(proc)
     params = [_parameter(n, buffer, buffer.name in stored) for n, buffer in enumerate(proc.params)]
     for n, nbytes in enumerate(codegen.scratch):
         params.append(f"ptr noalias nonnull align {ALIGNMENT} dereferenceable({nbytes}) %scratch{n}")
+    if share:
+        params += ["ptr %next", "i64 %threads"]
     e = codegen.emitter
+    attributes = "noinline nounwind" if linkage else "nounwind"  # one function of all would be slow to compile
     lines = [
-        f"define void @{SYMBOL}({', '.join(params)}) nounwind {{",
+        f"define {f'{linkage} ' if linkage else ''}void @{symbol}({', '.join(params)}) {attributes} {{",
         "start:",
         *e.entry,
         *e.lines,
         "  ret void",
         "}",
-        *sorted(e.declarations.values()),
-        *e.metadata,
     ]
-    return Module(text="\n".join(lines) + "\n", scratch=tuple(codegen.scratch))
+    return Function(text="\n".join(lines), scratch=tuple(codegen.scratch), stack=codegen.stack)
 
 
 def _parameter(number: int, buffer: Buffer, is_written: bool) -> str:
@@ -91,12 +121,18 @@ def _parameter(number: int, buffer: Buffer, is_written: bool) -> str:
     return f"ptr noalias nonnull{'' if is_written else ' readonly'} align {itemsize}{extent} %arg{number}"
 
 
+def _hints(loop: For) -> tuple[str, ...]:
+    """To LLVM: what the schedule has said how to run is not unrolled further, for its sums would not fit registers."""
+    scheduled = any(isinstance(inner, For) and inner.kind is LoopKind.VECTORIZED for inner in walk(loop.body))
+    return ("unroll.disable", "vectorize.enable=false") if scheduled else ()
+
+
 class _Codegen:
     """Emits statements. `scratch` collects the bytes of buffers that do not fit the stack."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, module: Globals, target: Target) -> None:
         self.target = target
-        self.emitter = Emitter()
+        self.emitter = Emitter(module)
         self.expressions = Expressions(self.emitter)
         self.scratch: list[int] = []
         self.stack = 0
@@ -154,10 +190,29 @@ class _Codegen:
                 self.body(at.bind(stmt.var.name, literal(DType.INT64, n), (n, n)), stmt.body)
             return
         extent = self.expressions.value(at, stmt.extent)
-        scheduled = any(isinstance(inner, For) and inner.kind is LoopKind.VECTORIZED for inner in walk(stmt.body))
-        # The schedule has said how this is to run; unrolled further, its sums would not fit the registers.
-        hints = ("unroll.disable", "vectorize.enable=false") if scheduled else ()
-        self.scalar_loop(at, stmt, literal(DType.INT64, 0), extent, hints)
+        self.scalar_loop(at, stmt, literal(DType.INT64, 0), extent, _hints(stmt))
+
+    def share(self, at: Context, body: Body) -> None:
+        """Take iterations of a parallel loop that follow each other, and run them, until there are none left."""
+        (stmt,) = body
+        assert isinstance(stmt, For)
+        e, extent = self.emitter, self.expressions.value(at, stmt.extent)
+        alone = e.value(DType.BOOL, 1, "icmp eq i64 %threads, 1")
+        several = e.value(DType.INT64, 1, f"mul nuw nsw i64 %threads, {TURNS}")
+        turns = operators.select(e, alone, literal(DType.INT64, 1), several)
+        rounded = e.value(DType.INT64, 1, f"add nuw nsw {extent.typed}, {turns.text}")
+        enough = e.value(DType.INT64, 1, f"sub nuw nsw {rounded.typed}, 1")
+        count = e.value(DType.INT64, 1, f"udiv {enough.typed}, {turns.text}")
+        take, some, done = e.name("take"), e.name("some"), e.name("done")
+        e.branch(take)
+        e.start(take)
+        first = e.value(DType.INT64, 1, f"atomicrmw add ptr %next, {count.typed} monotonic, align 8")
+        e.branch_if(operators.compare(e, CompareOp.LT, first, extent), some, done)
+        e.start(some)
+        stop = e.value(DType.INT64, 1, f"add nuw nsw {first.typed}, {count.text}")
+        self.scalar_loop(at, stmt, first, operators.binary(e, BinaryOp.MIN, stop, extent), _hints(stmt))
+        e.branch(take)
+        e.start(done)
 
     def scalar_loop(self, at: Context, stmt: For, start: Value, stop: Value, hints: tuple[str, ...]) -> None:
         values = loop_interval(stmt.extent, at.ranges)

@@ -1,110 +1,128 @@
-"""Procedures as functions of numpy arrays, compiled for this machine."""
+"""Procedures as functions of numpy arrays, in machine code in this process."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import itertools
-import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from llvmlite import binding as llvm
 
-from compiler.llvm.cache import ObjectCache
-from compiler.llvm.codegen import ALIGNMENT, SYMBOL, Module, generate
+from compiler.llvm.module import ENTRY, Call, generate_run
 from compiler.llvm.target import Target, emit_object
+from compiler.llvm.team import Team, Work
 from compiler.tensor.arguments import ArgumentError, Signature
 from compiler.tensor.ir import Proc
 from compiler.tensor.verify import verify
 
 Array = np.ndarray[Any, Any]
+NativeCall = Callable[[Mapping[int, Array]], None]
+"""A call that may be made any number of times; the arrays, by number, take the places of those it was made with."""
 
 
-class _Scratch(threading.local):
-    """Memory that every call of a thread may use: new pages for each would take longer than most calls."""
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What callers of a run have to know of its code.
 
-    def __init__(self) -> None:
-        self._memory = np.empty(0, np.uint8)
+    calls: what is called, in order, and the numbers of its buffers. shared, private: bytes of scratch memory, of all
+    threads together and of each.
+    """
 
-    def addresses(self, sizes: Sequence[int]) -> list[int]:
-        """Where buffers of these sizes, in bytes, are until the next call."""
-        padded = [-(-nbytes // ALIGNMENT) * ALIGNMENT for nbytes in sizes]
-        if sum(padded) + ALIGNMENT > self._memory.size:
-            self._memory = np.empty(sum(padded) + ALIGNMENT, np.uint8)
-        at = -(-int(self._memory.ctypes.data) // ALIGNMENT) * ALIGNMENT
-        return list(itertools.accumulate(padded[:-1], initial=at)) if padded else []
+    calls: tuple[tuple[Signature, tuple[int, ...]], ...]
+    shared: int
+    private: int
 
 
-_scratch = _Scratch()
+class NativeRun:
+    """Procedures called one after the other, in machine code, by one call that releases the interpreter lock.
+
+    Calls may come from several threads at once.
+    """
+
+    def __init__(self, description: Description, code: bytes, team: Team) -> None:
+        self.description = description
+        self._team = team
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), Target.host().machine())
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+        arguments = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+        self._entry = ctypes.CFUNCTYPE(None, *arguments)(self._engine.get_function_address(ENTRY))
+
+    def bound(self, arrays: Sequence[Sequence[Array]]) -> NativeCall:
+        """The call that works on `arrays`, in place: for each procedure, one array for each parameter.
+
+        Arrays of the same number begin at the same address. Raises ArgumentError if an array does not fit its
+        parameter, or if one that a procedure stores to shares memory with another of its arrays.
+        """
+        table = np.zeros(1 + max((n for _, numbers in self.description.calls for n in numbers), default=0), np.uint64)
+        for (signature, numbers), given in zip(self.description.calls, arrays, strict=True):
+            signature.check(given)
+            addresses = [_address(array) for array in given]
+            _check_overlap(signature, addresses, given)
+            for number, address in zip(numbers, addresses, strict=True):
+                table[number] = address
+
+        def call(moved: Mapping[int, Array]) -> None:
+            here = table
+            if moved:
+                here = table.copy()
+                for number, array in moved.items():
+                    here[number] = _address(array)
+            description = self.description
+            self._team.run(
+                Work(
+                    entry=self._entry,
+                    table=here,
+                    shared=description.shared,
+                    private=description.private,
+                    kept=(self, arrays, moved),
+                )
+            )
+
+        return call
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])  # a third of the time of `ctypes`
+
+
+def _check_overlap(signature: Signature, addresses: Sequence[int], arrays: Sequence[Array]) -> None:
+    spans = sorted(
+        (start, start + array.nbytes, parameter.name, parameter.is_written)
+        for start, array, parameter in zip(addresses, arrays, signature.parameters, strict=True)
+        if array.nbytes
+    )
+    reached, last, last_written = 0, "", False
+    for start, end, name, is_written in spans:
+        if start < reached and (is_written or last_written):
+            raise ArgumentError(f"Arguments {last} and {name} of {signature.name} must not share memory")
+        if end > reached:
+            reached, last, last_written = end, name, is_written
 
 
 class CompiledProc:
     """A procedure in machine code. Calls may come from several threads at once; the interpreter lock is released."""
 
-    def __init__(self, proc: Proc, module: Module, code: bytes) -> None:
-        self.proc = proc
-        self._scratch = module.scratch
-        self._signature = Signature.of(proc)
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), Target.host().machine())
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-        self._engine.finalize_object()
-        pointers = [ctypes.c_void_p] * (len(proc.params) + len(module.scratch))
-        self._function = ctypes.CFUNCTYPE(None, *pointers)(self._engine.get_function_address(SYMBOL))
+    def __init__(self, run: NativeRun) -> None:
+        self._run = run
 
     def __call__(self, *arrays: Array) -> None:
-        """Run on `arrays`, one per parameter in order, in place.
-
-        Raises ArgumentError if an array does not fit its parameter, or if a stored one shares memory with another.
-        """
-        self.bound(*arrays)()
-
-    def bound(self, *arrays: Array) -> Callable[[], None]:
-        """The same as a call without arguments, to be made any number of times; what can be wrong is found here."""
-        self._signature.check(arrays)
-        addresses = [int(array.__array_interface__["data"][0]) for array in arrays]  # a third of the time of `ctypes`
-        self._check_overlap(addresses, arrays)
-
-        def call() -> None:
-            _ = arrays  # which must live as long as this
-            self._function(*addresses, *_scratch.addresses(self._scratch))
-
-        return call
-
-    def _check_overlap(self, addresses: list[int], arrays: tuple[Array, ...]) -> None:
-        spans = sorted(
-            (start, start + array.nbytes, parameter.name, parameter.is_written)
-            for start, array, parameter in zip(addresses, arrays, self._signature.parameters, strict=True)
-            if array.nbytes
-        )
-        reached, last, last_written = 0, "", False
-        for start, end, name, is_written in spans:
-            if start < reached and (is_written or last_written):
-                raise ArgumentError(f"Arguments {last} and {name} of {self.proc.name} must not share memory")
-            if end > reached:
-                reached, last, last_written = end, name, is_written
+        """Run on `arrays`, one per parameter in order, in place. Raises ArgumentError as `NativeRun.bound`."""
+        self._run.bound([arrays])({})
 
 
-def compile_proc(proc: Proc, *, cache_dir: Path | None = None) -> CompiledProc:
-    """Verify `proc` and compile it for this machine; object code is kept in `cache_dir`, if given.
+def compile_proc(proc: Proc, *, threads: int = 1, target: Target | None = None) -> CompiledProc:
+    """Verify `proc` and compile it for this machine, to be run by so many threads.
 
-    Raises VerifyError for a procedure that breaks a rule of the IR.
+    target: another machine, whose code this one can run as well.
+
+    Raises VerifyError for a procedure that breaks a rule of the IR, CompileError for more threads than processors.
     """
+    team = Team(threads)
     verify(proc)
-    target = Target.host()
-    module = generate(proc, target)
-    if cache_dir is None:
-        return CompiledProc(proc, module, emit_object(module.text, target))
-    cache, key = ObjectCache(directory=cache_dir), object_key(module, target)
-    code = cache.load(key)
-    if code is None:
-        code = emit_object(module.text, target)
-        cache.store(key, code)
-    return CompiledProc(proc, module, code)
-
-
-def object_key(module: Module, target: Target) -> str:
-    """Name of the object code in a cache: differs when the code might."""
-    return hashlib.sha256(f"{target.digest_text}\n{module.text}".encode()).hexdigest()
+    machine, numbers = target or Target.host(), tuple(range(len(proc.params)))
+    module = generate_run([proc], [Call(proc=0, buffers=numbers)], machine)
+    description = Description(calls=((Signature.of(proc), numbers),), shared=module.shared, private=module.private)
+    return CompiledProc(NativeRun(description, emit_object(module.text, machine), team))

@@ -48,8 +48,7 @@ class Signature:
 
     def check(self, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
         """Raise ArgumentError unless `arrays` have dtype and shape of the parameters, C-contiguous and aligned."""
-        if len(arrays) != len(self.parameters):
-            raise ArgumentError(f"Arguments of {self.name} must be {len(self.parameters)} arrays, not {len(arrays)}")
+        self.check_count(len(arrays))
         for parameter, array in zip(self.parameters, arrays, strict=True):
             flags = array.flags
             if array.dtype != parameter.dtype or array.shape != parameter.shape:
@@ -59,6 +58,11 @@ class Signature:
                 raise self._error(parameter, f"C-contiguous and aligned, not of strides {array.strides}")
             if parameter.is_written and not flags.writeable:
                 raise self._error(parameter, "writeable, because the procedure stores to it")
+
+    def check_count(self, arrays: int) -> None:
+        """Raise ArgumentError unless there are so many parameters."""
+        if arrays != len(self.parameters):
+            raise ArgumentError(f"Arguments of {self.name} must be {len(self.parameters)} arrays, not {arrays}")
 
     def _error(self, parameter: Parameter, rule: str) -> ArgumentError:
         return ArgumentError(f"Argument {parameter.name} of {self.name} must be {rule}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from runtime.device import Bases
 from runtime.devices.host import HostDevice
 from runtime.errors import DeviceError, DeviceTimeout, SessionError
-from runtime.session import HostFunction, RunStatistics, Session
+from runtime.session import Arrays, HostCall, HostFunction, RunStatistics, Session
 from tests.runtime.fake import FakeDevice, K, W, insns, program
 from vta_hw.spec.config import VTAConfig, preset
 from vta_hw.spec.program import Host, Launch, Program, Role
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 INPUT = np.array([[10, 20, 30], [40, 50, 60]], np.int16)
 
 
-def load_host(source: Mapping[str, Any]) -> HostFunction:
+def load_host(steps: Sequence[Host]) -> HostFunction:
     """The two host functions, by the name in their source."""
 
     def add(x: Array, k: Array, w: Array) -> None:
@@ -32,8 +32,21 @@ def load_host(source: Mapping[str, Any]) -> HostFunction:
     def double(w: Array, y: Array) -> None:
         y[:] = (2 * w.astype(np.int16)).reshape(3, 2)
 
-    functions: dict[str, Callable[..., None]] = {"sum": add, "double": double}
-    return partial(partial, functions[source["name"]])
+    return calling({"sum": add, "double": double}, steps)
+
+
+def calling(functions: Mapping[str, Callable[..., None]], steps: Sequence[Host]) -> HostFunction:
+    """The steps in order, each by the function that its source names."""
+
+    def bind(arrays: Arrays) -> HostCall:
+        def call(moved: Arrays) -> None:
+            now = {**arrays, **moved}
+            for step in steps:
+                functions[step.proc["name"]](*(now[name] for name in step.buffers))
+
+        return call
+
+    return bind
 
 
 def device() -> FakeDevice:
@@ -115,7 +128,7 @@ def test_inputs_and_constants_are_read_only_for_host_steps() -> None:
         k[:] = 0
 
     with (
-        Session(device(), program(), lambda source: partial(partial, writes_to_constant)) as session,
+        Session(device(), program(), partial(calling, {"sum": writes_to_constant})) as session,
         pytest.raises(ValueError, match="read-only"),
     ):
         session.run({"x": INPUT})
@@ -187,17 +200,26 @@ def test_host_steps_alone_need_no_accelerator() -> None:
 
 
 class Spy:
-    """A loader of host steps that keeps the arrays they are bound to, and computes as `load_host`'s do."""
+    """A loader of host steps that keeps what it is given, and computes as `load_host` does."""
 
     def __init__(self) -> None:
-        self.bound: list[tuple[Array, ...]] = []
+        self.loaded: list[tuple[str, ...]] = []
+        self.bound: list[dict[str, Array]] = []
+        self.moved: list[dict[str, Array]] = []
 
-    def __call__(self, source: Mapping[str, Any]) -> HostFunction:
-        function = load_host(source)
+    def __call__(self, steps: Sequence[Host]) -> HostFunction:
+        function = load_host(steps)
+        self.loaded.append(tuple(step.name for step in steps))
 
-        def bind(*arrays: Array) -> Callable[[], None]:
-            self.bound.append(arrays)
-            return function(*arrays)
+        def bind(arrays: Arrays) -> HostCall:
+            self.bound.append(dict(arrays))
+            call = function(arrays)
+
+            def run(moved: Arrays) -> None:
+                self.moved.append(dict(moved))
+                call(moved)
+
+            return run
 
         return bind
 
@@ -206,11 +228,13 @@ def test_host_steps_work_on_the_memory_itself_and_on_what_is_returned() -> None:
     spy = Spy()
     with Session(HostDevice(VTAConfig()), host_only(), spy) as session:
         first, second = (session.run({"x": INPUT})["y"] for _ in range(2))
-    (x, k, w), (w_again, y), (_, y_again) = spy.bound  # the first step but once
-    assert np.shares_memory(w, w_again)
-    assert not any(array.flags.owndata or array.flags.writeable for array in (x, k))
-    assert np.shares_memory(y, first)
-    assert np.shares_memory(y_again, second)
+    assert spy.loaded == [("first", "second")]  # one function of both, bound but once
+    (arrays,) = spy.bound
+    assert arrays.keys() == {"x", "k", "w", "y"}
+    assert not any(arrays[name].flags.owndata or arrays[name].flags.writeable for name in "xk")
+    assert [moved.keys() for moved in spy.moved] == [{"y"}, {"y"}]
+    for moved, answer in zip(spy.moved, (first, second), strict=True):
+        assert np.shares_memory(moved["y"], answer)
     assert not np.shares_memory(first, second)
     np.testing.assert_array_equal(first, second)
     assert first.ctypes.data % 64 == 0
@@ -223,7 +247,33 @@ def test_steps_in_the_middle_are_bound_once() -> None:
     inner = replace(whole, buffers=tuple(replace(b, role=roles.get(b.name, b.role)) for b in whole.buffers))
     with Session(HostDevice(VTAConfig()), inner, spy) as session:
         assert session.run({}) == session.run({}) == {}
-    assert len(spy.bound) == 2
+    assert len(spy.bound) == 1
+    assert spy.moved == [{}, {}]
+
+
+def test_where_host_steps_have_copies_each_is_called_alone() -> None:
+    """Buffers may lie over each other, so that what one step leaves must be in memory before the next one reads."""
+    spy = Spy()
+    with Session(device(), host_only(), spy) as session:
+        answers = [session.run({"x": INPUT})["y"] for _ in range(2)]
+    assert spy.loaded == [("first",), ("second",)]
+    assert [arrays.keys() for arrays in spy.bound] == [{"x", "k", "w"}, {"w", "y"}] * 2
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[0].reshape(-1), 2 * (INPUT.reshape(-1) + np.arange(6)))
+
+
+def test_host_steps_between_launches_are_called_together() -> None:
+    class Shared(FakeDevice):
+        def view(self, address: int, nbytes: int) -> NDArray[np.uint8]:
+            return self.memory[address : address + nbytes]
+
+    whole, spy = program(), Spy()
+    first, launch, second, last = whole.steps
+    steps = (first, first, launch, second, second, last)
+    with Session(Shared(VTAConfig(), adds_to=(W, W + 6)), replace(whole, steps=steps), spy) as session:
+        answer = session.run({"x": INPUT})["y"]
+    assert spy.loaded == [("first", "first"), ("second", "second")]
+    np.testing.assert_array_equal(answer.reshape(-1), 2 * (INPUT.reshape(-1) + np.arange(6) + 1))
 
 
 def test_a_launch_needs_an_accelerator() -> None:

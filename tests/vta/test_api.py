@@ -13,6 +13,8 @@ import pytest
 import vta
 from compiler.errors import CompileError
 from compiler.graph.layout import Layout, pack
+from compiler.llvm.team import processors
+from compiler.tensor.arguments import ArgumentError
 from compiler.tensor.serial import SerialError
 from runtime.errors import SessionError
 from tests.compiler.frontend.models import floats, model, single
@@ -103,6 +105,21 @@ def test_engines_that_cannot_run_it(engine: str, sentence: str) -> None:
     with pytest.raises(vta.ApiError) as caught:
         CompiledProgram(cpu_program()).run(images(1, "int8"), engine)
     assert str(caught.value) == sentence
+
+
+@pytest.mark.skipif(processors() < 2, reason="needs two processors")
+def test_any_number_of_threads_gives_one_answer() -> None:
+    program = CompiledProgram(cpu_program())
+    x = images(4, "int8")
+    np.testing.assert_array_equal(program.run(x, threads=2), program.run(x))
+
+
+@pytest.mark.parametrize("engine", ["interp", "reference"])
+def test_engines_of_one_thread(engine: str) -> None:
+    program = vta.compile(single("Neg", (1, 4)), target="cpu")
+    with pytest.raises(vta.ApiError) as caught:
+        program.run(floats(1, 4), engine, threads=2)
+    assert str(caught.value) == f"Threads must be 1 on engine {engine!r}, not 2"
 
 
 def test_statistics_before_a_run() -> None:
@@ -325,7 +342,7 @@ def test_names_of_the_package() -> None:
     [
         (
             Host(name="plus", proc=plus_three(SHAPE), buffers=("x",)),
-            "Host step 'plus' must have 2 buffers, not 1",
+            "Arguments of plus must be 2 arrays, not 1",
         ),
         (
             Host(name="plus", proc=plus_three((2, 15)), buffers=("x", "y")),
@@ -335,7 +352,7 @@ def test_names_of_the_package() -> None:
 )
 def test_host_steps_that_do_not_fit_their_buffers(engine: str, step: Host, sentence: str) -> None:
     program = CompiledProgram(replace(cpu_program(), steps=(step,)))
-    with pytest.raises(SessionError) as caught:
+    with pytest.raises((SessionError, ArgumentError)) as caught:
         program.run(images(2, "int8"), engine)
     assert str(caught.value) == sentence
 

@@ -11,7 +11,7 @@ from vta.cli.command import command
 from vta.cli.errors import CommandError, naming
 from vta.cli.files import check_outputs, write_files
 from vta.cli.output import Activity, print_json, print_table
-from vta.cli.params import json_option, one_of, seconds
+from vta.cli.params import json_option, number, one_of, seconds
 from vta.engine_names import ON_ACCELERATOR, ON_CPU
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ EXAMPLES = (
     ("One input, one output; x.npy holds any number of images", "vta run model.vta --input x.npy --output y.npy"),
     ("Several inputs, by name", "vta run model.vta --input left=a.npy --input right=b.npy --output score=y.npy"),
     ("A program compiled with --target cpu, in the slow interpreter", "vta run cpu.vta --input x.npy --engine interp"),
+    ("A program compiled with --target cpu, on four processors", "vta run cpu.vta --input x.npy --threads 4"),
     ("Statistics for a script", "vta run model.vta --input x.npy --json"),
 )
 
@@ -37,6 +38,14 @@ EXAMPLES = (
     "--engine", type=one_of("Engine", ENGINES), metavar="NAME", help="By default what the program was compiled for."
 )
 @click.option("--timeout", type=seconds("--timeout"), metavar="SECONDS", help="Give up when one launch takes so long.")
+@click.option(
+    "--threads",
+    type=number("--threads"),
+    default="1",
+    show_default=True,
+    metavar="N",
+    help="Compute what runs on the CPU with so many threads.",
+)
 @json_option
 def run_command(
     program: Path,
@@ -44,6 +53,7 @@ def run_command(
     outputs: tuple[str, ...],
     engine: str | None,
     timeout: float | None,
+    threads: int,
     as_json: bool,
 ) -> None:
     """Run a compiled program on inputs from NumPy files.
@@ -74,7 +84,11 @@ def run_command(
         activity.step("Running")
         with naming(program):
             results = compiled.run(
-                arrays, engine, timeout=timeout, progress=lambda done, total: activity.step("Running", done, total)
+                arrays,
+                engine,
+                timeout=timeout,
+                threads=threads,
+                progress=lambda done, total: activity.step("Running", done, total),
             )
         assert isinstance(results, dict)
     write_files({path: npy_bytes(results[name]) for name, path in files.items()})

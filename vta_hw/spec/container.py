@@ -13,6 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ _EPOCH: Final = 0x21  # 1 January 1980, the first day of its calendar
 _UNIX: Final = 3
 _READABLE: Final = 0o100644 << 16
 _LIMIT: Final = 1 << 32
+_CHUNK: Final = 1 << 20
 
 # What the standard library's reader raises on damaged archives.
 _DAMAGE: Final = (
@@ -43,23 +45,35 @@ class ContainerError(ValueError):
 def write_container(members: Mapping[str, bytes]) -> bytes:
     """Return a zip archive of `members` in their order, the same bytes each time.
 
+    Raises `ContainerError` from 4 GiB on.
+    """
+    return b"".join(container_pieces({name: (data,) for name, data in members.items()}))
+
+
+def container_pieces(members: Mapping[str, Sequence[bytes]]) -> list[bytes]:
+    """Return the pieces of that archive, one after the other, where each member is given in pieces: none is copied.
+
     Written by hand because what `zipfile` writes may change with its version. Raises `ContainerError` from 4 GiB on.
     """
     pieces: list[bytes] = []
     directory: list[bytes] = []
     offset = 0
-    for name, data in members.items():
+    for name, parts in members.items():
         encoded = name.encode("ascii")
-        if offset + len(data) >= _LIMIT:
-            raise ContainerError(f"archive must be smaller than {_LIMIT} bytes, not {offset + len(data)}")
-        common = (_VERSION, 0, zipfile.ZIP_STORED, 0, _EPOCH, zlib.crc32(data), len(data), len(data), len(encoded), 0)
-        pieces += [struct.pack("<4s5H3I2H", b"PK\3\4", *common), encoded, data]
+        nbytes, checksum = sum(map(len, parts)), 0
+        if offset + nbytes >= _LIMIT:
+            raise ContainerError(f"archive must be smaller than {_LIMIT} bytes, not {offset + nbytes}")
+        for part in parts:
+            checksum = zlib.crc32(part, checksum)
+        common = (_VERSION, 0, zipfile.ZIP_STORED, 0, _EPOCH, checksum, nbytes, nbytes, len(encoded), 0)
+        header = struct.pack("<4s5H3I2H", b"PK\3\4", *common)
+        pieces += [header, encoded, *parts]
         made_by = _UNIX << 8 | _VERSION
         directory += [struct.pack("<4s6H3I5H2I", b"PK\1\2", made_by, *common, 0, 0, 0, _READABLE, offset), encoded]
-        offset = sum(map(len, pieces))
+        offset += len(header) + len(encoded) + nbytes
     index = b"".join(directory)
     end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, len(members), len(members), len(index), offset, 0)
-    return b"".join([*pieces, index, end])
+    return [*pieces, index, end]
 
 
 def read_container(data: bytes, names: Sequence[str]) -> dict[str, bytes]:
@@ -68,11 +82,17 @@ def read_container(data: bytes, names: Sequence[str]) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
             _check_entries(entries, names, len(data))
-            return {entry.filename: archive.read(entry) for entry in entries}
+            return {entry.filename: _read(archive, entry) for entry in entries}
     except ContainerError:
         raise
     except _DAMAGE as error:
         raise ContainerError(f"archive must be an intact zip file: {str(error) or type(error).__name__}") from error
+
+
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """A member, by little and little: read at once, it would be in memory three times."""
+    with archive.open(entry) as stream:
+        return b"".join(iter(partial(stream.read, _CHUNK), b""))
 
 
 def write_whole(path: Path, data: bytes) -> None:

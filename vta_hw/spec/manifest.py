@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from vta_hw.spec import strict_json
@@ -53,10 +53,14 @@ _KEYS: Final = (
 )
 
 
-def members_of(program: Program) -> dict[str, bytes]:
+Pieces = Sequence[bytes]
+"""A member in pieces that follow each other: constants are many, and are not copied to be written."""
+
+
+def members_of(program: Program) -> dict[str, Pieces]:
     """Return the members of a program's file, the manifest first."""
     binaries = _binaries(program)
-    return {MANIFEST: seal(_describe(program, binaries)), **binaries}
+    return {MANIFEST: (seal(_describe(program, binaries)),), **binaries}
 
 
 def seal(manifest: Mapping[str, Any]) -> bytes:
@@ -99,19 +103,21 @@ def read_members(members: Mapping[str, bytes]) -> dict[str, Any]:
     return arguments
 
 
-def _binaries(program: Program) -> dict[str, bytes]:
-    contents = (program.insns, program.uops, b"".join(segment.data for segment in program.segments))
+def _binaries(program: Program) -> dict[str, Pieces]:
+    contents = ((program.insns,), (program.uops,), tuple(segment.data for segment in program.segments))
     return dict(zip(BINARIES, contents, strict=True))
 
 
-def _describe(program: Program, binaries: Mapping[str, bytes]) -> dict[str, Any]:
+def _describe(program: Program, binaries: Mapping[str, Pieces]) -> dict[str, Any]:
     tokens = program.tokens_before
     return {
         "format": FORMAT,
         "version": VERSION,
         "config": program.config.to_dict(),
         "config_digest": program.config.digest,
-        "members": {name: {"nbytes": len(data), "sha256": _sha256(data)} for name, data in binaries.items()},
+        "members": {
+            name: {"nbytes": sum(map(len, pieces)), "sha256": _sha256(*pieces)} for name, pieces in binaries.items()
+        },
         "insn_address": program.insn_address,
         "uop_address": program.uop_address,
         "arena_bytes": program.arena_bytes,
@@ -132,8 +138,11 @@ def _dumps(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _sha256(*pieces: bytes) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vta_hw.spec.config import VTAConfig
-from vta_hw.spec.container import ContainerError, read_container, write_container, write_whole
+from vta_hw.spec.container import ContainerError, container_pieces, read_container, write_whole
 from vta_hw.spec.isa import MemoryType
 from vta_hw.spec.manifest import BINARIES, MANIFEST, digest_of, members_of, read_members
 from vta_hw.spec.placement import Interval, place_instructions
@@ -180,20 +180,19 @@ class Program:
 
     def to_bytes(self) -> bytes:
         """Return the `.vta` file; equal programs give equal bytes. Raises `ProgramError` if it would reach 4 GiB."""
+        return b"".join(self._pieces())
+
+    def _pieces(self) -> list[bytes]:
         try:
-            return write_container(members_of(self))
+            return container_pieces(members_of(self))
         except ContainerError as error:
             raise ProgramError(f"program file cannot be written: {error}") from error
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Program:
         """Read a `.vta` file; raises `ProgramError` unless it is, byte for byte, what `to_bytes` would give."""
-        try:
-            members = read_container(data, (MANIFEST, *BINARIES))
-        except ContainerError as error:
-            raise ProgramError(f"program file cannot be read: {error}") from error
-        program = cls(**read_members(members))
-        if program.to_bytes() != data:
+        program = cls(**read_members(_members(data)))
+        if not _consists_of(data, program._pieces()):
             raise ProgramError("program file must be in canonical form, as saved, not rewritten or damaged")
         return program
 
@@ -317,3 +316,20 @@ def _check_disjoint(regions: Sequence[_Region]) -> None:
             shared = max(shared, region, key=lambda region: region.end)
         else:
             fixed = max(fixed, region, key=lambda region: region.end)
+
+
+def _members(data: bytes) -> dict[str, bytes]:
+    try:
+        return read_container(data, (MANIFEST, *BINARIES))
+    except ContainerError as error:
+        raise ProgramError(f"program file cannot be read: {error}") from error
+
+
+def _consists_of(data: bytes, pieces: Sequence[bytes]) -> bool:
+    """Whether `data` is the pieces, one after the other; none is copied."""
+    at = 0
+    for piece in pieces:
+        if not data.startswith(piece, at):
+            return False
+        at += len(piece)
+    return at == len(data)

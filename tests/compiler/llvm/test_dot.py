@@ -11,10 +11,10 @@ import pytest
 
 from compiler.llvm.codegen import generate
 from compiler.llvm.dot import dot_product
-from compiler.llvm.jit import CompiledProc
+from compiler.llvm.jit import compile_proc
 from compiler.llvm.registers import Registers
 from compiler.llvm.schedule import schedule
-from compiler.llvm.target import Target, emit_assembly, emit_object
+from compiler.llvm.target import Target, emit_assembly
 from compiler.tensor import define, interp
 from compiler.tensor.interp import InterpError
 from compiler.tensor.ir import For, LoopKind, Proc
@@ -75,9 +75,8 @@ def arrays(proc: Proc, seed: int) -> list[np.ndarray]:
 
 
 def run(proc: Proc, target: Target, given: list[np.ndarray]) -> np.ndarray:
-    module = generate(proc, target)
     guards = [guarded(array) for array in given]
-    CompiledProc(proc, module, emit_object(module.text, target))(*(guard.array for guard in guards))
+    compile_proc(proc, target=target)(*(guard.array for guard in guards))
     assert all(guard.is_intact for guard in guards)
     return guards[-1].array
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compiler.llvm.team import processors
 from tests.vta.cli.conftest import Cli
 from tests.vta.programs import cpu_program, vta_program
 from tests.vta.streams import large_config, raw_program
@@ -48,6 +49,16 @@ def test_the_functional_engine_is_the_default(cli: Cli, files: Path, given: str)
     assert figures["outputs"] == [{"name": "y", "dtype": "int8", "shape": [5, 16, 1, 1], "file": "y.npy"}]
     assert figures["counters"]["alu_counter"] == 6
     assert figures["layers"][0]["name"] == "add"
+
+
+@pytest.mark.skipif(processors() < 2, reason="needs two processors")
+@pytest.mark.parametrize("program", ["cpu.vta", "vta.vta"])
+def test_two_threads(cli: Cli, files: Path, program: str) -> None:
+    given = "bytes.npy" if program == "cpu.vta" else "x.npy"
+    for threads in "12":
+        outcome = cli("run", program, "--input", given, "--output", f"y{threads}.npy", "--threads", threads)
+        assert (outcome.code, outcome.err) == (0, "")
+    assert (files / "y1.npy").read_bytes() == (files / "y2.npy").read_bytes()
 
 
 @pytest.mark.parametrize("engine", ["llvm", "interp"])
@@ -136,6 +147,15 @@ def test_without_output_it_only_counts(cli: Cli, files: Path) -> None:
                 "; did you mean 'llvm'?"
             ),
         ),
+        (
+            ["cpu.vta", "--input", "bytes.npy", "--threads", "0"],
+            f"Threads must be 1 to {processors()}, the processors that this process may use, not 0",
+        ),
+        (
+            ["cpu.vta", "--input", "bytes.npy", "--engine", "interp", "--threads", "2"],
+            "Threads must be 1 on engine 'interp', not 2",
+        ),
+        (["cpu.vta", "--input", "bytes.npy", "--threads", "x"], "--threads must be a decimal or 0x number, not 'x'"),
     ],
 )
 def test_refusals(cli: Cli, files: Path, arguments: list[str], sentence: str) -> None:
