@@ -141,9 +141,12 @@ class Session:
         DeviceTimeout, or what the device raises.
         """
         arena = self._open_arena()
-        for name, array in self._checked(inputs).items():
-            self._device.write(arena + self._buffers[name].address, array)
         held = {b.name: shaped(aligned_empty(b.nbytes), b) for b in self._program.outputs if b.name in self._apart}
+        for name, array in self._checked(inputs).items():
+            if name in self._apart:
+                held[name] = array
+            else:
+                self._device.write(arena + self._buffers[name].address, array)
         reports = []
         for phase in self._phases:
             if isinstance(phase, Launch):
@@ -181,7 +184,7 @@ class Session:
                 raise SessionError(
                     f"Input {name!r} must be {dtype} {list(shape)}, not {array.dtype} {list(array.shape)}"
                 )
-        return {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        return {name: np.require(array, requirements=["C", "A"]) for name, array in inputs.items()}
 
     def _launch(self, arena: int, step: Launch) -> LaunchReport:
         address = arena + self._program.insn_address + step.insn_begin * self._program.config.insn_bytes
@@ -249,11 +252,11 @@ def _within(memory: NDArray[np.uint8], buffer: Buffer) -> NDArray[np.generic]:
 
 
 def _apart(program: Program) -> frozenset[str]:
-    """Outputs that the host alone touches: they may lie anywhere, since no buffer lies over them."""
+    """Inputs and outputs that the host alone touches: they may lie anywhere, since no buffer lies over them."""
     if any(isinstance(step, Launch) for step in program.steps):
         return frozenset()
     used = {name for step in program.steps if isinstance(step, Host) for name in step.buffers}
-    return frozenset(buffer.name for buffer in program.outputs if buffer.name in used)
+    return frozenset(buffer.name for buffer in (*program.inputs, *program.outputs) if buffer.name in used)
 
 
 def check_config(device: Device, program: Program) -> None:

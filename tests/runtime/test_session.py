@@ -224,17 +224,18 @@ class Spy:
         return bind
 
 
-def test_host_steps_work_on_the_memory_itself_and_on_what_is_returned() -> None:
+def test_host_steps_work_on_the_memory_itself_and_on_what_is_given_and_returned() -> None:
     spy = Spy()
     with Session(HostDevice(VTAConfig()), host_only(), spy) as session:
         first, second = (session.run({"x": INPUT})["y"] for _ in range(2))
     assert spy.loaded == [("first", "second")]  # one function of both, bound but once
     (arrays,) = spy.bound
     assert arrays.keys() == {"x", "k", "w", "y"}
-    assert not any(arrays[name].flags.owndata or arrays[name].flags.writeable for name in "xk")
-    assert [moved.keys() for moved in spy.moved] == [{"y"}, {"y"}]
+    assert not arrays["k"].flags.owndata and not arrays["k"].flags.writeable
+    assert [moved.keys() for moved in spy.moved] == [{"x", "y"}, {"x", "y"}]
     for moved, answer in zip(spy.moved, (first, second), strict=True):
         assert np.shares_memory(moved["y"], answer)
+        assert np.shares_memory(moved["x"], INPUT)
     assert not np.shares_memory(first, second)
     np.testing.assert_array_equal(first, second)
     assert first.ctypes.data % 64 == 0
