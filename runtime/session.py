@@ -144,7 +144,8 @@ class Session:
         held = {b.name: shaped(aligned_empty(b.nbytes), b) for b in self._program.outputs if b.name in self._apart}
         for name, array in self._checked(inputs).items():
             if name in self._apart:
-                held[name] = array
+                held[name] = array.view()
+                held[name].flags.writeable = False
             else:
                 self._device.write(arena + self._buffers[name].address, array)
         reports = []
