@@ -26,7 +26,6 @@ from compiler.graph.parts import consists_of_blocks, parts
 from compiler.graph.passes.partition import is_quantised
 from compiler.graph.passes.pipeline import place, place_on_cpu
 from compiler.graph.rewrite import first_free
-from compiler.llvm.schedule import schedule as schedule_cpu
 from compiler.memory_plan import Lifetime, align, plan
 from compiler.tensor import define_host
 from compiler.tensor.ir import Proc, Scope
@@ -247,7 +246,7 @@ class _Compilation:
                 if launch is not None:
                     steps.append(_close(launch, insns))
                     launch = None
-                steps.append(Host(name=item.proc.name, proc=self._host_proc(item), buffers=item.buffers))
+                steps.append(Host(name=item.proc.name, proc=to_json(item.proc), buffers=item.buffers))
                 continue
             if launch is None:
                 launch = LaunchBuilder(self.config, uops, uop_address)
@@ -271,9 +270,6 @@ class _Compilation:
             segments=tuple(segments),
             attributes={"name": self.graph.name, "target": self.target.value, "hosts": self._host_reasons()},
         )
-
-    def _host_proc(self, item: _Item) -> dict[str, Any]:
-        return to_json(schedule_cpu(item.proc).proc)
 
     def _host_reasons(self) -> dict[str, str]:
         """Why each host step is not on the accelerator, by the name of its node, numbered if several have that."""

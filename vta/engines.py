@@ -137,9 +137,14 @@ def host_loader(engine: Engine) -> Callable[[Mapping[str, Any]], HostFunction]:
         return interpret
 
     from compiler.llvm import jit
+    from compiler.llvm.registers import Registers
+    from compiler.llvm.schedule import schedule
+    from compiler.llvm.target import Target
+
+    registers = Registers.of(Target.host())
 
     def compiled(source: Mapping[str, Any]) -> HostFunction:
-        function = jit.compile_proc(serial.from_json(dict(source)))
+        function = jit.compile_proc(schedule(serial.from_json(dict(source)), registers).proc)
         viewed = viewer(function.proc)
         return lambda *arrays: function.bound(*viewed(arrays))
 

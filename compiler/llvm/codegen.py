@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from compiler.errors import LoweringError
 from compiler.llvm import operators
-from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, memory_dtype
+from compiler.llvm.emitter import Emitter, Globals, Value, literal, llvm_type, memory_dtype
 from compiler.llvm.expressions import Context, Expressions, Lanes, Place, lane_numbers
 from compiler.llvm.lanes import allocated, lane_count
 from compiler.tensor.arguments import written
@@ -53,9 +53,25 @@ class Module:
     scratch: tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Function:
+    """The definition of an LLVM function, the bytes of each scratch pointer, and those that it reserves on the stack."""
+
+    text: str
+    scratch: tuple[int, ...]
+    stack: int
+
+
 def generate(proc: Proc) -> Module:
     """LLVM IR of a verified procedure. Raises LoweringError for what is no statement or expression of the IR."""
-    codegen = _Codegen()
+    module = Globals()
+    function = define(proc, SYMBOL, module)
+    return Module(text="\n".join([function.text, *module.lines]) + "\n", scratch=function.scratch)
+
+
+def define(proc: Proc, symbol: str, module: Globals, linkage: str = "") -> Function:
+    """The function `symbol` of a module, for a verified procedure. Raises LoweringError as `generate`."""
+    codegen = _Codegen(module)
     for n, buffer in enumerate(proc.params):
         shape = tuple(literal(DType.INT64, extent) for extent in buffer.static_shape)
         codegen.expressions.places[buffer.name] = Place(pointer=f"%arg{n}", shape=shape)
@@ -66,16 +82,14 @@ def generate(proc: Proc) -> Module:
         params.append(f"ptr noalias nonnull align {ALIGNMENT} dereferenceable({nbytes}) %scratch{n}")
     e = codegen.emitter
     lines = [
-        f"define void @{SYMBOL}({', '.join(params)}) nounwind {{",
+        f"define {linkage} void @{symbol}({', '.join(params)}) nounwind {{",
         "start:",
         *e.entry,
         *e.lines,
         "  ret void",
         "}",
-        *sorted(e.declarations.values()),
-        *e.metadata,
     ]
-    return Module(text="\n".join(lines) + "\n", scratch=tuple(codegen.scratch))
+    return Function(text="\n".join(lines), scratch=tuple(codegen.scratch), stack=codegen.stack)
 
 
 def _parameter(number: int, buffer: Buffer, is_written: bool) -> str:
@@ -88,8 +102,8 @@ def _parameter(number: int, buffer: Buffer, is_written: bool) -> str:
 class _Codegen:
     """Emits statements. `scratch` collects the bytes of buffers that do not fit the stack."""
 
-    def __init__(self) -> None:
-        self.emitter = Emitter()
+    def __init__(self, module: Globals) -> None:
+        self.emitter = Emitter(module)
         self.expressions = Expressions(self.emitter)
         self.scratch: list[int] = []
         self.stack = 0

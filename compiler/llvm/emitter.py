@@ -73,15 +73,27 @@ def literal(dtype: DType, value: int | float) -> Value:
     return Value(str(int(value)), dtype)
 
 
+class Globals:
+    """What the functions of a module share: declarations of intrinsics, by name, and numbered metadata."""
+
+    def __init__(self) -> None:
+        self.declarations: dict[str, str] = {}
+        self.metadata: list[str] = []
+
+    @property
+    def lines(self) -> list[str]:
+        return [*sorted(self.declarations.values()), *self.metadata]
+
+
 class Emitter:
     """Collects the text of one function body; `block` is the label of the block being filled."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: Globals) -> None:
         self.entry: list[str] = []
         self.lines: list[str] = []
         self.block = "start"
-        self.declarations: dict[str, str] = {}
-        self.metadata: list[str] = []
+        self.declarations = module.declarations
+        self.metadata = module.metadata
         self._count = 0
 
     def name(self, hint: str = "v") -> str:

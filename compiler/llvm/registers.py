@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from compiler.llvm.target import Target
+
 
 @dataclass(frozen=True, kw_only=True)
 class Registers:
@@ -13,6 +15,20 @@ class Registers:
 
     count: int = 32
     lanes: int = 16
+
+    @staticmethod
+    def of(target: Target) -> Registers:
+        """Those of the target's widest vector extension; of RISC-V's, what every one with 128 bits has."""
+        features = target.features.split(",")
+        match target.triple.partition("-")[0]:
+            case "x86_64" if "+avx512f" in features:
+                return Registers(count=32, lanes=16)
+            case "x86_64" if "+avx" in features:
+                return Registers(count=16, lanes=8)
+            case "aarch64" | "arm64" | "riscv64":
+                return Registers(count=32, lanes=4)
+            case _:
+                return Registers(count=16, lanes=4)
 
     def vectors(self, channels: int) -> int:
         """Registers for one block of channels."""
