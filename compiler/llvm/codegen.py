@@ -69,9 +69,14 @@ def generate(proc: Proc) -> Module:
     return Module(text="\n".join([function.text, *module.lines]) + "\n", scratch=function.scratch)
 
 
-def define(proc: Proc, symbol: str, module: Globals, linkage: str = "") -> Function:
-    """The function `symbol` of a module, for a verified procedure. Raises LoweringError as `generate`."""
-    codegen = _Codegen(module)
+def define(
+    proc: Proc, symbol: str, module: Globals, *, linkage: str = "", stack_buffer: int = STACK_BUFFER_BYTES
+) -> Function:
+    """The function `symbol` of a module, for a verified procedure. Raises LoweringError as `generate`.
+
+    stack_buffer: bytes of the largest buffer that may lie on the stack.
+    """
+    codegen = _Codegen(module, stack_buffer)
     for n, buffer in enumerate(proc.params):
         shape = tuple(literal(DType.INT64, extent) for extent in buffer.static_shape)
         codegen.expressions.places[buffer.name] = Place(pointer=f"%arg{n}", shape=shape)
@@ -102,7 +107,8 @@ def _parameter(number: int, buffer: Buffer, is_written: bool) -> str:
 class _Codegen:
     """Emits statements. `scratch` collects the bytes of buffers that do not fit the stack."""
 
-    def __init__(self, module: Globals) -> None:
+    def __init__(self, module: Globals, stack_buffer: int) -> None:
+        self.stack_buffer = stack_buffer
         self.emitter = Emitter(module)
         self.expressions = Expressions(self.emitter)
         self.scratch: list[int] = []
@@ -234,7 +240,7 @@ class _Codegen:
     def reserve(self, dtype: DType, elements: int) -> str:
         """Pointer to `elements` undefined elements that exist once in the procedure."""
         nbytes = elements * dtype.bits // 8
-        if nbytes > STACK_BUFFER_BYTES or self.stack + nbytes > STACK_BYTES:
+        if nbytes > self.stack_buffer or self.stack + nbytes > STACK_BYTES:
             self.scratch.append(nbytes)
             return f"%scratch{len(self.scratch) - 1}"
         self.stack += nbytes

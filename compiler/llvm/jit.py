@@ -16,7 +16,7 @@ from llvmlite import binding as llvm
 from compiler.llvm.cache import ObjectCache
 from compiler.llvm.codegen import ALIGNMENT, SYMBOL, Module, generate
 from compiler.llvm.target import Target, emit_object
-from compiler.tensor.arguments import ArgumentError, Signature
+from compiler.tensor.arguments import Signature, Span, check_overlap
 from compiler.tensor.ir import Proc
 from compiler.tensor.verify import verify
 
@@ -74,17 +74,13 @@ class CompiledProc:
         return call
 
     def _check_overlap(self, addresses: list[int], arrays: tuple[Array, ...]) -> None:
-        spans = sorted(
-            (start, start + array.nbytes, parameter.name, parameter.is_written)
-            for start, array, parameter in zip(addresses, arrays, self._signature.parameters, strict=True)
-            if array.nbytes
+        check_overlap(
+            self.proc.name,
+            (
+                Span(start=start, end=start + array.nbytes, name=parameter.name, is_written=parameter.is_written)
+                for start, array, parameter in zip(addresses, arrays, self._signature.parameters, strict=True)
+            ),
         )
-        reached, last, last_written = 0, "", False
-        for start, end, name, is_written in spans:
-            if start < reached and (is_written or last_written):
-                raise ArgumentError(f"Arguments {last} and {name} of {self.proc.name} must not share memory")
-            if end > reached:
-                reached, last, last_written = end, name, is_written
 
 
 def compile_proc(proc: Proc, *, cache_dir: Path | None = None) -> CompiledProc:
