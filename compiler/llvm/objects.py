@@ -124,9 +124,7 @@ def _step(program: Program, step: Host) -> _Call:
                 f"{buffer.name!r}"
             )
         spans.append(
-            Span(
-                start=buffer.address, end=buffer.address + buffer.nbytes, name=parameter.name, is_written=is_written
-            )
+            Span(start=buffer.address, end=buffer.address + buffer.nbytes, name=parameter.name, is_written=is_written)
         )
     check_overlap(step.name, spans)
     return _Call(proc=proc, buffers=buffers)
@@ -160,9 +158,7 @@ class _Network:
         self.workspace_bytes = self.scratch + max((_padded(f) for f in self.functions.values()), default=0)
 
     def function(self, key: Proc, module: Globals, linkage: str) -> Function:
-        return define(
-            self.procs[key], self.symbols[key], module, linkage=linkage, stack_buffer=_STACK_BUFFER
-        )
+        return define(self.procs[key], self.symbols[key], module, linkage=linkage, stack_buffer=_STACK_BUFFER)
 
     def object_code(self) -> bytes:
         """Raises LoweringError, with the name of the step, where LLVM fails."""

@@ -35,14 +35,26 @@ from compiler.tensor.ir import (
     maximum,
 )
 from tests.compiler.graph.build import Builder, floats
-from tests.compiler.llvm.cross import MACHINES, Array, Case, Machine, build, case_of_graph, case_of_procs, case_of_program, run
+from tests.compiler.llvm.cross import (
+    MACHINES,
+    Array,
+    Case,
+    Machine,
+    build,
+    case_of_graph,
+    case_of_procs,
+    case_of_program,
+    run,
+)
 from tests.compiler.tensor.random_procs import random_array, random_proc
+from tests.differential import random_network
 from vta.demo.data import load_digits, model_bytes
+from vta.engines import Engine
 
 LEAST_NORMAL = np.float32(2.0**-126)
 COUNT = 67  # leaves a scalar rest for every number of lanes
 WHOLE = 64  # leaves none
-RANDOM = 20
+RANDOM = 10
 
 
 def convolutions() -> Case:
@@ -76,10 +88,16 @@ def vectors() -> Case:
 
 
 def digits() -> Case:
-    """A small network in integers: convolutions of int8 with requantisation, and a softmax of floats."""
+    """A network that was trained, in integers between conversions and a softmax of floats."""
     data = load_digits()
     program = vta.compile(model_bytes(), target="cpu", calibration=data.inputs(data.train[:8])).program
-    return case_of_program(program, {"image": data.inputs(data.test[:1])})
+    return case_of_program(program, {"image": data.inputs(data.test[:1])}, Engine.LLVM)
+
+
+def integers(seed: int) -> Case:
+    """Convolutions of int8 with requantisation, a residual, a pool."""
+    case = random_network(seed)
+    return case_of_graph(case.graph, case.inputs, case.config)
 
 
 def samples(dtype: DType, seed: int) -> Array:
@@ -172,6 +190,7 @@ def cases() -> dict[str, Case]:
         "convolutions": convolutions(),
         "vectors": vectors(),
         "digits": digits(),
+        **{f"integers{seed}": integers(seed) for seed in (2, 6)},
         "procedures": procedures(),
         "halved": halved(),
     }
