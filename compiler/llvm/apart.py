@@ -15,7 +15,6 @@ from pathlib import Path
 from compiler.errors import LoweringError
 from compiler.llvm.target import Target, emit_object
 
-_FATAL = "LLVM ERROR: "
 _FOLDER = Path(__file__).parents[2]
 """Of the package, from which the child imports it as this process did."""
 
@@ -36,12 +35,12 @@ def emit_object_apart(text: str, target: Target, what: str) -> bytes:
     return result.stdout
 
 
-def _reason(errors: str, status: int) -> str:
-    """The last that LLVM said, on one line."""
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    fatal = [line.removeprefix(_FATAL) for line in lines if line.startswith(_FATAL)]
-    if fatal or lines:
-        return (fatal or lines)[-1]
+def _reason(said: str, status: int) -> str:
+    """The last error that LLVM told of, else the last line, else how the child ended."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line.removeprefix("LLVM ERROR: ") for line in lines if "error:" in line.lower()]
+    if errors or lines:
+        return (errors or lines)[-1]
     return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
