@@ -55,7 +55,7 @@ class Module:
 
 @dataclass(frozen=True, kw_only=True)
 class Function:
-    """The definition of an LLVM function, the bytes of each scratch pointer, and those that it reserves on the stack."""
+    """The definition of an LLVM function, bytes of each scratch pointer, and those that it reserves on the stack."""
 
     text: str
     scratch: tuple[int, ...]
