@@ -31,7 +31,8 @@ def symbols(code: bytes) -> Symbols:
     """Those of a little-endian object file that are not local to it."""
     wide = code[4] == 2
     sections = list(_sections(code, wide))
-    defined, undefined = set(), set()
+    defined: set[str] = set()
+    undefined: set[str] = set()
     for table in (section for section in sections if section.type == _SYMBOL_TABLE):
         names = sections[table.link].offset
         size = 24 if wide else 16

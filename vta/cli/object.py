@@ -23,7 +23,7 @@ EXAMPLES = (
         "vta object digits.vta --target aarch64 -o objects",
     ),
     ("Under another name, so that its function is eyes_run", "vta object net.vta --target riscv64 --name eyes"),
-    ("From a model", "vta compile net.onnx --target cpu -o net.vta && vta object net.vta --target armv7"),
+    ("Figures for a script", "vta object net.vta --target armv7 --json"),
 )
 
 
@@ -50,7 +50,8 @@ def object_command(program: Path, target: str, output: Path, name: str | None, a
     """Compile a program for the CPU, PROGRAM.vta, to an object file and its C header.
 
     NAME.o has one function, NAME_run, that runs the network in memory that its caller gives, with the weights beside
-    it; NAME.h declares it and says how large everything is. It needs no more than a C library.
+    it; NAME.h declares it and says how large everything is. It needs no more than a C library. `vta compile --target
+    cpu` makes such programs.
     """
     chosen = name if name is not None else re.sub(r"[^A-Za-z0-9_]", "_", program.stem)
     if not output.is_dir():

@@ -182,7 +182,7 @@ def case_of_procs(procs: Mapping[str, tuple[Proc, list[Array]]]) -> Case:
 
 def build(target: str, compiler: str, cases: Mapping[str, Case], folder: Path) -> Path:
     """The statically linked program of all cases."""
-    calls = []
+    calls: list[str] = []
     for name, case in cases.items():
         made = compile_object(case.program, Target.named(target), name)
         (folder / f"{name}.o").write_bytes(made.code)
@@ -231,7 +231,8 @@ def run(machine: Machine, program: Path, cases: Mapping[str, Case]) -> dict[str,
     )
     result = subprocess.run([*machine.emulator, program], input=data, capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
-    answers, at = {}, 0
+    answers: dict[str, dict[str, Array]] = {}
+    at = 0
     for name, case in cases.items():
         answers[name] = {}
         for buffer in case.program.outputs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,12 +12,15 @@ import numpy as np
 import pytest
 
 import vta
-from compiler.graph.ops.along import Reduce, Reduction
+from compiler.graph.ops.along import Reduce
 from compiler.graph.ops.conv import Dense
 from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.softmax import Softmax
+from compiler.llvm.objects import compile_object
+from compiler.llvm.target import Target
+from compiler.tensor.define_float import Reduction
 from compiler.tensor.ir import (
     Binary,
     BinaryOp,
@@ -51,6 +56,7 @@ from tests.differential import random_network
 from vta.demo.data import load_digits, model_bytes
 from vta.engines import Engine
 
+ROOT = Path(__file__).parents[3]
 LEAST_NORMAL = np.float32(2.0**-126)
 COUNT = 67  # leaves a scalar rest for every number of lanes
 WHOLE = 64  # leaves none
@@ -223,3 +229,18 @@ def test_networks_and_procedures(name: str, cases: dict[str, Case], programs: Ca
             if not np.array_equal(found, right, equal_nan=right.dtype.kind == "f"):
                 wrong.append(f"{case_name}: {output}")
     assert wrong == []
+
+
+def test_the_example_of_the_manual(tmp_path: Path) -> None:
+    machine = MACHINES["aarch64"]
+    if machine.missing is not None:
+        pytest.skip(machine.missing)
+    manual = (ROOT / "docs" / "objects.md").read_text(encoding="utf-8")
+    (tmp_path / "main.c").write_text(manual.partition("```c\n")[2].partition("```\n")[0])
+    made = compile_object(vta.compile(model_bytes(), target="cpu").program, Target.named(machine.target), "digits")
+    (tmp_path / "digits.o").write_bytes(made.code)
+    (tmp_path / "digits.h").write_text(made.header)
+    (command,) = re.findall(r"^    (aarch64-linux-gnu-gcc .*)$", manual, re.MULTILINE)
+    subprocess.run([*command.split(), "-static", "-Wall", "-Wextra", "-Werror"], cwd=tmp_path, check=True)
+    said = subprocess.run([*machine.emulator, "./main"], cwd=tmp_path, capture_output=True, check=True).stdout
+    assert said == b"1\n"
