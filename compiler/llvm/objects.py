@@ -117,6 +117,12 @@ def _step(program: Program, step: Host) -> _Call:
                 f"Parameter {parameter.name!r} of host step {step.name!r} must have the {buffer.nbytes} bytes of its "
                 f"buffer, not {nbytes}"
             )
+        of_bytes = buffer.dtype == "int4" and parameter.type.bits == 8
+        if parameter.type.value != buffer.dtype and not of_bytes:
+            raise CompileError(
+                f"Parameter {parameter.name!r} of host step {step.name!r} must have the type of its buffer, "
+                f"{buffer.dtype}, not {parameter.type.value}"
+            )
         is_written = parameter.name in stored
         if is_written and buffer.role not in (Role.OUTPUT, Role.WORKSPACE):
             raise CompileError(

@@ -120,9 +120,6 @@ MACHINES = {
     },
     "x86-64-v2": Machine(target="x86-64-v2", compiler="gcc", packages="gcc"),
     "x86-64-v3": Machine(target="x86-64-v3", compiler="gcc", packages="gcc", features=frozenset({"+avx2", "+fma"})),
-    "x86-64-v4": Machine(
-        target="x86-64-v4", compiler="gcc", packages="gcc", features=frozenset({"+avx512f", "+avx512vl"})
-    ),
 }
 
 

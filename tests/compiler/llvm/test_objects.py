@@ -21,11 +21,14 @@ from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.fused import FusedConv
 from compiler.graph.ops.softmax import Softmax
 from compiler.llvm.apart import emit_object_apart
+from compiler.llvm.codegen import generate
 from compiler.llvm.elf import symbols
+from compiler.llvm.jit import CompiledProc
 from compiler.llvm.objects import NetworkObject, compile_object
 from compiler.llvm.registers import Registers
-from compiler.llvm.target import TARGETS, Target
-from compiler.tensor.ir import Buffer, DType, Proc, Store, Var, nest
+from compiler.llvm.rounding import with_roundeven
+from compiler.llvm.target import TARGETS, Target, emit_object
+from compiler.tensor.ir import Buffer, Const, DType, For, LoopKind, Proc, Store, Unary, UnaryOp, Var, nest
 from compiler.tensor.serial import to_json
 from tests.compiler.graph.build import Builder, floats
 from vta.demo.data import model_bytes
@@ -165,6 +168,24 @@ def test_registers_of_targets() -> None:
     }
 
 
+def test_rounding_without_an_instruction() -> None:
+    """Vectors of 16 and single numbers."""
+    x, y = (Buffer.of(name, DType.FLOAT32, (67,)) for name in "xy")
+    i = Var("i")
+    store = Store(y, (i,), Unary(UnaryOp.RINT, x[i,]))
+    proc = Proc("round", (x, y), (For(i, Const(67), (store,), LoopKind.VECTORIZED),))
+    module = generate(proc)
+    text = with_roundeven(module.text, "own")
+    assert "llvm.roundeven" in module.text
+    assert "llvm.roundeven" not in text
+    edges = [0.0, 0.5, 1.5, 2.5, 0.49999997, 1e-45, 8388607.5, 8388608.0, 16777217.0, 3e38, np.inf, np.nan]
+    values = np.array([*edges, *(-edge for edge in edges), *floats(43, seed=1) * 100], np.float32)
+    found = np.empty_like(values)
+    CompiledProc(proc, module, emit_object(text, Target.host()))(values, found)
+    np.testing.assert_array_equal(found, np.rint(values))
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(values))
+
+
 # -- refusals
 
 
@@ -252,6 +273,10 @@ def test_buffers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(CompileError) as error:
         compile_object(replace(program, buffers=short), AARCH64, "net")
     assert str(error.value) == "Parameter 'x' of host step 'a copy' must have the 12 bytes of its buffer, not 16"
+    skewed = tuple(replace(buffer, dtype="uint8", shape=(16,)) for buffer in program.buffers)
+    with pytest.raises(CompileError) as error:
+        compile_object(replace(program, buffers=skewed), AARCH64, "net")
+    assert str(error.value) == "Parameter 'x' of host step 'a copy' must have the type of its buffer, uint8, not float32"
 
 
 # -- the child process
