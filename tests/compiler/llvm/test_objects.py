@@ -276,7 +276,8 @@ def test_buffers_that_do_not_fit_are_refused() -> None:
     skewed = tuple(replace(buffer, dtype="uint8", shape=(16,)) for buffer in program.buffers)
     with pytest.raises(CompileError) as error:
         compile_object(replace(program, buffers=skewed), AARCH64, "net")
-    assert str(error.value) == "Parameter 'x' of host step 'a copy' must have the type of its buffer, uint8, not float32"
+    sentence = "Parameter 'x' of host step 'a copy' must have the type of its buffer, uint8, not float32"
+    assert str(error.value) == sentence
 
 
 # -- the child process
