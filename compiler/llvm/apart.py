@@ -46,7 +46,8 @@ def _reason(said: str, status: int) -> str:
 
 def main() -> None:
     # Python would hear of Ctrl-C only after LLVM has done its work.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     head, _, text = sys.stdin.buffer.read().partition(b"\n")
     sys.stdout.buffer.write(emit_object(text.decode(), Target(**json.loads(head)), jit=False))
 

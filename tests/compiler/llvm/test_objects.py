@@ -318,11 +318,14 @@ def test_the_step_that_has_no_code_is_named() -> None:
 
 
 SLOW = """
+import signal
+
 from compiler.llvm.apart import emit_object_apart
 from compiler.llvm.target import Target
 
 lines = [f"%v{n + 1} = mul i2000 %v{n}, %v{n}" for n in range(400)]
 text = "\\n".join(["define i2000 @f(i2000 %v0) {", *lines, "ret i2000 %v400", "}"])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 emit_object_apart(text, Target.named("aarch64"), "f")
 """
 
