@@ -74,7 +74,7 @@ def define(
 ) -> Function:
     """The function `symbol` of a module, for a verified procedure. Raises LoweringError as `generate`.
 
-    stack_buffer: bytes of the largest buffer that may lie on the stack.
+    linkage: with a space behind it. stack_buffer: bytes of the largest buffer that may lie on the stack.
     """
     codegen = _Codegen(module, stack_buffer)
     for n, buffer in enumerate(proc.params):
@@ -87,7 +87,7 @@ def define(
         params.append(f"ptr noalias nonnull align {ALIGNMENT} dereferenceable({nbytes}) %scratch{n}")
     e = codegen.emitter
     lines = [
-        f"define {linkage} void @{symbol}({', '.join(params)}) nounwind {{",
+        f"define {linkage}void @{symbol}({', '.join(params)}) nounwind {{",
         "start:",
         *e.entry,
         *e.lines,

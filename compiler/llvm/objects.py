@@ -158,7 +158,7 @@ class _Network:
         self.definitions = {call.key: call.proc for call in reversed(calls)}  # named as the first step that uses it
         self.procs = {key: schedule(proc, registers).proc for key, proc in self.definitions.items()}
         self.symbols = {key: f"{name}_procedure{n}" for n, key in enumerate(self.procs)}
-        self.functions = {key: self.function(key, self.globals, "internal") for key in self.procs}
+        self.functions = {key: self.function(key, self.globals, "internal ") for key in self.procs}
         self.begin, end = _workspace(program)
         self.scratch = align(end - self.begin, ALIGNMENT)
         self.workspace_bytes = self.scratch + max((_padded(f) for f in self.functions.values()), default=0)
