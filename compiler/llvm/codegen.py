@@ -79,15 +79,22 @@ def generate(proc: Proc, target: Target | None = None) -> Module:
 
 
 def define(
-    proc: Proc, symbol: str, module: Globals, linkage: str = "", *, target: Target, share: bool = False
+    proc: Proc,
+    symbol: str,
+    module: Globals,
+    linkage: str = "",
+    *,
+    target: Target,
+    share: bool = False,
+    stack_buffer: int = STACK_BUFFER_BYTES,
 ) -> Function:
     """The function `symbol` of a module, for a verified procedure. Raises LoweringError as `generate`.
 
     share: the body is one parallel loop, of whose iterations a call takes some until all threads together have done
     them. Two parameters more, behind the scratch pointers, are the address of the next iteration, int64, which threads
-    take from, and the number of threads, int64.
+    take from, and the number of threads, int64. stack_buffer: bytes of the largest buffer that may lie on the stack.
     """
-    codegen = _Codegen(module, target)
+    codegen = _Codegen(module, target, stack_buffer)
     for n, buffer in enumerate(proc.params):
         shape = tuple(literal(DType.INT64, extent) for extent in buffer.static_shape)
         codegen.expressions.places[buffer.name] = Place(pointer=f"%arg{n}", shape=shape)
@@ -130,8 +137,9 @@ def _hints(loop: For) -> tuple[str, ...]:
 class _Codegen:
     """Emits statements. `scratch` collects the bytes of buffers that do not fit the stack."""
 
-    def __init__(self, module: Globals, target: Target) -> None:
+    def __init__(self, module: Globals, target: Target, stack_buffer: int) -> None:
         self.target = target
+        self.stack_buffer = stack_buffer
         self.emitter = Emitter(module)
         self.expressions = Expressions(self.emitter)
         self.scratch: list[int] = []
@@ -314,7 +322,7 @@ class _Codegen:
     def reserve(self, dtype: DType, elements: int) -> str:
         """Pointer to `elements` undefined elements that exist once in the procedure."""
         nbytes = elements * dtype.bits // 8
-        if nbytes > STACK_BUFFER_BYTES or self.stack + nbytes > STACK_BYTES:
+        if nbytes > self.stack_buffer or self.stack + nbytes > STACK_BYTES:
             self.scratch.append(nbytes)
             return f"%scratch{len(self.scratch) - 1}"
         self.stack += nbytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from llvmlite import binding as llvm
 from compiler.llvm.module import ENTRY, Call, generate_run
 from compiler.llvm.target import Target, emit_object
 from compiler.llvm.team import Team, Work
-from compiler.tensor.arguments import ArgumentError, Signature
+from compiler.tensor.arguments import Signature, Span, check_overlap
 from compiler.tensor.ir import Proc
 from compiler.tensor.verify import verify
 
@@ -60,7 +60,7 @@ class NativeRun:
         for (signature, numbers), given in zip(self.description.calls, arrays, strict=True):
             signature.check(given)
             addresses = [_address(array) for array in given]
-            _check_overlap(signature, addresses, given)
+            check_overlap(signature.name, _spans(signature, addresses, given))
             for number, address in zip(numbers, addresses, strict=True):
                 table[number] = address
 
@@ -88,18 +88,9 @@ def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])  # a third of the time of `ctypes`
 
 
-def _check_overlap(signature: Signature, addresses: Sequence[int], arrays: Sequence[Array]) -> None:
-    spans = sorted(
-        (start, start + array.nbytes, parameter.name, parameter.is_written)
-        for start, array, parameter in zip(addresses, arrays, signature.parameters, strict=True)
-        if array.nbytes
-    )
-    reached, last, last_written = 0, "", False
-    for start, end, name, is_written in spans:
-        if start < reached and (is_written or last_written):
-            raise ArgumentError(f"Arguments {last} and {name} of {signature.name} must not share memory")
-        if end > reached:
-            reached, last, last_written = end, name, is_written
+def _spans(signature: Signature, addresses: Sequence[int], arrays: Sequence[Array]) -> Iterator[Span]:
+    for start, array, parameter in zip(addresses, arrays, signature.parameters, strict=True):
+        yield Span(start=start, end=start + array.nbytes, name=parameter.name, is_written=parameter.is_written)
 
 
 class CompiledProc:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,3 +66,23 @@ class Signature:
 
     def _error(self, parameter: Parameter, rule: str) -> ArgumentError:
         return ArgumentError(f"Argument {parameter.name} of {self.name} must be {rule}")
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Span:
+    """The bytes from `start` to `end`, exclusive, that an argument occupies."""
+
+    start: int
+    end: int
+    name: str
+    is_written: bool
+
+
+def check_overlap(proc: str, arguments: Iterable[Span]) -> None:
+    """Raise ArgumentError if an argument that the procedure stores to shares memory with another."""
+    reached, last, last_written = 0, "", False
+    for span in sorted(span for span in arguments if span.start < span.end):
+        if span.start < reached and (span.is_written or last_written):
+            raise ArgumentError(f"Arguments {last} and {span.name} of {proc} must not share memory")
+        if span.end > reached:
+            reached, last, last_written = span.end, span.name, span.is_written

@@ -1,4 +1,4 @@
-"""The command line: ``vta demo | compile | run | exec | check | profile | disasm | config``.
+"""The command line: ``vta demo | compile | object | run | exec | check | profile | disasm | config``.
 
 Modules load numpy and everything heavier inside the commands, so that ``vta --help`` answers at once.
 """

@@ -10,6 +10,7 @@ from vta.cli.config import config_command
 from vta.cli.demo import demo_command
 from vta.cli.disasm import disasm_command
 from vta.cli.execute import exec_command
+from vta.cli.object import object_command
 from vta.cli.profile import profile_command
 from vta.cli.run import run_command
 from vta.cli.verilog import verilog_command
@@ -34,6 +35,7 @@ def root() -> None:
 for _command in (
     demo_command,
     compile_command,
+    object_command,
     run_command,
     exec_command,
     check_command,

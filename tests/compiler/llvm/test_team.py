@@ -141,9 +141,17 @@ def members() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("team")]
 
 
+def settle(count: int) -> None:
+    """Wait until there are no more than so many, if they end."""
+    deadline = time.monotonic() + 10
+    while len(members()) > count and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 @several
 def test_threads_begin_with_the_first_run_and_end_with_the_last_reference() -> None:
     gc.collect()
+    settle(0)
     before = len(members())
     function = compile_proc(adding(1), threads=2)
     assert len(members()) == before
@@ -152,9 +160,7 @@ def test_threads_begin_with_the_first_run_and_end_with_the_last_reference() -> N
         assert len(members()) == before + 2
     del function
     gc.collect()
-    deadline = time.monotonic() + 10
-    while len(members()) > before and time.monotonic() < deadline:
-        time.sleep(0.01)
+    settle(before)
     assert len(members()) == before
 
 
