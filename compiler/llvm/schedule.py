@@ -16,6 +16,7 @@ import math
 from compiler.llvm.dot import NEIGHBOURS
 from compiler.llvm.registers import Registers, best_tile
 from compiler.llvm.schedule_moves import exchange
+from compiler.llvm.schedule_winograd import is_winograd, sum_points
 from compiler.tensor.affine import variables
 from compiler.tensor.analysis import accesses, innermost, loops_of, padded_read, stores
 from compiler.tensor.interval import interval, loop_interval
@@ -32,9 +33,14 @@ _LEAST_FETCHED = 1024
 
 
 def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
-    """Schedule `proc`, one of `compiler.tensor.define` or `define_blocked`; any other procedure stays as it is."""
+    """Schedule `proc`, one of `compiler.tensor.define`, `define_blocked` or `define_winograd`; any other procedure stays as it is."""
     s = Schedule(proc)
     nests = _nests(proc.body)
+    if is_winograd(nests):
+        _cut_where_padding_ends(s, "pad.column", ".columns", ".right")
+        sum_points(s, registers, CACHE_LINE // proc.params[-1].type.numpy.itemsize)
+        _vectorize(s)
+        return s
     if not nests or not all(_is_tiled(nest) for nest in nests):
         exchange(s)
         if s.trace:

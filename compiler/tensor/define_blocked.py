@@ -42,6 +42,12 @@ class Bounds:
     lo: float = -math.inf
     hi: float = math.inf
 
+    def of(self, value: Expr) -> Expr:
+        """The value, within the bounds."""
+        if self.lo != -math.inf:
+            value = maximum(value, f32(self.lo))
+        return minimum(value, f32(self.hi)) if self.hi != math.inf else value
+
     def steps(self, a: Buffer, y: Tiled) -> list[For]:
         steps: list[tuple[str, Callable[[Expr], Expr]]] = []
         if self.lo != -math.inf:

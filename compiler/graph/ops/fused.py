@@ -23,9 +23,10 @@ from compiler.graph.lowering import (
 from compiler.graph.ops import checks
 from compiler.graph.ops.conv import Conv
 from compiler.graph.ops.window import Pair, Quad
-from compiler.tensor import define_blocked, define_host
+from compiler.tensor import define_blocked, define_host, define_winograd
 from compiler.tensor.define_blocked import Bounds
 from compiler.tensor.ir import DType
+from compiler.tensor.minimal import best_tiling, transform_weights
 from compiler.tensor.tiles import Weighted
 
 
@@ -63,6 +64,19 @@ class FusedConv(Op):
             checks.same("residual", types[3], result)
         return result
 
+    def wants_blocks(self, types: Sequence[TensorType], channels: int) -> bool:
+        """Whether it is faster where its row-major input is put in blocks of so many channels first."""
+        images, ins, *size = types[0].shape
+        _, outs, *result = self.infer(types).shape
+        if ins < channels or types[1].shape[1] * self.groups == self.groups > 1:  # depthwise, or blocks of nothing
+            return False
+        x, y = (
+            Placed(shape, DType.FLOAT32, (1, channels)).in_blocks()
+            for shape in ((images, ins, *size), (images, outs, *result))
+        )
+        window = self.conv.window(types[1])
+        return best_tiling(Weighted(x=x, window=window, weight=DType.FLOAT32), y) is not None
+
     def reference(self, *arrays: Array) -> Array:
         y = self.conv.reference(*arrays[:3])
         return _clip(y + arrays[3] if len(arrays) == 4 else y, self.lo, self.hi)
@@ -76,8 +90,12 @@ class FusedConv(Op):
             x, y = (replace(t, height=1, width=t.height * t.width) for t in (x, y))
         weights = pack_depthwise(w, y) if depthwise else GroupedWeights(w, self.groups, x, y).by_input()
         source = Weighted(x=x, window=window, weight=DType.FLOAT32, blockwise=depthwise)
-        residual = len(operands) == 4
-        proc = define_blocked.conv2d(name, source, y, Bounds(lo=self.lo, hi=self.hi), residual=residual)
+        bounds, residual = Bounds(lo=self.lo, hi=self.hi), len(operands) == 4
+        if (tiling := best_tiling(source, y)) is not None:
+            weights = transform_weights(weights, tiling.scheme)
+            proc = define_winograd.conv2d(name, source, y, bounds, tiling, residual=residual)
+        else:
+            proc = define_blocked.conv2d(name, source, y, bounds, residual=residual)
         return Lowered(proc, (0, weights, pack_channels(bias, y), *((3,) if residual else ())))
 
     def macs(self, types: Sequence[TensorType]) -> int:

@@ -22,7 +22,8 @@ RESIDUAL: Final = 3
 class BlockChannels(Pass):
     """Convolutions make blocks of channels, and what can read them keeps them; `Relayout` nodes stand before the rest.
 
-    A convolution reads any layout of its input, so that the images which come in stay as they are.
+    A convolution reads any layout of its input, so that the images which come in stay as they are, unless it is much
+    faster on blocks.
 
     channels: in a block.
     """
@@ -49,8 +50,10 @@ class _Sweep:
 
     def add(self, node: Node) -> None:
         blocked = self._is_blocked(node)
-        first = RESIDUAL if isinstance(node.op, FusedConv) else 0  # from there on inputs lie like the result
-        inputs = (*node.inputs[:first], *(self._input(node, name, blocked=blocked) for name in node.inputs[first:]))
+        inputs = tuple(
+            self._input(node, name, blocked=blocked) if self._lies_like_the_result(node, position) else name
+            for position, name in enumerate(node.inputs)
+        )
         output = node.output
         if blocked and output in self.source.outputs:
             output = self._new_name(f"{output}.blocks")
@@ -61,6 +64,12 @@ class _Sweep:
             relayout = Node(op=Relayout(), inputs=(output,), output=node.output, name=f"{node.name}.relayout")
             self.nodes.append(relayout)
             self._relaid[node.output, True] = output
+
+    def _lies_like_the_result(self, node: Node, position: int) -> bool:
+        if not isinstance(node.op, FusedConv) or position >= RESIDUAL:
+            return True
+        types = [self.source.types[name] for name in node.inputs]
+        return position == 0 and node.op.wants_blocks(types, self.layout.c)
 
     def _is_blocked(self, node: Node) -> bool:
         types = [self.source.types[name] for name in (*node.inputs, node.output)]
