@@ -33,7 +33,7 @@ _LEAST_FETCHED = 1024
 
 
 def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
-    """Schedule `proc`, one of `compiler.tensor.define`, `define_blocked` or `define_winograd`; any other procedure stays as it is."""
+    """Schedule `proc`, of `compiler.tensor.define`, `define_blocked` or `define_winograd`; any other stays as it is."""
     s = Schedule(proc)
     nests = _nests(proc.body)
     if is_winograd(nests):

@@ -1,8 +1,9 @@
-"""The schedule of convolutions by minimal filtering on a CPU: strip by strip, so that what is transformed stays in cache.
+"""The schedule of convolutions by minimal filtering on a CPU.
 
 The input of a strip is transformed first. Then, for a few blocks of channels at a time, the products of every point are
-summed in registers, and their sums are transformed to results. Few strips are not worth threads of their own: then
-these share the blocks of channels, of the input first and of the result behind it.
+summed in registers, and their sums are transformed to results. Several strips follow each other from input to result,
+so that what is transformed stays in cache, and threads share them. A few are not worth that: threads share the blocks
+of channels, those of the input first and then those of the result.
 """
 
 from __future__ import annotations

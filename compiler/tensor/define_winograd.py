@@ -20,6 +20,7 @@ from compiler.tensor.ir import (
     DType,
     Expr,
     Fma,
+    For,
     If,
     Proc,
     Scope,
@@ -54,7 +55,7 @@ def _chain(terms: Sequence[tuple[Fraction, Expr]]) -> Expr:
 
 
 def _by_parity(row: Row, column: Sequence[Expr]) -> Expr:
-    """A row of `data`: those of a place and its negative share their sums of even and of odd powers."""
+    """A row of `data`, in sums of even and of odd powers, which a place and its negative share."""
     even, odd = ([(f, column[k]) for k, f in enumerate(row) if f and k % 2 == parity] for parity in (0, 1))
     if not (even and odd):
         return _chain(even or odd)
@@ -94,7 +95,7 @@ def conv2d(name: str, source: Weighted, y: Tiled, bounds: Bounds, tiling: Tiling
     """``Y = clip(sum of X * W + B + R, lo, hi)`` of a 3x3 kernel and stride 1; X has blocks as wide as Y's.
 
     Parameters: X; W float32 [blocks_y, points, blocks_x, c, c], of `transform_weights`; B float32 [blocks, subs, n, c];
-    R like Y if there is a residual; Y. Zeros stand around the image in the copy P of the rows of a strip; results beyond the end of Y are dropped.
+    R like Y if there is a residual; Y. Strips are copied with zeros around the image; what lies beyond Y is dropped.
     """
     x, window, scheme = source.x, source.window, tiling.scheme
     m, size, points = scheme.outputs, scheme.size, scheme.points
@@ -112,11 +113,10 @@ def conv2d(name: str, source: Weighted, y: Tiled, bounds: Bounds, tiling: Tiling
     v = local("V", *front, points, x.blocks, tiling.tiles, c)
     a, sums = (local(each, *front, y.blocks, points, tiling.tiles, y.c) for each in ("A", "M"))
 
-    def over(name: str, loops: Sequence[tuple[str, int]], body: Callable[[Index], Body]) -> Stmt:
+    def over(name: str, loops: Sequence[tuple[str, int]], body: Callable[[Index], Body]) -> For:
         named = [("no", x.batches), ("strip", tiling.strips), *loops]
-        return nest(
-            [(f"{name}.{axis}", n) for axis, n in named], *body({axis: Var(f"{name}.{axis}") for axis, _ in named})
-        )
+        index: Index = {axis: Var(f"{name}.{axis}") for axis, _ in named}
+        return nest([(f"{name}.{axis}", extent) for axis, extent in named], *body(index))
 
     def pad(i: Index) -> Body:
         row, column = i["strip"] * (tiling.rows * m) + i["row"] - top, i["column"] - left

@@ -114,10 +114,10 @@ class Tiling:
         return self.rows * self.columns
 
 
-_STRIP = 256 * 1024
-"""Bytes of a transformed strip that stay in a cache of the second level beside the sums of a few channels."""
-_WEIGHTS = 1024 * 1024
-"""Bytes of weights that such a cache may hold, so that every strip can read all of them."""
+_STRIP = 128 * 1024
+"""Bytes of a transformed strip, if there can be several: a part of a cache of the second level."""
+_FEWEST = 4
+"""Strips that are worth it: threads share them."""
 _READ = 15
 """Products that take as long as it does to get a weight from memory."""
 _SUM = 2
@@ -141,10 +141,12 @@ def best_tiling(source: Weighted, y: Tiled) -> Tiling | None:
 
 
 def _in_strips(scheme: Minimal, x: Tiled, y: Tiled) -> Tiling:
-    """All in one strip where weights are many, so that they are read once."""
+    """All in one strip where the weights are more than what is transformed, so that they are read once."""
     rows, columns = -(-y.height // scheme.outputs), -(-y.width // scheme.outputs)
-    weights = scheme.points * x.blocks * x.c * y.blocks * y.c * 4
     row = scheme.points * columns * x.blocks * x.c * 4
-    together = rows if weights > _WEIGHTS else min(max(_STRIP // row, 1), rows)
-    strips = -(-rows // together)
-    return Tiling(scheme=scheme, strips=strips, rows=-(-rows // strips), columns=columns)
+    weights = scheme.points * x.blocks * x.c * y.blocks * y.c * 4
+    strips = -(-rows // max(_STRIP // row, 1))
+    if weights > rows * row or strips < _FEWEST:
+        strips = 1
+    together = -(-rows // strips)
+    return Tiling(scheme=scheme, strips=-(-rows // together), rows=together, columns=columns)

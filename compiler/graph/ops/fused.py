@@ -65,17 +65,12 @@ class FusedConv(Op):
         return result
 
     def wants_blocks(self, types: Sequence[TensorType], channels: int) -> bool:
-        """Whether it is faster where its row-major input is put in blocks of so many channels first."""
-        images, ins, *size = types[0].shape
-        _, outs, *result = self.infer(types).shape
-        if ins < channels or types[1].shape[1] * self.groups == self.groups > 1:  # depthwise, or blocks of nothing
-            return False
+        """Whether it is faster where a row-major input is put in blocks of so many channels first."""
         x, y = (
-            Placed(shape, DType.FLOAT32, (1, channels)).in_blocks()
-            for shape in ((images, ins, *size), (images, outs, *result))
+            Placed(t.shape, t.dtype, (1, channels)).in_blocks() for t in (types[0], self.infer(types))
         )
-        window = self.conv.window(types[1])
-        return best_tiling(Weighted(x=x, window=window, weight=DType.FLOAT32), y) is not None
+        source = Weighted(x=x, window=self.conv.window(types[1]), weight=DType.FLOAT32, blockwise=self.groups > 1)
+        return types[0].shape[1] >= channels and best_tiling(source, y) is not None
 
     def reference(self, *arrays: Array) -> Array:
         y = self.conv.reference(*arrays[:3])
