@@ -100,7 +100,7 @@ class IntegerConv(Op):
         return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])
 
     def tiled(self, w: Placed, result: Placed, blocks: Blocks) -> Tiled:
-        """The result in tiles; on a CPU pixels that are all alike are in one row, which need not end where an image does."""
+        """The result in tiles; on a CPU pixels that are all alike are in one row, which no end of an image cuts."""
         y = result.tiled(blocks.block_out, blocks.batch)
         return y.in_a_row() if blocks.dot and self.window(TensorType.of(w.constant())).is_pixel else y
 
