@@ -96,7 +96,10 @@ class Session:
         self._program = program
         self.timeout = timeout
         self._buffers = {buffer.name: buffer for buffer in program.buffers}
+        self._inputs = {buffer.name: stored(buffer) for buffer in program.inputs}
+        self._outputs = program.outputs
         self._statistics: RunStatistics | None = None
+        self._without_launches = self._summary([])
         self._arena: int | None = device.allocate(program.arena_bytes)
         self._memory = device.view(self._arena, program.arena_bytes)
         self._apart = _apart(program) if self._memory is not None else frozenset()
@@ -141,7 +144,7 @@ class Session:
         DeviceTimeout, or what the device raises.
         """
         arena = self._open_arena()
-        held = {b.name: shaped(aligned_empty(b.nbytes), b) for b in self._program.outputs if b.name in self._apart}
+        held = {b.name: shaped(aligned_empty(b.nbytes), b) for b in self._outputs if b.name in self._apart}
         for name, array in self._checked(inputs).items():
             if name in self._apart:
                 held[name] = array.view()
@@ -156,10 +159,10 @@ class Session:
                 self._call(phase, self._memory, held)
             else:
                 self._call_on_copies(phase, arena)
-        self._statistics = self._summary(reports)
+        self._statistics = self._summary(reports) if reports else self._without_launches
         return {
             buffer.name: held[buffer.name] if buffer.name in held else self._read(arena, buffer)
-            for buffer in self._program.outputs
+            for buffer in self._outputs
         }
 
     def _images(self) -> list[tuple[int, bytes]]:
@@ -175,17 +178,15 @@ class Session:
         return self._arena
 
     def _checked(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-        expected = {buffer.name: buffer for buffer in self._program.inputs}
-        if inputs.keys() != expected.keys():
-            raise SessionError(f"Inputs must be named {sorted(expected)}, not {sorted(inputs)}")
-        for name, buffer in expected.items():
+        if inputs.keys() != self._inputs.keys():
+            raise SessionError(f"Inputs must be named {sorted(self._inputs)}, not {sorted(inputs)}")
+        for name, (dtype, shape) in self._inputs.items():
             array = inputs[name]
-            dtype, shape = stored(buffer)
             if array.shape != shape or array.dtype != dtype:
                 raise SessionError(
                     f"Input {name!r} must be {dtype} {list(shape)}, not {array.dtype} {list(array.shape)}"
                 )
-        return {name: np.require(array, requirements=["C", "A"]) for name, array in inputs.items()}
+        return {name: _in_order(array) for name, array in inputs.items()}
 
     def _launch(self, arena: int, step: Launch) -> LaunchReport:
         address = arena + self._program.insn_address + step.insn_begin * self._program.config.insn_bytes
@@ -246,6 +247,12 @@ def _grouped(steps: Sequence[Step], *, together: bool) -> Iterator[Launch | tupl
             waiting.append(step)
     if waiting:
         yield tuple(waiting)
+
+
+def _in_order(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The array, or a copy of it that is C-contiguous and aligned to its elements."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
 
 
 def _within(memory: NDArray[np.uint8], buffer: Buffer) -> NDArray[np.generic]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -172,7 +172,8 @@ class GroupedWeights:
 def diagonal(m: Array, r: Placed, y: Tiled, blocks: Blocks) -> tuple[Weighted, Array]:
     """A residual `r` of the result `y` as what weights multiply, and the weights: each channel by its `m` [O]."""
     if blocks.dot:
-        source = Weighted(x=r.tiled(y.c, y.n), weight=DType(m.dtype.name), channelwise=True, blockwise=True)
+        x = replace(r.tiled(y.c, y.n), height=y.height, width=y.width)
+        source = Weighted(x=x, weight=DType(m.dtype.name), channelwise=True, blockwise=True)
         return source, pack_channels(m, y)[:, :, 0].reshape(y.blocks, y.subs, 1, 1, y.c)
     tiled = r.tiled(blocks.block_in, blocks.batch)
     weights = GroupedWeights(m.reshape(-1, 1, 1, 1), len(m), tiled, y)

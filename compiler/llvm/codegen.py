@@ -18,7 +18,7 @@ from compiler.llvm.emitter import Emitter, Globals, Value, literal, llvm_type, m
 from compiler.llvm.expressions import Context, Expressions, Lanes, Place, lane_numbers
 from compiler.llvm.lanes import allocated, lane_count
 from compiler.llvm.target import Target
-from compiler.llvm.transpose import Transposition, exchanged, transposition
+from compiler.llvm.transpose import Transposition, exchanged, interleaved, transposition
 from compiler.tensor.arguments import written
 from compiler.tensor.interval import interval, loop_interval
 from compiler.tensor.ir import (
@@ -261,19 +261,29 @@ class _Codegen:
         self.expressions.store(vector, dot.sums.buffer, dot.sums.index, total)
 
     def transposed(self, at: Context, square: Transposition) -> None:
-        size, store = square.size, square.store
-        zero, values = literal(DType.INT64, 0), (0, size - 1)
-        lanes = Lanes(var=square.columns, first=zero, count=size, private=frozenset())
-        along = replace(at.bind(square.columns, Value(lane_numbers(size), DType.INT64, size), values), lanes=lanes)
+        store, width = square.store, square.width
+        along = self.lanes_of(at, square.columns, width)
         rows = []
-        for n in range(size):
+        for n in range(square.height):
             row = self.expressions.value(along.bind(square.rows, literal(DType.INT64, n), (n, n)), store.value)
-            rows.append(operators.splat(self.emitter, self.expressions.stored(row), size))
-        down = Lanes(var=square.rows, first=zero, count=size, private=frozenset())
-        across = replace(at.bind(square.rows, Value(lane_numbers(size), DType.INT64, size), values), lanes=down)
-        for n, column in enumerate(exchanged(self.emitter, rows)):
+            rows.append(operators.splat(self.emitter, self.expressions.stored(row), width))
+        if square.height < width:
+            everything = interleaved(self.emitter, rows)
+            across = self.lanes_of(at, square.rows, everything.lanes)
+            place = across.bind(square.columns, literal(DType.INT64, 0), (0, width - 1))
+            self.expressions.store(place, store.buffer, store.index, everything)
+            return
+        across = self.lanes_of(at, square.rows, square.height)
+        for n, column in enumerate(exchanged(self.emitter, rows, self.target)):
             place = across.bind(square.columns, literal(DType.INT64, n), (n, n))
             self.expressions.store(place, store.buffer, store.index, column)
+
+    @staticmethod
+    def lanes_of(at: Context, var: str, count: int) -> Context:
+        """Where the first iterations of a loop are lanes."""
+        lanes = Lanes(var=var, first=literal(DType.INT64, 0), count=count, private=frozenset())
+        numbers = Value(lane_numbers(count), DType.INT64, count)
+        return replace(at.bind(var, numbers, (0, count - 1)), lanes=lanes)
 
     def count(
         self, start: Value, stop: Value, step: int, once: Callable[[Value], None], hints: tuple[str, ...]

@@ -48,6 +48,15 @@ def cast(e: Emitter, dtype: DType, a: Value) -> Value:
     return e.value(dtype, a.lanes, f"{instruction} {a.typed} to {llvm_type(dtype, a.lanes)}")
 
 
+def cast_clipped(e: Emitter, dtype: DType, a: Value) -> Value:
+    """A float that is within a type of up to 32 bits, as that: one instruction of most processors, where `cast` has to
+    see what leaves it."""
+    wide = DType.INT32 if dtype.kind is Kind.SIGNED or dtype.bits < DType.INT32.bits else DType.UINT32
+    instruction = "fptosi" if wide is DType.INT32 else "fptoui"
+    whole = e.value(wide, a.lanes, f"{instruction} {a.typed} to {llvm_type(wide, a.lanes)}")
+    return cast(e, dtype, whole)
+
+
 def _number(value: int) -> Value:
     return literal(DType.UINT32, value)
 

@@ -105,7 +105,7 @@ def add_products(e: Emitter, dot: DotProduct, sums: Value, shared: Value, weight
     for first in range(0, dot.lanes, width):
         part = _lanes(e, sums, range(first, first + width))
         parts.append(step(e, part, each, _lanes(e, weights, range(first * NEIGHBOURS, (first + width) * NEIGHBOURS))))
-    return _joined(e, parts)
+    return operators.joined(e, parts)
 
 
 _MOST_EXACT = 127
@@ -177,18 +177,4 @@ def _lanes(e: Emitter, a: Value, lanes: Sequence[int]) -> Value:
     """Some of the lanes of a vector."""
     if list(lanes) == list(range(a.lanes)):
         return a
-    return _shuffled(e, a, a, lanes)
-
-
-def _joined(e: Emitter, parts: Sequence[Value]) -> Value:
-    """Vectors of one width, a power of two of them, behind each other."""
-    parts = list(parts)
-    while len(parts) > 1:
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        parts = [_shuffled(e, a, b, range(2 * a.lanes)) for a, b in pairs]
-    return parts[0]
-
-
-def _shuffled(e: Emitter, a: Value, b: Value, lanes: Sequence[int]) -> Value:
-    mask = ", ".join(f"i32 {lane}" for lane in lanes)
-    return e.value(a.dtype, len(lanes), f"shufflevector {a.typed}, {b.typed}, <{len(lanes)} x i32> <{mask}>")
+    return operators.chosen(e, a, a, lanes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from compiler.errors import LoweringError
 from compiler.llvm import operators
-from compiler.llvm.conversions import cast
+from compiler.llvm.conversions import cast, cast_clipped
 from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, mangled, memory_dtype
 from compiler.llvm.lanes import element_step
 from compiler.tensor.interval import Interval
@@ -86,6 +86,21 @@ def is_risky(expr: Expr) -> bool:
     )
 
 
+def is_clipped(expr: Expr, dtype: DType) -> bool:
+    """Whether a float is brought to what an integer type holds, which it then does as NaN too."""
+    if not expr.dtype.is_float or not dtype.is_integer or dtype.bits > DType.INT32.bits:
+        return False
+    match expr:
+        case Binary(BinaryOp.MIN, Binary(BinaryOp.MAX, _, Const() as low), Const() as high):
+            pass
+        case Binary(BinaryOp.MAX, Binary(BinaryOp.MIN, _, Const() as high), Const() as low):
+            pass
+        case _:
+            return False
+    least, most = dtype.limits
+    return least <= low.value <= high.value <= most
+
+
 class Expressions:
     """Emits expressions into `emitter`; `places` holds the buffers in scope."""
 
@@ -111,6 +126,8 @@ class Expressions:
                 return operators.compare(self.e, expr.op, self.value(at, expr.a), self.value(at, expr.b))
             case Select():
                 return self.select(at, expr)
+            case Cast() if is_clipped(expr.a, expr.type):
+                return cast_clipped(self.e, expr.type, self.value(at, expr.a))
             case Cast():
                 return cast(self.e, expr.type, self.value(at, expr.a))
             case Load():

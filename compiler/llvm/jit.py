@@ -74,10 +74,10 @@ class NativeRun:
             self._team.run(
                 Work(
                     entry=self._entry,
-                    table=here,
+                    table=_address(here),
                     shared=description.shared,
                     private=description.private,
-                    kept=(self, arrays, moved),
+                    kept=(self, arrays, here, moved),
                 )
             )
 

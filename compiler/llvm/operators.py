@@ -5,6 +5,8 @@ The meaning is that of `compiler.tensor.interp`; divisors are positive, which `c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from compiler.llvm.emitter import Emitter, Value, literal, llvm_type, mangled
 from compiler.tensor.ir import BinaryOp, CompareOp, Const, DType, Kind, UnaryOp
 from compiler.tensor.ir import binary as fold
@@ -98,6 +100,21 @@ def select(e: Emitter, cond: Value, a: Value, b: Value) -> Value:
     lanes = max(cond.lanes, a.lanes, b.lanes)
     a, b = splat(e, a, lanes), splat(e, b, lanes)
     return e.value(a.dtype, lanes, f"select {cond.typed}, {a.typed}, {b.typed}")
+
+
+def chosen(e: Emitter, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+    """Lanes of two vectors of one width, those of the second behind those of the first; any for one below zero."""
+    mask = ", ".join(f"i32 {lane}" if lane >= 0 else "i32 poison" for lane in lanes)
+    return e.value(a.dtype, len(lanes), f"shufflevector {a.typed}, {b.typed}, <{len(lanes)} x i32> <{mask}>")
+
+
+def joined(e: Emitter, parts: Sequence[Value]) -> Value:
+    """Vectors of one width, a power of two of them, behind each other."""
+    parts = list(parts)
+    while len(parts) > 1:
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [chosen(e, a, b, range(2 * a.lanes)) for a, b in pairs]
+    return parts[0]
 
 
 def unary(e: Emitter, op: UnaryOp, a: Value) -> Value:

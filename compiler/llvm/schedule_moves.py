@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compiler.llvm.transpose import is_along, reads_along, reads_itself
+from compiler.llvm.transpose import is_along, is_behind, reads_along, reads_itself
 from compiler.tensor.affine import variables
 from compiler.tensor.analysis import innermost
 from compiler.tensor.interval import interval, loop_interval
@@ -12,6 +12,8 @@ from compiler.tensor.traverse import walk_expr
 
 SQUARE = 16
 """Lanes, and vectors, that are exchanged at a time: a block of channels."""
+FEW = (2, 4, 8)
+"""Rows that are put between each other, where they fill what is stored: the channels of an image."""
 _Nest = tuple[list[For], tuple[Expr, ...], Store]
 
 
@@ -34,19 +36,24 @@ def _nests(body: Body) -> list[_Nest]:
 
 def _exchange(s: Schedule, nest: _Nest) -> None:
     loops, guards, store = nest
-    extents = {loop.var.name: constant(loop.extent) for loop in loops if constant(loop.extent) >= SQUARE}
+    extents = {loop.var.name: constant(loop.extent) for loop in loops if constant(loop.extent) > 1}
     rows = [name for name in extents if is_along(store, name) and not reads_along(store, name)]
     columns = [name for name in extents if reads_along(store, name) and not is_along(store, name)]
-    if len(rows) != 1 or len(columns) != 1 or reads_itself(store):
+    if len(rows) != 1 or len(columns) != 1 or extents[columns[0]] < SQUARE or reads_itself(store):
         return
     squared = (*columns, *rows)
+    height = extents[rows[0]]
+    few = height in FEW and is_behind(store, columns[0], height)
     conditions = [*guards, *(e.cond for e in walk_expr(store.value) if isinstance(e, Select))]
-    if not _always(s, loops, conditions, squared):
+    if few:
+        if guards or any(variables(cond) & extents.keys() - set(rows) for cond in conditions):
+            return
+    elif height < SQUARE or not _always(s, loops, conditions, squared):
         return
     outer = [loop.var.name for loop in loops if loop.var.name not in squared]
     inner = []
     for name in squared:
-        if extents[name] == SQUARE:
+        if extents[name] == SQUARE or (few and name in rows):
             inner.append(name)
             continue
         s.split(name, SQUARE, f"{name}.square", f"{name}.lane")
@@ -54,7 +61,7 @@ def _exchange(s: Schedule, nest: _Nest) -> None:
         inner.append(f"{name}.lane")
     s.reorder(*outer, *reversed(inner))
     for name in squared:
-        if extents[name] % SQUARE:
+        if extents[name] % SQUARE and name not in inner:
             s.cut(f"{name}.square", extents[name] // SQUARE, f".rest{squared.index(name)}")
     for name in inner:
         s.set_kind(name, LoopKind.VECTORIZED)

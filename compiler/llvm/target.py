@@ -78,6 +78,10 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
     {
         # ARMv8-A: NEON, with fused products and sums, belongs to every one.
         "aarch64": Target(triple="aarch64-unknown-linux-gnu", cpu="generic", features="+neon,+fp-armv8"),
+        # ARMv8.2-A's dot products of bytes, optional there: Cortex-A55, A75 and later.
+        "aarch64-dotprod": Target(
+            triple="aarch64-unknown-linux-gnu", cpu="generic", features="+neon,+fp-armv8,+dotprod"
+        ),
         # Cortex-A7, A15, A17 and later: NEON with fused products and sums (VFPv4), floats passed in registers. Its
         # vectors count numbers below 2**-126 as zero.
         "armv7": Target(

@@ -36,32 +36,34 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self._memory = _aligned(0)
-        self.barrier = _aligned(BARRIER_BYTES, np.zeros)
+        self._address = int(self._memory.ctypes.data)
+        self._barrier = _aligned(BARRIER_BYTES, np.zeros)
+        self.barrier = int(self._barrier.ctypes.data)
 
-    def of(self, nbytes: int) -> Array:
-        """uint8, at least `nbytes`, aligned, of this thread until it asks again."""
+    def of(self, nbytes: int) -> int:
+        """Address of at least `nbytes`, aligned, which are this thread's until it asks again."""
         if nbytes > self._memory.size:
             self._memory = _aligned(nbytes)
-        return self._memory
+            self._address = int(self._memory.ctypes.data)
+        return self._address
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """An entry, the table of its buffers' addresses, and its bytes of scratch memory, shared and of each thread.
+    """An entry, the address of the table of its buffers, and its bytes of scratch memory, shared and of each thread.
 
     kept: what must live until the last thread is back.
     """
 
     entry: Entry
-    table: Array
+    table: int
     shared: int
     private: int
     kept: Any
 
-    def part(self, thread: int, threads: int, scratch: Array, barrier: Array) -> None:
-        """What one thread does of it, together with the others."""
-        addresses = self.table.ctypes.data, scratch.ctypes.data, barrier.ctypes.data
-        self.entry(addresses[0], addresses[1], thread, threads, addresses[2])
+    def part(self, thread: int, threads: int, scratch: int, barrier: int) -> None:
+        """What one thread does of it, together with the others; the last two are addresses."""
+        self.entry(self.table, scratch, thread, threads, barrier)
 
 
 class Team:
@@ -116,8 +118,8 @@ class _Job:
 @dataclass(frozen=True, kw_only=True)
 class _Part:
     work: Work
-    scratch: Array
-    barrier: Array
+    scratch: int
+    barrier: int
 
 
 def _lead(jobs: SimpleQueue[_Job | None], threads: int, scratch: _Scratch) -> None:

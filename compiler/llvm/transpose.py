@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compiler.llvm import operators
 from compiler.llvm.emitter import Emitter, Value
 from compiler.llvm.lanes import element_step
+from compiler.llvm.target import Target
 from compiler.tensor.affine import variables
 from compiler.tensor.ir import Const, Expr, For, Load, LoopKind, Store, constant
 from compiler.tensor.traverse import walk_expr
@@ -18,12 +20,13 @@ from compiler.tensor.traverse import walk_expr
 
 @dataclass(frozen=True, kw_only=True)
 class Transposition:
-    """`store` in the iterations of two loops of `size` each: neighbours in `rows` are so where it is stored, those in
-    `columns` where it is read."""
+    """`store` in the iterations of two loops: neighbours in `rows` are so where it is stored, those in `columns` where
+    it is read. As many rows as columns, or fewer, whose columns then follow each other where they are stored."""
 
     rows: str
     columns: str
-    size: int
+    height: int
+    width: int
     store: Store
 
 
@@ -34,18 +37,26 @@ def transposition(loop: For) -> Transposition | None:
             pass
         case _:
             return None
-    if loop.kind is not LoopKind.VECTORIZED or loop.extent != inner.extent or not isinstance(loop.extent, Const):
+    constant_extents = isinstance(loop.extent, Const) and isinstance(inner.extent, Const)
+    if loop.kind is not LoopKind.VECTORIZED or not constant_extents:
         return None
-    rows, columns, size = loop.var.name, inner.var.name, constant(loop.extent)
-    is_power = size > 1 and size & (size - 1) == 0
-    if is_power and is_along(store, rows) and not reads_itself(store) and columns in variables_of(store):
-        return Transposition(rows=rows, columns=columns, size=size, store=store)
+    rows, columns, height, width = loop.var.name, inner.var.name, constant(loop.extent), constant(inner.extent)
+    powers = all(size > 1 and size & (size - 1) == 0 for size in (height, width))
+    if not powers or not is_along(store, rows) or reads_itself(store) or columns not in variables_of(store):
+        return None
+    if height == width or (height < width and is_behind(store, columns, height)):
+        return Transposition(rows=rows, columns=columns, height=height, width=width, store=store)
     return None
 
 
 def is_along(store: Store, var: str) -> bool:
     """Whether neighbours in `var` are neighbours where they are stored."""
     return element_step(store.buffer, store.index, var, frozenset(), 1) == 1
+
+
+def is_behind(store: Store, var: str, elements: int) -> bool:
+    """Whether neighbours in `var` are so many elements apart where they are stored."""
+    return element_step(store.buffer, store.index, var, frozenset(), 1) == elements
 
 
 def reads_along(store: Store, var: str) -> bool:
@@ -67,12 +78,51 @@ def variables_of(store: Store) -> set[str]:
     return set().union(*(variables(index) for index in store.index))
 
 
-def exchanged(e: Emitter, rows: Sequence[Value]) -> list[Value]:
-    """Vectors of the first lanes of all `rows`, of the second ones, and so on: as many as there are lanes.
+def exchanged(e: Emitter, rows: Sequence[Value], target: Target) -> list[Value]:
+    """Vectors of the first lanes of all `rows`, of the second ones, and so on: as many as there are lanes."""
+    together = _WIDEST // (rows[0].dtype.bits * len(rows))
+    if target.has("avx512vbmi") and rows[0].dtype.bits == 8 and 1 < together < len(rows):
+        return _exchanged_together(e, rows, together)
+    return _exchanged_by_squares(e, rows)
 
-    Squares of lanes change places with their neighbours, larger ones first (Eklundh, "A Fast Computer Method for Matrix
-    Transposing", 1972); each step is a choice of lanes from two vectors.
-    """
+
+_WIDEST = 512
+"""Bits of a register in which any bytes of two others can be put in any order."""
+
+
+def _exchanged_together(e: Emitter, rows: Sequence[Value], together: int) -> list[Value]:
+    """By way of vectors of several rows, and of several of the results."""
+    size = len(rows)
+    lanes = size * together
+    wide = [operators.joined(e, rows[n : n + together]) for n in range(0, size, together)]
+    out = []
+    for first in range(0, size, together):
+        # Of each lane of the result, the row that it is in and its place in the vector of that.
+        sources = [(row // together, row % together * size + first + k) for k in range(together) for row in range(size)]
+        parts = {n: wide[n] for n in range(len(wide))}
+        places = [(n, lane) for n, lane in sources]
+        while len(parts) > 1:
+            merged = {}
+            for n in range(0, len(parts), 2):
+                mask = [lane + lanes * (at - n) if at in (n, n + 1) else -1 for at, lane in places]
+                merged[n // 2] = operators.chosen(e, parts[n], parts[n + 1], mask)
+            places = [(at // 2, lane) for lane, (at, _) in enumerate(places)]
+            parts = merged
+        ends = (range(k * size, (k + 1) * size) for k in range(together))
+        out += [operators.chosen(e, parts[0], parts[0], each) for each in ends]
+    return out
+
+
+def interleaved(e: Emitter, rows: Sequence[Value]) -> Value:
+    """The first lanes of all `rows`, then the second ones, and so on, in one vector."""
+    width, whole = rows[0].lanes, operators.joined(e, rows)
+    places = [row * width + column for column in range(width) for row in range(len(rows))]
+    return operators.chosen(e, whole, whole, places)
+
+
+def _exchanged_by_squares(e: Emitter, rows: Sequence[Value]) -> list[Value]:
+    """Squares of lanes change places with their neighbours, larger ones first (Eklundh, "A Fast Computer Method for
+    Matrix Transposing", 1972); each step is a choice of lanes from two vectors."""
     size, out = len(rows), list(rows)
     distance = size // 2
     while distance:
@@ -80,11 +130,6 @@ def exchanged(e: Emitter, rows: Sequence[Value]) -> list[Value]:
             a, b = out[n], out[n + distance]
             first = [lane if not lane & distance else size + lane - distance for lane in range(size)]
             second = [lane + distance if not lane & distance else size + lane for lane in range(size)]
-            out[n], out[n + distance] = _chosen(e, a, b, first), _chosen(e, a, b, second)
+            out[n], out[n + distance] = operators.chosen(e, a, b, first), operators.chosen(e, a, b, second)
         distance //= 2
     return out
-
-
-def _chosen(e: Emitter, a: Value, b: Value, lanes: Sequence[int]) -> Value:
-    mask = ", ".join(f"i32 {lane}" for lane in lanes)
-    return e.value(a.dtype, a.lanes, f"shufflevector {a.typed}, {b.typed}, <{len(lanes)} x i32> <{mask}>")

@@ -78,6 +78,15 @@ def _taps(window: Window) -> list[tuple[str, int]]:
     return [("ky", window.kernel[0]), ("kx", window.kernel[1])]
 
 
+def _terms(source: Weighted) -> list[tuple[str, int]]:
+    """The loops of a sum. Neighbouring taps of a row of a row-major image read the same pixels, which LLVM would keep
+    in registers that the sums need: there the rows come last."""
+    taps = _taps(source.window)
+    if source.blockwise:
+        return taps
+    return [("ci", source.x.blocks), *(reversed(taps) if source.x.c == 1 else taps), ("i", source.x.c)]
+
+
 def conv2d(name: str, source: Weighted, y: Tiled, bounds: Bounds, *, residual: bool = False) -> Proc:
     """``Y = clip(sum of X * W + B + R, lo, hi)``; X may have blocks of another width than Y.
 
@@ -97,10 +106,10 @@ def conv2d(name: str, source: Weighted, y: Tiled, bounds: Bounds, *, residual: b
         weights = w[i["co"], chunk, i["ky"], i["kx"], k, i["c"]]
         return Store(a, tiles.at(i), Fma(read, weights, a[tiles.at(i)]))
 
-    outer, inner = ([], []) if blockwise else ([("ci", x.blocks)], [("i", x.c)])
+    terms = _terms(source)
     body = [
         tiles.over("bias", y, lambda i: Store(a, tiles.at(i), tiles.per_channel(b, i))),
-        tiles.over("dot", y, multiply, [*outer, *_taps(window), *inner]),
+        tiles.over("dot", y, multiply, terms),
     ]
     if residual:
         body.append(tiles.update("residual", a, y, lambda v, i: v + r[tiles.at(i)]))

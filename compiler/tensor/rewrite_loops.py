@@ -274,14 +274,16 @@ def prefetch(proc: Proc, buffer: str, ahead: str, at: str, line: int) -> Proc:
     if ahead not in used:
         raise IllegalRewrite(f"what is read of {buffer!r} must change with loop {ahead!r}")
     again = [loop for loop in (*inner.outer[around.index(ahead) + 1 :], range_of(inner.loop)) if loop.name not in used]
-    parts = sorted(
-        (loop for loop in read.loops if loop.name in used),
-        key=lambda loop: next(n for n, index in enumerate(read.index) if loop.name in variables(index)),
-    )
+    dimension = {name: n for n, index in reversed(list(enumerate(read.index))) for name in variables(index)}
+    parts = sorted((loop for loop in read.loops if loop.name in used), key=lambda loop: dimension[loop.name])
     extents = [loop.extent for loop in (range_of(site.loop), *again, *parts)]
     if not all(isinstance(extent, Const) and constant(extent) > 0 for extent in extents):
         raise IllegalRewrite(f"loops that read {buffer!r} must have constant extents of at least 1")
-    steps = {loop.name: line if loop.name in variables(read.index[-1]) else 1 for loop in parts}
+    if not all(isinstance(extent, Const) for extent in read.buffer.shape):
+        raise IllegalRewrite(f"shape of buffer {buffer!r} must be constant")
+    shape = read.buffer.static_shape
+    apart = {loop.name: math.prod(shape[dimension[loop.name] + 1 :]) for loop in parts}
+    steps = {name: max(1, line // elements) for name, elements in apart.items()}  # of iterations, to the next line
     sizes = [-(-constant(loop.extent) // steps[loop.name]) for loop in parts]
     lines, turns = math.prod(sizes), math.prod(constant(loop.extent) for loop in again)
     at_once = -(-lines // turns)

@@ -62,6 +62,10 @@ class Tiled:
     def shape(self) -> tuple[int, ...]:
         return (self.batches, self.blocks, self.height, self.width, self.subs, self.n, self.c)
 
+    def in_a_row(self) -> Tiled:
+        """All pixels of an image as one row."""
+        return replace(self, height=1, width=self.height * self.width)
+
     def buffer(self, name: str, dtype: DType | None = None) -> Buffer:
         return Buffer.of(name, dtype or self.dtype, self.shape, limits=self.limits if dtype is None else None)
 
@@ -276,13 +280,16 @@ def raised(term: Weighted, buffer_x: Buffer, a: Buffer, y: Tiled) -> Raised:
     """`term`, which reads `buffer_x`, as a `Raised` one. Its sums wrap, but the corrected ones are right."""
     x, window = term.x, term.window
     top, left, bottom, right = window.padding
-    padded = replace(
-        x, height=x.height + top + bottom, width=x.width + left + right, dtype=DType.UINT8, limits=None
-    )
+    step, within = (1, 1), replace(window, padding=(0, 0, 0, 0))
+    height, width = x.height + top + bottom, x.width + left + right
+    if window.kernel == (1, 1):  # pixels between those that are read need no copy
+        step, within = window.stride, Window(kernel=(1, 1))
+        height, width = y.height, y.width
+    padded = replace(x, height=height, width=width, dtype=DType.UINT8, limits=None)
     u = replace(padded.buffer("U"), scope=Scope.LOCAL)
 
     def fill(i: Index) -> Stmt:
-        row, column = i["oh"] - top, i["ow"] - left
+        row, column = i["oh"] * step[0] - top, i["ow"] * step[1] - left
         read: Expr = buffer_x[i["no"], i["co"], row, column, i["s"], i["n"], i["c"]]
         inside = [*((le(0, row), lt(row, x.height)) if top or bottom else ())]
         inside += [*((le(0, column), lt(column, x.width)) if left or right else ())]
@@ -292,8 +299,8 @@ def raised(term: Weighted, buffer_x: Buffer, a: Buffer, y: Tiled) -> Raised:
 
     sums = Buffer.of("S", DType.INT32, (y.blocks, y.subs, y.n, y.c))
     correct = update("correct", a, y, lambda v, i: binary(BinaryOp.SUB, v, per_channel(sums, i)))
-    within = replace(term, x=padded, window=replace(window, padding=(0, 0, 0, 0)))
-    return Raised(buffer=u, fill=over("raise", padded, fill), term=within, sums=sums, correct=correct)
+    raised_term = replace(term, x=padded, window=within)
+    return Raised(buffer=u, fill=over("raise", padded, fill), term=raised_term, sums=sums, correct=correct)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ EXAMPLES = (
     "--target",
     required=True,
     metavar="NAME",
-    help="Processor: aarch64, armv7, riscv64 (with vectors), x86-64-v2, x86-64-v3 or x86-64-v4.",
+    help="Processor: aarch64, aarch64-dotprod, armv7, riscv64 (with vectors), x86-64-v2, x86-64-v3 or x86-64-v4.",
 )
 @click.option(
     "-o",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -82,7 +82,7 @@ class FusedConv(Op):
         window = self.conv.window(TensorType.of(w))
         depthwise = x.c == y.c and w.shape[1] == 1 and self.groups == len(w)
         if window.is_pixel and not depthwise:  # all pixels are alike, so that rows need not end
-            x, y = (replace(t, height=1, width=t.height * t.width) for t in (x, y))
+            x, y = x.in_a_row(), y.in_a_row()
         weights = pack_depthwise(w, y) if depthwise else GroupedWeights(w, self.groups, x, y).by_input()
         source = Weighted(x=x, window=window, weight=DType.FLOAT32, blockwise=depthwise)
         bounds, residual = Bounds(lo=self.lo, hi=self.hi), len(operands) == 4

@@ -99,23 +99,30 @@ class IntegerConv(Op):
     def macs(self, types: Sequence[TensorType]) -> int:
         return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])
 
+    def tiled(self, w: Placed, result: Placed, blocks: Blocks) -> Tiled:
+        """The result in tiles; on a CPU pixels that are all alike are in one row, which no end of an image cuts."""
+        y = result.tiled(blocks.block_out, blocks.batch)
+        return y.in_a_row() if blocks.dot and self.window(TensorType.of(w.constant())).is_pixel else y
+
     def weighted(self, operands: Sequence[Placed], y: Tiled, blocks: Blocks) -> tuple[Weighted, tuple[Array, ...]]:
         """The input as what weights multiply to give `y`, and the constants that `tiles.summed` takes behind X."""
         w = operands[1].constant()
         window, weight = self.window(TensorType.of(w)), DType(w.dtype.name)
         if blocks.dot and w.shape[1] == 1 and self.groups == len(w) > 1:
-            source = Weighted(
-                x=operands[0].tiled(y.c, y.n), window=window, weight=weight, blockwise=True, channelwise=True
-            )
+            x = operands[0].tiled(y.c, y.n)
+            x = x.in_a_row() if window.is_pixel else x
+            source = Weighted(x=x, window=window, weight=weight, blockwise=True, channelwise=True)
             return source, (pack_depthwise(w, y)[:, :, :, :, 0],)
         if blocks.dot and weight is operands[0].dtype is DType.INT8:
             _, channels = packed_tile(operands[0])
             x = operands[0].tiled(channels, blocks.batch)
+            x = x.in_a_row() if window.is_pixel else x
             weights = GroupedWeights(w, self.groups, x, y)
             source = Weighted(x=x, window=window, weight=weight, blockwise=weights.blockwise, dot=blocks.dot)
             sums = pack_channels(w.astype(np.int32).sum(axis=(1, 2, 3), dtype=np.int32) * RAISE, y)
             return source, (weights.by_neighbours(blocks.dot), *((sums,) if tiles.is_raised(source) else ()))
         x = operands[0].tiled(blocks.block_in, blocks.batch)
+        x = x.in_a_row() if blocks.dot and window.is_pixel else x
         weights = GroupedWeights(w, self.groups, x, y)
         source = Weighted(x=x, window=window, weight=weight, blockwise=weights.blockwise)
         return source, (weights.packed(),)
@@ -164,7 +171,7 @@ class QConv2d(IntegerConv):
         return clip_to(acc >> np.int32(self.shift), self.lo, self.hi, x)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
-        y = result.tiled(blocks.block_out, blocks.batch)
+        y = self.tiled(operands[1], result, blocks)
         source, weights = self.weighted(operands, y, blocks)
         m, b = (operand.constant() for operand in operands[2:4])
         scaled = bool((m != 1).any())

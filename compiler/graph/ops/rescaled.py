@@ -104,7 +104,7 @@ class RescaledConv2d(ByRequant, IntegerConv):
         return self.clipped(rounded, x)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
-        y = result.tiled(blocks.block_out, blocks.batch)
+        y = self.tiled(operands[1], result, blocks)
         source, weights = self.weighted(operands, y, blocks)
         b, scale = (operand.constant() for operand in operands[2:4])
         residual: Weighted | None = None

@@ -102,6 +102,12 @@ MACHINES = {
         emulator=("qemu-aarch64",),
         packages="qemu-user gcc-aarch64-linux-gnu",
     ),
+    "aarch64-dotprod": Machine(
+        target="aarch64-dotprod",
+        compiler="aarch64-linux-gnu-gcc",
+        emulator=("qemu-aarch64", "-cpu", "max"),
+        packages="qemu-user gcc-aarch64-linux-gnu",
+    ),
     "armv7": Machine(
         target="armv7",
         compiler="arm-linux-gnueabihf-gcc",

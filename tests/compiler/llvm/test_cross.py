@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,9 +18,15 @@ from compiler.graph.ops.conv import Dense
 from compiler.graph.ops.elementwise import Pointwise
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
+from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.softmax import Softmax
+from compiler.llvm.apart import emit_object_apart
+from compiler.llvm.codegen import generate
 from compiler.llvm.objects import compile_object
+from compiler.llvm.registers import Registers
+from compiler.llvm.schedule import schedule
 from compiler.llvm.target import Target
+from compiler.tensor import define
 from compiler.tensor.define_float import Reduction
 from compiler.tensor.ir import (
     Binary,
@@ -39,7 +46,8 @@ from compiler.tensor.ir import (
     Var,
     maximum,
 )
-from tests.compiler.graph.build import Builder, floats
+from compiler.tensor.tiles import Tiled, Weighted
+from tests.compiler.graph.build import Builder, floats, int8s
 from tests.compiler.llvm.cross import (
     MACHINES,
     Array,
@@ -104,6 +112,23 @@ def integers(seed: int) -> Case:
     """Convolutions of int8 with requantisation, a residual, a pool."""
     case = random_network(seed)
     return case_of_graph(case.graph, case.inputs, case.config)
+
+
+def bytes_() -> Case:
+    """Convolutions of bytes: of an image of three channels, of what is not negative, of what may be, and depthwise."""
+    b = Builder()
+    x = b.input(1, 3, 6, 9, dtype=DType.INT8)
+
+    def conv(x: str, outs: int, ins: int, kernel: int, lo: int, groups: int = 1) -> str:
+        w = b.constant(int8s(outs, ins, kernel, kernel, seed=len(b.constants)))
+        m, bias = b.constant(np.ones(outs, np.int32)), b.constant(np.zeros(outs, np.int32))
+        op = QConv2d(padding=(kernel // 2,) * 4, shift=9, lo=lo, hi=127, groups=groups)
+        return b(op, x, w, m, bias)
+
+    first = conv(x, 20, 3, 3, 0)
+    second = conv(first, 24, 20, 3, -128)
+    third = conv(second, 24, 1, 3, -128, groups=24)
+    return case_of_graph(b.graph(conv(third, 18, 24, 1, -128)), {"x": int8s(1, 3, 6, 9, seed=9)})
 
 
 def samples(dtype: DType, seed: int) -> Array:
@@ -197,6 +222,7 @@ def cases() -> dict[str, Case]:
         "vectors": vectors(),
         "digits": digits(),
         **{f"integers{seed}": integers(seed) for seed in (2, 6)},
+        "bytes": bytes_(),
         "procedures": procedures(),
         "halved": halved(),
     }
@@ -229,6 +255,18 @@ def test_networks_and_procedures(name: str, cases: dict[str, Case], programs: Ca
             if not np.array_equal(found, right, equal_nan=right.dtype.kind == "f"):
                 wrong.append(f"{case_name}: {output}")
     assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["aarch64", "aarch64-dotprod"])
+def test_bytes_are_summed_by_what_a_processor_has(name: str) -> None:
+    x = Tiled(batches=1, blocks=2, height=2, width=6, n=1, c=16, limits=(0, 127))
+    y = replace(x, limits=None)
+    proc = define.conv2d("conv", Weighted(x=x, dot=4), y, define.Requantize(shift=8, low=0, high=127, multiplier=False))
+    target = Target.named(name)
+    module = generate(schedule(proc, Registers.of(target)).proc, target)
+    called = [line for line in module.text.splitlines() if "aarch64.neon.sdot" in line]
+    assert bool(called) is (name == "aarch64-dotprod")
+    assert emit_object_apart(module.text, target, "conv")  # which LLVM has an instruction for
 
 
 def test_the_example_of_the_manual(tmp_path: Path) -> None:

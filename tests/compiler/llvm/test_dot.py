@@ -17,7 +17,7 @@ from compiler.llvm.schedule import schedule
 from compiler.llvm.target import Target, emit_assembly
 from compiler.tensor import define, interp
 from compiler.tensor.interp import InterpError
-from compiler.tensor.ir import For, LoopKind, Proc
+from compiler.tensor.ir import Const, For, LoopKind, Proc
 from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.tensor.traverse import walk
 from tests.compiler.llvm.guarded import guarded
@@ -157,3 +157,14 @@ def test_seeds_reach_every_kind() -> None:
     assert all({kind[k] for kind in kinds} == {False, True} for k in (1, 2))
     assert all("S" in {buffer.name for buffer in proc.params} for proc in procs)
     assert len(list(itertools.chain(*(found(schedule(proc).proc) for proc in procs)))) >= 6
+
+
+def test_a_line_of_weights_is_asked_for_once() -> None:
+    """9 blocks of 16 lanes of 4 bytes are 9 lines for each of 4 steps, all of which one loop of blocks asks for."""
+    x = Tiled(batches=1, blocks=80, height=1, width=1, n=1, c=16, limits=(0, 127))
+    y = replace(x, blocks=63, limits=None)
+    requantize = define.Requantize(shift=8, low=0, high=127, multiplier=False)
+    proc = define.conv2d("dense", Weighted(x=x, dot=4), y, requantize)
+    loops = [stmt for stmt in walk(schedule(proc).proc.body) if isinstance(stmt, For)]
+    (ahead,) = (loop for loop in loops if loop.var.name == "W.ahead")
+    assert ahead.extent == Const(9 * 4)

@@ -9,6 +9,7 @@ import pytest
 
 from compiler.llvm.codegen import generate
 from compiler.llvm.jit import compile_proc
+from compiler.tensor import interp
 from compiler.tensor.ir import (
     Alloc,
     Binary,
@@ -211,3 +212,32 @@ def test_nothing_to_do() -> None:
     assert call(Proc("empty", (x,), (body,)), np.zeros((0, 4), np.int32)).size == 0
     scalar = Buffer.of("s", I32, ())
     assert call(Proc("one", (scalar,), (Store(scalar, (), Const(5, I32)),)), np.zeros((), np.int32)) == 5
+
+
+@pytest.mark.parametrize("order", [(BinaryOp.MIN, BinaryOp.MAX), (BinaryOp.MAX, BinaryOp.MIN)])
+@pytest.mark.parametrize(
+    ("dtype", "limits"), [(DType.INT8, (-128.0, 127.0)), (DType.UINT8, (0.0, 255.0)), (I32, (-9.0, 9.0))]
+)
+def test_floats_that_are_clipped_are_converted_at_once(
+    order: tuple[BinaryOp, BinaryOp], dtype: DType, limits: tuple[float, float]
+) -> None:
+    """NaN, the infinities and all that is beyond go to the limits as the interpreter has it, without `fptosi.sat`."""
+    x, y, i = Buffer.of("x", F32, (37,)), Buffer.of("y", dtype, (37,)), Var("i")
+    ends = dict(zip((BinaryOp.MAX, BinaryOp.MIN), limits, strict=True))
+    value: Expr = x[i,]
+    for op in reversed(order):
+        value = Binary(op, value, Const(ends[op], F32))
+    proc = Proc("clip", (x, y), (loops(VECTOR, i, 37, Store(y, (i,), Cast(dtype, value))),))
+    assert ".sat." not in generate(proc).text
+    edges = [np.nan, np.inf, -np.inf, 0.0, -0.0, 127.5, -128.5, 300.0, -300.0, 3e38, 0.99, -0.99]
+    values = np.array([*edges, *np.linspace(-260, 260, 25)], np.float32)
+    expected = np.zeros(37, dtype.numpy)
+    interp.run(proc, [values, expected])
+    assert np.array_equal(call(proc, values, np.zeros(37, dtype.numpy)), expected)
+
+
+def test_what_may_leave_the_type_is_converted_with_care() -> None:
+    x, y, i = Buffer.of("x", F32, (4,)), Buffer.of("y", DType.INT8, (4,)), Var("i")
+    for value in (x[i,], minimum(x[i,], Const(9.0, F32)), minimum(maximum(x[i,], Const(-9.0, F32)), Const(200.0, F32))):
+        nest_of = loops(VECTOR, i, 4, Store(y, (i,), Cast(DType.INT8, value)))
+        assert ".sat." in generate(Proc("cast", (x, y), (nest_of,))).text

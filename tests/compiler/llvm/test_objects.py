@@ -162,6 +162,7 @@ def test_registers_of_targets() -> None:
     found = {name: Registers.of(target) for name, target in TARGETS.items()}
     assert {name: (each.count, each.lanes) for name, each in found.items()} == {
         "aarch64": (32, 4),
+        "aarch64-dotprod": (32, 4),
         "armv7": (16, 4),
         "riscv64": (32, 4),
         "x86-64-v2": (16, 4),
@@ -196,7 +197,8 @@ def test_an_unknown_target_is_refused() -> None:
     with pytest.raises(CompileError) as error:
         Target.named("riscv46")
     assert str(error.value) == (
-        "Target must be one of 'aarch64', 'armv7', 'riscv64', 'x86-64-v2', 'x86-64-v3', 'x86-64-v4', not 'riscv46'; "
+        "Target must be one of 'aarch64', 'aarch64-dotprod', 'armv7', 'riscv64', "
+        "'x86-64-v2', 'x86-64-v3', 'x86-64-v4', not 'riscv46'; "
         "did you mean 'riscv64'?"
     )
 

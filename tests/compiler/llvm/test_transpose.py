@@ -50,6 +50,20 @@ def test_whole_blocks_are_squares_and_what_is_left_is_not(source: tuple[int, int
     assert squares(schedule(define_host.relayout("r", (1, 12, 8, 4), source, target)).proc) == 0
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("pixels", [(4, 4), (5, 7), (1, 33), (2, 3)])
+def test_channels_of_an_image_are_put_between_each_other(channels: int, pixels: tuple[int, int]) -> None:
+    shape = 2, channels, *pixels
+    for proc in (
+        define_host.relayout("r", shape, ROWS, (1, 4)),
+        define_host.relayout("r", shape, (1, 4), ROWS),
+        define_host.quantize("q", shape, (1, 4), inverse_scale=0.5, low=-100, high=100),
+    ):
+        check(proc, seed=channels)
+    whole = schedule(define_host.relayout("r", (1, 4, 8, 8), ROWS, (1, 4))).proc
+    assert squares(whole) == 1
+
+
 def test_quantised_images_are_exchanged_while_they_are_converted() -> None:
     proc = define_host.quantize("q", (1, 20, 4, 9), BLOCKS, inverse_scale=0.5, low=-100, high=100)
     assert squares(schedule(proc).proc) == 0  # no row of 16 pixels

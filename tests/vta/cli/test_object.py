@@ -64,7 +64,8 @@ def test_figures(cli: Cli, tmp_path: Path, program: Program) -> None:
         (
             ["net.vta", "--target", "arm64"],
             (
-                "Target must be one of 'aarch64', 'armv7', 'riscv64', 'x86-64-v2', 'x86-64-v3', 'x86-64-v4', not "
+                "Target must be one of 'aarch64', 'aarch64-dotprod', 'armv7', 'riscv64', "
+                "'x86-64-v2', 'x86-64-v3', 'x86-64-v4', not "
                 "'arm64'; did you mean 'aarch64'?"
             ),
         ),
