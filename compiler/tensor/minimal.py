@@ -6,6 +6,7 @@ Algorithms for Convolutional Neural Networks", 2015).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,9 +95,12 @@ F4 = Minimal(pairs=(Fraction(3, 4), Fraction(3, 2)))
 
 def transform_weights(w: Array, scheme: Minimal) -> Array:
     """w [blocks_y, blocks_x, 3, 3, c_x, c_y] -> [blocks_y, points, blocks_x, c_x, c_y] float32, rounded once."""
-    g = np.array(scheme.weights, np.float64)
-    values = np.einsum("pk,yxklio,ql->ypqxio", g, w.astype(np.float64), g, optimize=True)
-    return np.ascontiguousarray(values.astype(np.float32).reshape(len(w), scheme.points, w.shape[1], *w.shape[4:]))
+    taps = w.astype(np.float64).reshape(*w.shape[:2], KERNEL**2, *w.shape[4:])
+    values = np.empty((len(w), scheme.points, w.shape[1], *w.shape[4:]), np.float32)
+    for point, (row, column) in enumerate(itertools.product(scheme.weights, repeat=2)):
+        factors = [float(a * b) for a, b in itertools.product(row, column)]  # in this order on every machine
+        values[:, point] = sum(factor * taps[:, :, tap] for tap, factor in enumerate(factors) if factor)
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
