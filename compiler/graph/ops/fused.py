@@ -66,9 +66,7 @@ class FusedConv(Op):
 
     def wants_blocks(self, types: Sequence[TensorType], channels: int) -> bool:
         """Whether it is faster where a row-major input is put in blocks of so many channels first."""
-        x, y = (
-            Placed(t.shape, t.dtype, (1, channels)).in_blocks() for t in (types[0], self.infer(types))
-        )
+        x, y = (Placed(t.shape, t.dtype, (1, channels)).in_blocks() for t in (types[0], self.infer(types)))
         source = Weighted(x=x, window=self.conv.window(types[1]), weight=DType.FLOAT32, blockwise=self.groups > 1)
         return types[0].shape[1] >= channels and best_tiling(source, y) is not None
 
