@@ -1,0 +1,230 @@
+"""``vta compare``: the layers of a network on VTA and on this processor, and how each is scheduled."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vta.cli import params
+from vta.cli.command import command
+from vta.cli.errors import CommandError, naming
+from vta.cli.machine import MemoryOptions, memory_options
+from vta.cli.output import Activity, print_beside, print_code, print_json, print_table, tight_width
+from vta.cli.params import ConfigOption, config_option, json_option, repeat_option
+from vta.cli.quantisation import Quantisation, quantisation_options
+from vta.engine_names import Engine
+
+if TYPE_CHECKING:
+    from compiler.tensor.schedule import Schedule
+    from vta.compare import Comparison, HostRow, Row, Schedules, Verdict
+
+BESIDE = 160
+"""Columns of a terminal from which two schedules stand beside each other."""
+
+EXAMPLES = (
+    ("A float network, quantised once, on VTA at 100 MHz and on this CPU", "vta compare model.onnx --calibrate x.npy"),
+    (
+        "A faster clock, and a memory that takes 50 cycles",
+        "vta compare model.onnx --calibrate x.npy --clock 300 --latency 50",
+    ),
+    (
+        "One layer: its definition, the two schedules of it, and the primitives that made each",
+        "vta compare model.onnx --calibrate x.npy --layer conv1 --width 180",
+    ),
+    ("A model that is quantised already; figures for a script", "vta compare quantized.onnx --json"),
+)
+
+
+@command("compare", EXAMPLES)
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.option("--layer", metavar="NAME", help="Only this layer, with the schedules of both.")
+@click.option(
+    "--clock", type=params.megahertz("--clock"), metavar="MHZ", default="100", show_default=True, help="Clock of VTA."
+)
+@repeat_option
+@config_option
+@quantisation_options
+@memory_options
+@click.option(
+    "--width",
+    type=params.count("--width", 40, 1000),
+    metavar="N",
+    help=f"Columns to print in, by default the terminal's; schedules stand side by side from {BESIDE}.",
+)
+@json_option
+def compare_command(
+    model: Path,
+    layer: str | None,
+    clock: float,
+    repeat: int,
+    config: ConfigOption,
+    quantisation: Quantisation,
+    memory: MemoryOptions,
+    width: int | None,
+    as_json: bool,
+) -> None:
+    """Compare VTA and this CPU, layer by layer.
+
+    The network, MODEL.onnx, is quantised once and compiled for both. VTA's cycles are those of the cycle engine, which
+    are the RTL's. The CPU's milliseconds are measured: processor time of one thread, each layer in its place in a run of
+    the network, the best of --repeat. Both run the same inputs, the first that calibrate or else random ones, and must
+    give the same bytes. MACs/byte is the arithmetic intensity: bytes are those of each tensor that the layer reads or
+    writes, counted once.
+    """
+    if not model.is_file():
+        raise CommandError(f"{model}: must be an ONNX file, and there is none")
+    with Activity("Compiling") as activity:
+        from vta.api import compile_model, named_samples
+        from vta.compare import Pair
+
+        calibration = quantisation.read(model, activity)
+        compiled = compile_model(
+            model,
+            config=config.value,
+            calibration=calibration,
+            options=quantisation.options,
+            progress=lambda done, total: activity.step("Compiling for VTA", done, total),
+        )
+        timing = memory.timing(Engine.CYCLE, config.value)
+        activity.step("Compiling for the CPU")
+        pair = Pair(compiled)
+        schedules = None if layer is None else pair.schedules(layer)
+        with naming(config.path):
+            result = pair.compare(
+                clock=clock,
+                timing=timing,
+                repeat=repeat,
+                samples=named_samples(compiled.inputs, calibration),
+                progress=activity.step,
+            )
+    if as_json:
+        print_json({**result.as_dict(), **({} if schedules is None else {"schedules": schedules.as_dict()})})
+        return
+    columns = width or shutil.get_terminal_size().columns
+    if schedules is None:
+        show(model.stem, result, columns)
+    else:
+        show_layer(result, schedules, columns)
+
+
+def show(name: str, result: Comparison, width: int) -> None:
+    """All layers, the host's steps, and the whole."""
+    from vta.compare import Verdict
+
+    show_layers(f"Layers of {name}, {processors(result)}", (*result.layers, result.total), result, width)
+    show_hosts(f"On the host, {'in both' if all(row.shared for row in result.hosts) else 'of VTA'}", result.hosts, result)
+    shared = sum(row.cpu.best for row in result.hosts if row.shared)
+    layers = 0.0 if result.total.cpu is None else result.total.cpu.best
+    whole = [
+        ("layers", result.total.vta_ms, layers, Verdict.of(result.total.vta_ms, layers)),
+        ("host", result.host.best, shared, None),
+        ("network", result.vta_ms, result.cpu.best, Verdict.of(result.vta_ms, result.cpu.best)),
+    ]
+    ms, verdicts = milliseconds(result), shown([verdict for *_, verdict in whole])
+    print_table(
+        f"The network, {'one image' if result.batch == 1 else f'{result.batch} images'}",
+        ("", "VTA ms", "CPU ms", "faster"),
+        [(part, ms(vta), ms(cpu), verdict) for (part, vta, cpu, _), verdict in zip(whole, verdicts, strict=True)],
+        text_columns=(0, 3),
+        tight=True,
+    )
+    click.echo("All outputs of both are equal, byte for byte. The host of both is this CPU.")
+
+
+def show_layer(result: Comparison, schedules: Schedules, width: int) -> None:
+    """One layer: figures, definition, schedules, primitives."""
+    if schedules.vta:
+        rows = [row for row in result.layers if row.name == schedules.name]
+        show_layers(f"{schedules.name}, {processors(result)}", rows, result, width)
+    else:
+        hosts = [row for row in result.hosts if row.name == schedules.name]
+        show_hosts(f"{schedules.name}, on the host", hosts, result)
+    print_code("The definition, from which both start", schedules.definition.splitlines(), width)
+    vta, cpu = list(schedules.vta), [schedules.cpu]
+    pairs = (
+        (("On VTA", _procs(vta)), ("On the CPU", _procs(cpu))),
+        (("Primitives that led there on VTA", _trace(vta)), ("Primitives that led there on the CPU", _trace(cpu))),
+    )
+    for on_vta, on_cpu in pairs:
+        if vta and width >= BESIDE:
+            print_beside(on_vta, on_cpu, width)
+            continue
+        for title, lines in (on_vta, on_cpu) if vta else (on_cpu,):
+            print_code(title, lines, width)
+
+
+def show_layers(title: str, rows: Sequence[Row], result: Comparison, width: int) -> None:
+    """One table, or two where it is wider than `width`."""
+    heads = ("layer", "op", "MACs", "MACs\n/byte", "VTA\ncycles", "\nms", "of\npeak", "CPU\nms", "\nGMAC/s", "\nfaster")
+    ms = milliseconds(result)
+    table = []
+    for row, verdict in zip(rows, shown([row.verdict for row in rows]), strict=True):
+        has_macs = row.macs > 0
+        table.append(
+            (
+                row.name,
+                row.op,
+                f"{row.macs:,}" if has_macs else "",
+                f"{row.intensity:.1f}" if has_macs else "",
+                f"{row.cycles:,}",
+                ms(row.vta_ms),
+                f"{row.utilisation:.1%}" if has_macs else "",
+                "" if row.cpu is None else ms(row.cpu.best),
+                f"{row.gmacs:.1f}" if has_macs else "",
+                verdict,
+            )
+        )
+    measured, what = (0, *range(4, len(heads))), (0, 1, 2, 3)
+    parts = [(title, range(len(heads)))]
+    if tight_width(heads, table) > width:
+        parts = [(title, measured), ("What they compute", what)]
+    for heading, chosen in parts:
+        print_table(
+            heading,
+            [heads[k] for k in chosen],
+            [[row[k] for k in chosen] for row in table],
+            [place for place, k in enumerate(chosen) if k in (0, 1, 9)],
+            tight=True,
+        )
+
+
+def show_hosts(title: str, rows: Sequence[HostRow], result: Comparison) -> None:
+    if rows:
+        ms = milliseconds(result)
+        cells = [(row.name, row.op, ms(row.cpu.best), row.reason) for row in rows]
+        print_table(title, ("step", "op", "ms", "because of"), cells, text_columns=(0, 1, 3), tight=True)
+
+
+def processors(result: Comparison) -> str:
+    """Such as ``VTA 1x16x16 at 100 MHz and one thread of this CPU``."""
+    return f"VTA {result.config.name} at {result.total.clock:g} MHz and one thread of this CPU"
+
+
+def milliseconds(result: Comparison) -> Callable[[float], str]:
+    """As text, with the decimals that a network so fast needs."""
+    decimals = 3 if min(result.vta_ms, result.cpu.best) >= 1 else 4
+    return lambda ms: f"{ms:,.{decimals}f}"
+
+
+def shown(verdicts: Sequence[Verdict | None]) -> list[str]:
+    """Such as ``VTA  1.71×``, with the points below each other."""
+    factors = ["" if verdict is None else f"{verdict.factor:,.2f}×" for verdict in verdicts]
+    width = max(map(len, factors), default=0)
+    return [
+        "" if verdict is None else f"{verdict.winner} {factor:>{width}}"
+        for verdict, factor in zip(verdicts, factors, strict=True)
+    ]
+
+
+def _procs(schedules: Sequence[Schedule]) -> list[str]:
+    from vta.compare import text_of
+
+    return text_of(tuple(schedules)).splitlines()
+
+
+def _trace(schedules: Sequence[Schedule]) -> list[str]:
+    return [str(step) for schedule in schedules for step in schedule.trace]
