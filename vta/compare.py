@@ -10,23 +10,25 @@ a run of the network (`vta.timing`). Both must give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from compiler.driver import Compilation, Item, Target, lower_graph
+from compiler.driver import Item, Target, lower_graph
 from compiler.graph.rewrite import first_free
-from compiler.llvm.schedule import schedule as schedule_cpu
+from compiler.llvm.steps import scheduled as schedule_cpu
+from compiler.llvm.target import Target as Processor
+from compiler.tensor.ir import Proc
 from compiler.tensor.printer import format_proc
 from compiler.tensor.schedule import Schedule
 from compiler.vta.footprint import steps_of
 from compiler.vta.schedule import schedule as schedule_vta
 from compiler.vta.tiling import TilingProblem
-from runtime.session import Session
-from vta.api import CompiledProgram, to_stored
+from runtime.session import HostLoader, Session
+from vta.api import CompiledProgram, from_stored, port_of, to_stored
 from vta.engine_names import Engine
 from vta.engines import host_loader, is_accelerated, open_device
 from vta.errors import ApiError, CompilerFault
@@ -121,26 +123,28 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class HostRow:
-    """A step that the host executes beside the accelerator. reason: why it is not on the accelerator.
+    """A step that is on no accelerator. reason: why.
 
-    shared: whether the network on the CPU has it too, as the same code.
+    vta, cpu: its time in the network with the accelerator, and in the one without; None where that network has no such
+    step.
     """
 
     name: str
     op: str
     reason: str
-    cpu: Time
-    shared: bool
+    vta: Time | None
+    cpu: Time | None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**vars(self), "cpu": self.cpu.as_dict()}
+        times = {"vta": self.vta, "cpu": self.cpu}
+        return {"name": self.name, "op": self.op, "reason": self.reason, **_described(times)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """layers: in program order, with those instructions that belong to none. total: all of them. hosts: the rest of the
-    network. batch: images in the run."""
+    """layers: what the accelerator executes, in program order, with those instructions that belong to none. total: all
+    of them. hosts: the rest of both networks. batch: images in the run."""
 
     config: VTAConfig
     batch: int
@@ -150,8 +154,13 @@ class Comparison:
 
     @property
     def host(self) -> Time:
-        """What the host does beside the accelerator."""
-        return Time.total(row.cpu for row in self.hosts)
+        """What this processor does beside the accelerator."""
+        return Time.total(row.vta for row in self.hosts if row.vta is not None)
+
+    @property
+    def rest(self) -> Time:
+        """What the CPU does in its network beside the accelerator's layers."""
+        return Time.total(row.cpu for row in self.hosts if row.cpu is not None)
 
     @property
     def vta_ms(self) -> float:
@@ -162,7 +171,7 @@ class Comparison:
     def cpu(self) -> Time:
         """The network on the CPU alone."""
         layers = [row.cpu for row in self.layers if row.cpu is not None]
-        return Time.total([*layers, *(row.cpu for row in self.hosts if row.shared)])
+        return Time.total([*layers, self.rest])
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -183,36 +192,42 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedules:
-    """How each processor executes one layer: the definition of both, and what the primitives of each made of it.
+class Scheduled:
+    """How a processor executes a definition: one schedule for each nest that is scheduled by itself."""
 
-    vta: one schedule for each nest that is scheduled by itself; empty for what the host executes.
+    definition: Proc
+    schedules: tuple[Schedule, ...]
+
+    @property
+    def text(self) -> str:
+        """The scheduled procedures, one below the other, in the tensor IR's notation."""
+        return "".join(format_proc(schedule.proc) for schedule in self.schedules)
+
+    @property
+    def primitives(self) -> tuple[str, ...]:
+        """What made them of the definition, in order."""
+        return tuple(str(step) for schedule in self.schedules for step in schedule.trace)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"definition": format_proc(self.definition), "text": self.text, "primitives": self.primitives}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedules:
+    """How each processor executes one layer; None for one that does not.
+
+    The definitions are of the same function. They may differ in how its operands lie in memory.
     """
 
     name: str
     op: str
-    definition: str
-    vta: tuple[Schedule, ...]
-    cpu: Schedule
+    vta: Scheduled | None
+    cpu: Scheduled | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Texts in the tensor IR's notation, and primitives, for JSON."""
-
-        def described(schedules: tuple[Schedule, ...]) -> dict[str, Any]:
-            return {"text": text_of(schedules), "primitives": [str(step) for s in schedules for step in s.trace]}
-
-        return {
-            "name": self.name,
-            "op": self.op,
-            "definition": self.definition,
-            "vta": described(self.vta) if self.vta else None,
-            "cpu": described((self.cpu,)),
-        }
-
-
-def text_of(schedules: tuple[Schedule, ...]) -> str:
-    """The procedures one below the other."""
-    return "".join(format_proc(schedule.proc) for schedule in schedules)
+        """For JSON."""
+        return {"name": self.name, "op": self.op, **_described({"vta": self.vta, "cpu": self.cpu})}
 
 
 class Pair:
@@ -229,32 +244,39 @@ class Pair:
             raise ApiError("Model to compare must have a layer on the accelerator, not host steps alone")
         self.compiled = compiled
         config = compiled.program.config
-        self._vta = lower_graph(compiled.graph, config, target=Target.VTA)
         cpu = lower_graph(compiled.graph, config, target=Target.CPU)
-        self._cpu: Program = cpu.program()
-        # Either compilation has one item for each of the same nodes, in the same order; the accelerator's may have
-        # conversions between them.
-        self._place = {item.node.output: place for place, item in enumerate(cpu.items)}
-        self._names = _names(self._vta)
+        self._program = cpu.program()
+        self._items = _named(lower_graph(compiled.graph, config, target=Target.VTA).items, ())
+        of_vta = {_value(item) for item in self._items.values() if not item.converts}
+        self._cpu_items = cpu.items
+        # Each has steps of its own, for the two lay out images differently.
+        self._place = {_value(item): place for place, item in enumerate(cpu.items)}
+        self._only_cpu = _named([item for item in cpu.items if _value(item) not in of_vta], self._items)
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """What each layer, and each step of the host, is called, in the order of the network."""
-        return tuple(self._names)
+        """Names of all layers and steps of the host: VTA's in their order, then those that only the CPU has."""
+        return (*self._items, *self._only_cpu)
 
     def schedules(self, name: str) -> Schedules:
         """Of one of `layers`. Raises ApiError for another name."""
-        if name not in self._names:
-            raise ApiError(f"Layer must be one of {', '.join(map(repr, self._names))}, not {name!r}")
-        item, config = self._names[name], self.compiled.program.config
-        parts = steps_of(item.proc) if item.accelerated else []
-        return Schedules(
-            name=name,
-            op=item.node.op.kind,
-            definition=format_proc(item.proc),
-            vta=tuple(schedule_vta(part, config, TilingProblem(part, config).best()) for part in parts),
-            cpu=schedule_cpu(item.proc),
-        )
+        if name not in self.layers:
+            raise ApiError(f"Layer must be one of {', '.join(map(repr, self.layers))}, not {name!r}")
+        item, config = self._items.get(name) or self._only_cpu[name], self.compiled.program.config
+        vta = None
+        if item.accelerated:
+            made = [schedule_vta(part, config, TilingProblem(part, config).best()) for part in steps_of(item.proc)]
+            vta = Scheduled(definition=item.proc, schedules=tuple(made))
+        place = self._place_of(item)
+        here = self._cpu_items[place] if place is not None else None if item.accelerated else item
+        cpu = None
+        if here is not None:
+            cpu = Scheduled(definition=here.proc, schedules=(schedule_cpu(here.proc, Processor.host()),))
+        return Schedules(name=name, op=item.node.op.kind, vta=vta, cpu=cpu)
+
+    def _place_of(self, item: Item) -> int | None:
+        """Which step of the CPU's program computes the same; None if there is none."""
+        return None if item.converts else self._place.get(_value(item))
 
     def compare(
         self,
@@ -267,9 +289,9 @@ class Pair:
     ) -> Comparison:
         """Run both, and time each layer.
 
-        clock: MHz, positive. timing: of the accelerator's memory. repeat: runs on the CPU, after one to warm up; figures
-        are of the best. samples: inputs by name, [N, ...] each, the first of which are run; random ones by default.
-        progress: called with (what is done, how much of it, of how much in all).
+        clock: MHz, positive. timing: of the accelerator's memory. repeat: runs on the CPU, after one to warm up.
+        samples: inputs by name, [N, ...] each, the first of which are run; random ones by default. progress: called
+        with (what is done, how much of it, of how much in all).
 
         Raises ApiError for a clock or a number of runs that is none, CompilerFault if an output differs in any byte,
         and what the cycle engine raises.
@@ -277,22 +299,21 @@ class Pair:
         if not 0 < clock < float("inf"):
             raise ApiError(f"Clock must be a positive number of MHz, not {clock}")
         inputs = example_inputs(self.compiled.inputs, samples or {})
-        stored = {port.name: to_stored(port, inputs[port.name]) for port in self.compiled.inputs}
         progress("Running on VTA", 0, None)
-        expected, traces = self._run_vta(stored, timing, progress)
+        expected, traces = self._run_vta(_stored(self.compiled.program, inputs), timing, progress)
         progress("Loading the steps for the CPU", 0, None)
         load = host_loader(Engine.LLVM)
-        steps = Steps(self._cpu, stored, load)
-        _check_equal(expected, steps.run())
-        conversions = self._conversions(load)
+        steps = Steps(self._program, _stored(self._program, inputs), load)
+        _check_equal(_logical(self.compiled.program, expected), _logical(self._program, steps.run()))
+        others = self._other_steps(load)
         *times, overhead = interleaved(
-            [*steps.calls, *conversions.values(), nothing(load)],
+            [*steps.calls, *others.values(), nothing(load)],
             repeat,
             lambda done, total: progress("Timing the steps on the CPU", done, total),
         )
         own = [time.less(overhead) for time in times]
-        of_conversions = dict(zip(conversions, own[len(steps.calls) :], strict=True))
-        return self._comparison(clock, traces, own[: len(steps.calls)], of_conversions)
+        of_others = dict(zip(others, own[len(steps.calls) :], strict=True))
+        return self._comparison(clock, traces, own[: len(steps.calls)], of_others)
 
     def _run_vta(
         self, stored: Mapping[str, Array], timing: MemoryTiming | None, progress: Progress
@@ -308,60 +329,42 @@ class Pair:
             outputs = session.run(stored)
             return outputs, session.statistics.traces
 
-    def _conversions(self, load: Callable[..., Any]) -> dict[str, Call]:
-        """A call of each step that the CPU's program has not, by name."""
+    def _other_steps(self, load: HostLoader) -> dict[str, Call]:
+        """A call of each step beside the accelerator that the CPU's program has not, or in another form, by name."""
         program = self.compiled.program
         buffers = {buffer.name: buffer for buffer in program.buffers}
         steps = [step for step in program.steps if isinstance(step, Host)]
-        items = [(name, item) for name, item in self._names.items() if not item.accelerated]
-        pairs = zip(items, steps, strict=True)
-        return {name: alone(step, buffers, load) for (name, item), step in pairs if item.converts}
+        hosts = [(name, item) for name, item in self._items.items() if not item.accelerated]
+        return {
+            name: alone(step, buffers, load)
+            for (name, item), step in zip(hosts, steps, strict=True)
+            if (place := self._place_of(item)) is None or self._cpu_items[place].proc != item.proc
+        }
 
     def _comparison(
-        self, clock: float, traces: tuple[Trace, ...], times: Sequence[Time], conversions: Mapping[str, Time]
+        self, clock: float, traces: tuple[Trace, ...], times: Sequence[Time], others: Mapping[str, Time]
     ) -> Comparison:
-        program = self.compiled.program
-        config = program.config
-        buffers = {buffer.name: buffer for buffer in program.buffers}
-        peak = config.batch * config.block_in * config.block_out
-        parts = [part for launch, trace in launches_of(program, traces) for part in windows(program, launch, trace)]
-        accelerated = {
-            layer.insn_begin: name
-            for layer, name in zip(
-                program.layers, (name for name, item in self._names.items() if item.accelerated), strict=True
-            )
-        }
-        layers = []
-        for part in parts:
-            cycles = part.end - part.begin
-            if part.name == NO_LAYER and part.insn_begin not in accelerated:
-                empty = Row(name=NO_LAYER, op="", macs=0, nbytes=0, cycles=cycles, clock=clock, peak=peak, cpu=None)
-                layers.append(empty)
-                continue
-            name = accelerated[part.insn_begin]
-            item = self._names[name]
-            layers.append(
-                Row(
-                    name=name,
-                    op=item.node.op.kind,
-                    macs=item.macs,
-                    nbytes=sum(buffers[each].nbytes for each in set(item.buffers)),
-                    cycles=cycles,
-                    clock=clock,
-                    peak=peak,
-                    cpu=times[self._place[item.node.output]],
-                )
-            )
+        config = self.compiled.program.config
+        layers = self._rows(clock, traces, times)
+
+        def on_cpu(item: Item) -> Time | None:
+            place = self._place_of(item)
+            return None if place is None else times[place]
+
         hosts = [
             HostRow(
                 name=name,
                 op=item.node.op.kind,
                 reason=ONLY_VTA if item.converts else _reason(item),
-                cpu=conversions[name] if item.converts else times[self._place[item.node.output]],
-                shared=not item.converts,
+                vta=others.get(name) or on_cpu(item),
+                cpu=on_cpu(item),
             )
-            for name, item in self._names.items()
+            for name, item in self._items.items()
             if not item.accelerated
+        ]
+        hosts += [
+            HostRow(name=name, op=item.node.op.kind, reason=_reason(item), vta=None, cpu=on_cpu(item))
+            for name, item in self._only_cpu.items()
         ]
         total = Row(
             name=TOTAL,
@@ -370,20 +373,75 @@ class Pair:
             nbytes=sum(row.nbytes for row in layers),
             cycles=sum(row.cycles for row in layers),
             clock=clock,
-            peak=peak,
+            peak=_peak(config),
             cpu=Time.total(row.cpu for row in layers if row.cpu is not None),
         )
         return Comparison(
             config=config, batch=self.compiled.batch, layers=tuple(layers), total=total, hosts=tuple(hosts)
         )
 
+    def _rows(self, clock: float, traces: tuple[Trace, ...], times: Sequence[Time]) -> list[Row]:
+        """What the accelerator executes, in order."""
+        program = self.compiled.program
+        peak = _peak(program.config)
+        buffers = {buffer.name: buffer for buffer in program.buffers}
+        names = [name for name, item in self._items.items() if item.accelerated]
+        by_begin = {layer.insn_begin: name for layer, name in zip(program.layers, names, strict=True)}
+        rows = []
+        launches = launches_of(program, traces)
+        for part in (part for launch, trace in launches for part in windows(program, launch, trace)):
+            cycles = part.end - part.begin
+            if part.name == NO_LAYER and part.insn_begin not in by_begin:
+                row = Row(name=NO_LAYER, op="", macs=0, nbytes=0, cycles=cycles, clock=clock, peak=peak, cpu=None)
+            else:
+                name = by_begin[part.insn_begin]
+                item = self._items[name]
+                place = self._place_of(item)
+                row = Row(
+                    name=name,
+                    op=item.node.op.kind,
+                    macs=item.macs,
+                    nbytes=sum(buffers[each].nbytes for each in set(item.buffers)),
+                    cycles=cycles,
+                    clock=clock,
+                    peak=peak,
+                    cpu=None if place is None else times[place],
+                )
+            rows.append(row)
+        return rows
 
-def _names(compilation: Compilation) -> dict[str, Item]:
+
+def _described(sides: Mapping[str, Time | Scheduled | None]) -> dict[str, Any]:
+    """For JSON."""
+    return {name: None if side is None else side.as_dict() for name, side in sides.items()}
+
+
+def _peak(config: VTAConfig) -> int:
+    """MACs that the array does in a cycle."""
+    return config.batch * config.block_in * config.block_out
+
+
+def _value(item: Item) -> tuple[str, str]:
+    """What an item computes: the value of the graph, and the op."""
+    return item.node.output, item.node.op.kind
+
+
+def _named(items: Sequence[Item], taken: Collection[str]) -> dict[str, Item]:
     """The items in their order, by the name of their definition: numbered where several have one, the host's last."""
     names: dict[str, int] = {}
-    for place, item in sorted(enumerate(compilation.items), key=lambda pair: not pair[1].accelerated):
-        names[first_free(item.proc.name, names.keys())] = place
-    return {name: compilation.items[place] for name, place in sorted(names.items(), key=lambda pair: pair[1])}
+    for place, item in sorted(enumerate(items), key=lambda pair: not pair[1].accelerated):
+        names[first_free(item.proc.name, {*taken, *names})] = place
+    return {name: items[place] for name, place in sorted(names.items(), key=lambda pair: pair[1])}
+
+
+def _stored(program: Program, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Inputs as the program stores them."""
+    return {port.name: to_stored(port, inputs[port.name]) for port in map(port_of, program.inputs)}
+
+
+def _logical(program: Program, outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Outputs as the caller gets them."""
+    return {port.name: from_stored(port, outputs[port.name]) for port in map(port_of, program.outputs)}
 
 
 def _reason(item: Item) -> str:
@@ -396,5 +454,5 @@ def _check_equal(expected: Mapping[str, Array], found: Mapping[str, Array]) -> N
         differing = int((one.reshape(-1).view(np.uint8) != other.reshape(-1).view(np.uint8)).sum())
         if differing:
             raise CompilerFault(
-                f"VTA and CPU must give the same bytes, and do not: {differing} of {one.nbytes} of output {name!r} differ"
+                f"VTA and CPU must give the same bytes, and {differing} of {one.nbytes} of output {name!r} differ"
             )

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from compiler.tensor.ir import Proc
 from compiler.tensor.serial import to_json
 from runtime.aligned import aligned_zeros
-from runtime.devices.host import HostDevice
 from runtime.session import HostLoader, shaped
 from vta.batching import Port
 from vta.errors import ApiError
@@ -26,6 +25,7 @@ from vta_hw.spec.program import Buffer, Host, Program
 
 Call = Callable[[], object]
 Array = NDArray[np.generic]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Time:
@@ -50,11 +50,15 @@ class Time:
 
 
 def interleaved(
-    calls: Sequence[Call], repeat: int, progress: Callable[[int, int], None] | None = None
+    calls: Sequence[Call],
+    repeat: int,
+    progress: Callable[[int, int], None] | None = None,
+    clock: Callable[[], int] = time.thread_time_ns,
 ) -> tuple[Time, ...]:
     """The time of each call, from `repeat` rounds that make all of them in order, after one that does not count.
 
-    progress: called with (rounds done, rounds). Raises ApiError unless `repeat` is positive.
+    progress: called with (rounds done, rounds). clock: in nanoseconds; that of this thread does not count the work of
+    others. Raises ApiError unless `repeat` is positive.
     """
     if repeat < 1:
         raise ApiError(f"Runs to time must be at least 1, not {repeat}")
@@ -63,57 +67,61 @@ def interleaved(
         if progress is not None:
             progress(done, repeat + 1)
         for call, times in zip(calls, runs, strict=True):
-            times.append(processor_ms(call))
+            begin = clock()
+            call()
+            times.append((clock() - begin) / 1e6)
     return tuple(Time(best=min(times[1:]), median=statistics.median(times[1:])) for times in runs)
-
-
-def processor_ms(call: Call) -> float:
-    """Milliseconds that this thread computes in one call."""
-    begin = time.thread_time_ns()
-    call()
-    return (time.thread_time_ns() - begin) / 1e6
 
 
 class Steps:
     """The steps of a program for the CPU, to be called one by one.
 
     calls: one of each step, in order. They work on memory that holds what a run leaves there, so that in their order,
-    and only then, each finds what it reads; a step may be repeated before the next.
+    and only then, each finds what it reads.
 
-    program: of host steps alone. inputs: as `Session.run` takes them. load: the loader of a step (`host_loader`).
+    program: of host steps alone. inputs: as `Session.run` takes them. load: from `host_loader`.
     """
 
     def __init__(self, program: Program, inputs: Mapping[str, Array], load: HostLoader) -> None:
-        self._program = program
-        self._device = HostDevice(program.config)
-        self._arena = self._device.allocate(program.arena_bytes)
+        self._memory = aligned_zeros(program.arena_bytes)
         self._buffers = {buffer.name: buffer for buffer in program.buffers}
+        self._outputs = program.outputs
         for segment in program.segments:
-            self._device.write(self._arena + segment.address, np.frombuffer(segment.data, np.uint8))
+            self._write(segment.address, np.frombuffer(segment.data, np.uint8))
         for name, array in inputs.items():
-            self._device.write(self._arena + self._buffers[name].address, np.ascontiguousarray(array))
+            self._write(self._buffers[name].address, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
         steps = [step for step in program.steps if isinstance(step, Host)]
-        self.calls = tuple(load(step.proc)(*(self._array(name) for name in step.buffers)) for step in steps)
+        self.calls = tuple(loaded(step, {name: self._array(name) for name in step.buffers}, load) for step in steps)
 
     def run(self) -> dict[str, Array]:
         """Make every call once; copies of the outputs, as they are stored."""
         for call in self.calls:
             call()
-        return {buffer.name: self._array(buffer.name).copy() for buffer in self._program.outputs}
+        return {buffer.name: self._array(buffer.name).copy() for buffer in self._outputs}
+
+    def _write(self, address: int, data: NDArray[np.uint8]) -> None:
+        self._memory[address : address + len(data)] = data
 
     def _array(self, name: str) -> Array:
         buffer = self._buffers[name]
-        return shaped(self._device.view(self._arena + buffer.address, buffer.nbytes), buffer)
+        return shaped(self._memory[buffer.address : buffer.address + buffer.nbytes], buffer)
+
+
+def loaded(step: Host, arrays: Mapping[str, Array], load: HostLoader) -> Call:
+    """The call of one step that works on these arrays."""
+    call = load((step,))(arrays)
+    return lambda: call({})
 
 
 def alone(step: Host, buffers: Mapping[str, Buffer], load: HostLoader) -> Call:
     """A host step on zeros, for steps whose time no value changes."""
-    return load(step.proc)(*(shaped(aligned_zeros(buffers[name].nbytes), buffers[name]) for name in step.buffers))
+    arrays = {name: shaped(aligned_zeros(buffers[name].nbytes), buffers[name]) for name in step.buffers}
+    return loaded(step, arrays, load)
 
 
 def nothing(load: HostLoader) -> Call:
     """A step that does nothing, whose time is what calling any step takes."""
-    return load(to_json(Proc("nothing", (), ())))()
+    return loaded(Host(name="nothing", proc=to_json(Proc("nothing", (), ())), buffers=()), {}, load)
 
 
 def example_inputs(ports: Iterable[Port], samples: Mapping[str, Array]) -> dict[str, Array]:

@@ -38,7 +38,7 @@ class Step:
 def _shown(argument: Argument) -> str:
     match argument:
         case Scope() | DType() | LoopKind():
-            return argument.value
+            return str(argument.value)
         case None:
             return "none"
         case _:

@@ -19,8 +19,7 @@ from vta.cli.quantisation import Quantisation, quantisation_options
 from vta.engine_names import Engine
 
 if TYPE_CHECKING:
-    from compiler.tensor.schedule import Schedule
-    from vta.compare import Comparison, HostRow, Row, Schedules, Verdict
+    from vta.compare import Comparison, HostRow, Row, Scheduled, Schedules, Verdict
 
 BESIDE = 160
 """Columns of a terminal from which two schedules stand beside each other."""
@@ -70,10 +69,10 @@ def compare_command(
     """Compare VTA and this CPU, layer by layer.
 
     The network, MODEL.onnx, is quantised once and compiled for both. VTA's cycles are those of the cycle engine, which
-    are the RTL's. The CPU's milliseconds are measured: processor time of one thread, each layer in its place in a run of
-    the network, the best of --repeat. Both run the same inputs, the first that calibrate or else random ones, and must
-    give the same bytes. MACs/byte is the arithmetic intensity: bytes are those of each tensor that the layer reads or
-    writes, counted once.
+    are the RTL's. The CPU's milliseconds are measured: processor time of one thread, each layer in its place in a run
+    of the network, the best of --repeat. Both run the same inputs, the first that calibrate or else random ones, and
+    must give the same bytes. MACs/byte is the arithmetic intensity: bytes are those of each tensor that the layer reads
+    or writes, counted once.
     """
     if not model.is_file():
         raise CommandError(f"{model}: must be an ONNX file, and there is none")
@@ -116,12 +115,11 @@ def show(name: str, result: Comparison, width: int) -> None:
     from vta.compare import Verdict
 
     show_layers(f"Layers of {name}, {processors(result)}", (*result.layers, result.total), result, width)
-    show_hosts(f"On the host, {'in both' if all(row.shared for row in result.hosts) else 'of VTA'}", result.hosts, result)
-    shared = sum(row.cpu.best for row in result.hosts if row.shared)
+    show_hosts("Steps of the host, with VTA and without", result.hosts, result)
     layers = 0.0 if result.total.cpu is None else result.total.cpu.best
     whole = [
         ("layers", result.total.vta_ms, layers, Verdict.of(result.total.vta_ms, layers)),
-        ("host", result.host.best, shared, None),
+        ("host", result.host.best, result.rest.best, None),
         ("network", result.vta_ms, result.cpu.best, Verdict.of(result.vta_ms, result.cpu.best)),
     ]
     ms, verdicts = milliseconds(result), shown([verdict for *_, verdict in whole])
@@ -136,25 +134,33 @@ def show(name: str, result: Comparison, width: int) -> None:
 
 
 def show_layer(result: Comparison, schedules: Schedules, width: int) -> None:
-    """One layer: figures, definition, schedules, primitives."""
-    if schedules.vta:
-        rows = [row for row in result.layers if row.name == schedules.name]
+    """One layer: figures, definitions, schedules, primitives."""
+    rows = [row for row in result.layers if row.name == schedules.name]
+    if rows:
         show_layers(f"{schedules.name}, {processors(result)}", rows, result, width)
-    else:
-        hosts = [row for row in result.hosts if row.name == schedules.name]
-        show_hosts(f"{schedules.name}, on the host", hosts, result)
-    print_code("The definition, from which both start", schedules.definition.splitlines(), width)
-    vta, cpu = list(schedules.vta), [schedules.cpu]
-    pairs = (
-        (("On VTA", _procs(vta)), ("On the CPU", _procs(cpu))),
-        (("Primitives that led there on VTA", _trace(vta)), ("Primitives that led there on the CPU", _trace(cpu))),
-    )
-    for on_vta, on_cpu in pairs:
-        if vta and width >= BESIDE:
-            print_beside(on_vta, on_cpu, width)
-            continue
-        for title, lines in (on_vta, on_cpu) if vta else (on_cpu,):
-            print_code(title, lines, width)
+    show_hosts(f"{schedules.name}, on the host", [row for row in result.hosts if row.name == schedules.name], result)
+    vta, cpu = schedules.vta, schedules.cpu
+    both = vta is not None and cpu is not None and vta.definition == cpu.definition
+    sides = [(name, each) for name, each in (("VTA", vta), ("the CPU", cpu)) if each is not None]
+    columns = [(f"The definition for {name}", _definition(each)) for name, each in sides]
+    show_code([("The definition, from which both start", columns[0][1])] if both else columns, width)
+    show_code([(f"The schedule on {name}", each.text.splitlines()) for name, each in sides], width)
+    show_code([(f"The primitives that led there on {name}", each.primitives) for name, each in sides], width)
+
+
+def _definition(scheduled: Scheduled) -> list[str]:
+    from compiler.tensor.printer import format_proc
+
+    return format_proc(scheduled.definition).splitlines()
+
+
+def show_code(parts: Sequence[tuple[str, Sequence[str]]], width: int) -> None:
+    """Pieces of code: two beside each other where there is room, else one below the other."""
+    if len(parts) == 2 and width >= BESIDE:
+        print_beside(parts[0], parts[1], width)
+        return
+    for title, lines in parts:
+        print_code(title, lines or ["none: it runs as it is defined"], width)
 
 
 def show_layers(title: str, rows: Sequence[Row], result: Comparison, width: int) -> None:
@@ -179,7 +185,7 @@ def show_layers(title: str, rows: Sequence[Row], result: Comparison, width: int)
             )
         )
     measured, what = (0, *range(4, len(heads))), (0, 1, 2, 3)
-    parts = [(title, range(len(heads)))]
+    parts: list[tuple[str, Sequence[int]]] = [(title, range(len(heads)))]
     if tight_width(heads, table) > width:
         parts = [(title, measured), ("What they compute", what)]
     for heading, chosen in parts:
@@ -193,10 +199,15 @@ def show_layers(title: str, rows: Sequence[Row], result: Comparison, width: int)
 
 
 def show_hosts(title: str, rows: Sequence[HostRow], result: Comparison) -> None:
+    """The steps that are on no accelerator; nothing if there are none."""
     if rows:
         ms = milliseconds(result)
-        cells = [(row.name, row.op, ms(row.cpu.best), row.reason) for row in rows]
-        print_table(title, ("step", "op", "ms", "because of"), cells, text_columns=(0, 1, 3), tight=True)
+        cells = [
+            (row.name, row.op, *("" if time is None else ms(time.best) for time in (row.vta, row.cpu)), row.reason)
+            for row in rows
+        ]
+        heads = ("step", "op", "VTA's\nhost ms", "CPU\nms", "because of")
+        print_table(title, heads, cells, text_columns=(0, 1, 4), tight=True)
 
 
 def processors(result: Comparison) -> str:
@@ -218,13 +229,3 @@ def shown(verdicts: Sequence[Verdict | None]) -> list[str]:
         "" if verdict is None else f"{verdict.winner} {factor:>{width}}"
         for verdict, factor in zip(verdicts, factors, strict=True)
     ]
-
-
-def _procs(schedules: Sequence[Schedule]) -> list[str]:
-    from vta.compare import text_of
-
-    return text_of(tuple(schedules)).splitlines()
-
-
-def _trace(schedules: Sequence[Schedule]) -> list[str]:
-    return [str(step) for schedule in schedules for step in schedule.trace]

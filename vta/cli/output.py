@@ -54,9 +54,8 @@ def print_table(
 
 def tight_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     """Characters in a line of the tight table that `print_table` prints; heads may have several lines."""
-    return sum(
-        max(len(line) for cell in column for line in cell.split("\n")) + 2 for column in zip(columns, *rows, strict=True)
-    )
+    cells = zip(columns, *rows, strict=True)
+    return sum(max(len(line) for cell in column for line in cell.split("\n")) + 2 for column in cells)
 
 
 def wrapped(lines: Iterable[str], width: int) -> list[str]:
