@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from vta.cli.bench import bench_command
 from vta.cli.check import check_command
 from vta.cli.compare import compare_command
 from vta.cli.compile import compile_command
@@ -42,6 +43,7 @@ for _command in (
     check_command,
     profile_command,
     compare_command,
+    bench_command,
     disasm_command,
     config_command,
     verilog_command,
