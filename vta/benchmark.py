@@ -152,8 +152,7 @@ def _onnxruntime(model: Path | bytes, inputs: Mapping[str, Array], outputs: list
         source = model if isinstance(model, bytes) else str(model)
         session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         session.run(outputs, dict(inputs))
-    # Its exceptions have no common class, and an operator that it has not is no mistake of the model's.
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001  its exceptions have no class in common
         return None
     return lambda: dict(zip(outputs, session.run(outputs, dict(inputs)), strict=True))
 
