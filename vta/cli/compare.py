@@ -115,7 +115,7 @@ def show(name: str, result: Comparison, width: int) -> None:
     from vta.compare import Verdict
 
     show_layers(f"Layers of {name}, {processors(result)}", (*result.layers, result.total), result, width)
-    show_hosts("Steps of the host, with VTA and without", result.hosts, result)
+    show_hosts("Steps of the host, with VTA and without", result.hosts, result, width)
     layers = 0.0 if result.total.cpu is None else result.total.cpu.best
     whole = [
         ("layers", result.total.vta_ms, layers, Verdict.of(result.total.vta_ms, layers)),
@@ -138,7 +138,8 @@ def show_layer(result: Comparison, schedules: Schedules, width: int) -> None:
     rows = [row for row in result.layers if row.name == schedules.name]
     if rows:
         show_layers(f"{schedules.name}, {processors(result)}", rows, result, width)
-    show_hosts(f"{schedules.name}, on the host", [row for row in result.hosts if row.name == schedules.name], result)
+    hosts = [row for row in result.hosts if row.name == schedules.name]
+    show_hosts(f"{schedules.name}, on the host", hosts, result, width)
     vta, cpu = schedules.vta, schedules.cpu
     both = vta is not None and cpu is not None and vta.definition == cpu.definition
     sides = [(name, each) for name, each in (("VTA", vta), ("the CPU", cpu)) if each is not None]
@@ -184,22 +185,35 @@ def show_layers(title: str, rows: Sequence[Row], result: Comparison, width: int)
                 verdict,
             )
         )
-    measured, what = (0, *range(4, len(heads))), (0, 1, 2, 3)
+    print_fitting(title, "What they compute", heads, table, (0, 1, 9), (0, *range(4, len(heads))), (0, 1, 2, 3), width)
+
+
+def print_fitting(
+    title: str,
+    second_title: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    text_columns: Sequence[int],
+    first: Sequence[int],
+    second: Sequence[int],
+    width: int,
+) -> None:
+    """A table, or two, of the `first` columns and of the `second`, where it is wider than `width`."""
     parts: list[tuple[str, Sequence[int]]] = [(title, range(len(heads)))]
-    if tight_width(heads, table) > width:
-        parts = [(title, measured), ("What they compute", what)]
+    if tight_width(heads, rows) > width:
+        parts = [(title, first), (second_title, second)]
     for heading, chosen in parts:
         print_table(
             heading,
             [heads[k] for k in chosen],
-            [[row[k] for k in chosen] for row in table],
-            [place for place, k in enumerate(chosen) if k in (0, 1, 9)],
+            [[row[k] for k in chosen] for row in rows],
+            [place for place, k in enumerate(chosen) if k in text_columns],
             tight=True,
         )
 
 
-def show_hosts(title: str, rows: Sequence[HostRow], result: Comparison) -> None:
-    """The steps that are on no accelerator; nothing if there are none."""
+def show_hosts(title: str, rows: Sequence[HostRow], result: Comparison, width: int) -> None:
+    """The steps that are on no accelerator, likewise; nothing if there are none."""
     if rows:
         ms = milliseconds(result)
         cells = [
@@ -207,7 +221,7 @@ def show_hosts(title: str, rows: Sequence[HostRow], result: Comparison) -> None:
             for row in rows
         ]
         heads = ("step", "op", "VTA's\nhost ms", "CPU\nms", "because of")
-        print_table(title, heads, cells, text_columns=(0, 1, 4), tight=True)
+        print_fitting(title, "Why they are on the host", heads, cells, (0, 1, 4), (0, 2, 3), (0, 1, 4), width)
 
 
 def processors(result: Comparison) -> str:
