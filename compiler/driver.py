@@ -61,11 +61,21 @@ def compile_graph(
     progress: called with (steps done, steps). Raises CompileError: a layer that cannot fit is refused with its name,
     the buffer and the bytes needed. The same graph and configuration give the same program, byte for byte.
     """
+    return lower_graph(graph, config, target=target, progress=progress).program()
+
+
+def lower_graph(
+    graph: Graph, config: VTAConfig, *, target: Target = Target.VTA, progress: Progress | None = None
+) -> Compilation:
+    """The definitions that a graph is made of, from which `Compilation.program` makes the program.
+
+    Arguments and errors as those of `compile_graph`.
+    """
     _check_outputs(graph)
     if is_quantised(graph):
         _check_bits(graph, config)
     placed = place_on_cpu(graph, config) if target is Target.CPU else place(graph, config)
-    return _Compilation(placed, config, target, progress).program()
+    return Compilation(placed, config, target, progress)
 
 
 def _check_outputs(graph: Graph) -> None:
@@ -100,7 +110,7 @@ def _check_range(layer: str, value: str, low: int, high: int, bits: int) -> None
 
 
 @dataclass(frozen=True)
-class _Item:
+class Item:
     """A definition on the way to code: of a node, or of a conversion that a node on the host needs.
 
     buffers: of the definition's parameters; the last is written.
@@ -111,9 +121,12 @@ class _Item:
     buffers: tuple[str, ...]
     macs: int = 0
     accelerated: bool = False
+    converts: bool = False
 
 
-class _Compilation:
+class Compilation:
+    """A graph in definitions (`items`): host steps and layers of the program, each kind in their order."""
+
     def __init__(self, graph: Graph, config: VTAConfig, target: Target, progress: Progress | None) -> None:
         self.graph, self.config, self.target = graph, config, target
         self.progress = progress or (lambda done, total: None)
@@ -133,7 +146,7 @@ class _Compilation:
         self.items = [item for node in graph.nodes for item in self._items(node)]
         self.alignment = max(64, config.inp_elem_bytes, config.wgt_elem_bytes, config.acc_elem_bytes)
 
-    def _items(self, node: Node) -> list[_Item]:
+    def _items(self, node: Node) -> list[Item]:
         """The node, between conversions of the 4-bit values that it needs in another form than they are stored in.
 
         Nothing for one that only names dimensions anew: its result is a view. And nothing for one whose result is part
@@ -172,14 +185,16 @@ class _Compilation:
         own = name in self.graph.producers and not self.outputs & {name, output}
         return isinstance(node.op, Reshape) and plain and own
 
-    def _conversion(self, node: Node, source: str, target: str) -> _Item:
+    def _conversion(self, node: Node, source: str, target: str) -> Item:
         """Between a buffer of nibbles and one of bytes."""
         count = math.prod(self.graph.types[self.copies.get(source, source)].physical_shape)
         if target in self.nibbles:
-            return _Item(node, define_host.pack_nibbles(f"{node.name}.pack", count), (source, target))
-        return _Item(node, define_host.unpack_nibbles(f"{node.name}.unpack", count), (source, target))
+            proc = define_host.pack_nibbles(f"{node.name}.pack", count)
+        else:
+            proc = define_host.unpack_nibbles(f"{node.name}.unpack", count)
+        return Item(node, proc, (source, target), converts=True)
 
-    def _item(self, node: Node) -> _Item:
+    def _item(self, node: Node) -> Item:
         types, _ = self.graph.node_types(node)
         operands = [replace(self._placed(name), limits=self.limits.get(name)) for name in node.inputs]
         try:
@@ -195,7 +210,7 @@ class _Compilation:
             weights = {op.name for op in operands_used if op.scope is Scope.WGT}
             self.nibbles |= {n for p, n in zip(lowered.proc.params, buffers, strict=True) if p.name in weights}
         macs = node.op.macs([t.logical for t in types])
-        return _Item(node, lowered.proc, buffers, macs, accelerated)
+        return Item(node, lowered.proc, buffers, macs, accelerated)
 
     def _placed(self, name: str) -> Placed:
         t = self.graph.types[name]
@@ -228,6 +243,7 @@ class _Compilation:
         self.constants[name] = pack(value, layout) if layout is not None else value
 
     def program(self) -> Program:
+        """Schedule every definition, and give what they work on a place in memory."""
         buffers, segments, end = self._buffers()
         addresses = {buffer.name: buffer.address for buffer in buffers}
         uop_address = align(end, _PAGE)
@@ -276,7 +292,7 @@ class _Compilation:
                 reasons[name] = item.node.placement.reason or "compiled for the CPU"
         return reasons
 
-    def _layer(self, item: _Item, launch: LaunchBuilder, first: int, addresses: Mapping[str, int]) -> Layer:
+    def _layer(self, item: Item, launch: LaunchBuilder, first: int, addresses: Mapping[str, int]) -> Layer:
         steps = [self._scheduled(step) for step in steps_of(item.proc)]
         at = {parameter.name: addresses[name] for parameter, name in zip(item.proc.params, item.buffers, strict=True)}
         ranges = [launch.layer(scheduled, at) for _, scheduled in steps]

@@ -30,6 +30,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "vta": frozenset(
         {"runtime", "vta_sim", "fpga", "vta_hw.spec", "vta_hw.rtl", "compiler", "numpy", "onnx", "click", "rich"}
     ),
+    "vta.benchmark": frozenset({"vta", "compiler", "vta_hw.spec", "numpy", "onnxruntime"}),
     "vta.images": frozenset({"vta", "numpy", "PIL"}),
 }
 

@@ -394,6 +394,13 @@ def _quantized(
     return prepared, quantize(prepared, parts, config=config, options=options), samples
 
 
+def named_samples(ports: tuple[Port, ...], samples: Array | Mapping[str, Array] | None) -> dict[str, Array]:
+    """Calibration inputs by name; empty if there are none."""
+    if samples is None:
+        return {}
+    return dict(samples) if isinstance(samples, Mapping) else {ports[0].name: samples}
+
+
 def _in_half(ports: tuple[Port, ...], samples: Array | Mapping[str, Array]) -> Array | Mapping[str, Array]:
     """Inputs with float32 for float16 converted: photographs are read as such."""
     if not isinstance(samples, Mapping) and len(ports) == 1:

@@ -8,4 +8,5 @@ class ApiError(ValueError):
 
 
 class CompilerFault(Exception):
-    """The compiler has made a program that the checker refuses: a mistake in the toolkit, not in what it was given."""
+    """The compiler has made a program that the checker refuses, or two that do not agree: a mistake in the toolkit, not
+    in what it was given."""

@@ -38,8 +38,8 @@ class SerialStep:
     buffers: tuple[int, ...]
 
 
-def scheduled(proc: Proc, target: Target) -> Proc:
-    """A verified procedure as it runs on `target`, on any number of threads.
+def scheduled(proc: Proc, target: Target) -> Schedule:
+    """How a verified procedure runs on `target`, on any number of threads.
 
     A stranger's may look like a definition that the schedule knows, and be none: it is left in the order that it has.
     """
@@ -48,7 +48,7 @@ def scheduled(proc: Proc, target: Target) -> Proc:
     except (ScheduleError, LookupError, TypeError, ValueError):
         made = Schedule(proc)
     share_loops(made)
-    return made.proc
+    return made
 
 
 def native_steps(
@@ -77,7 +77,7 @@ def native_steps(
         signature.check_count(len(step.buffers))
         calls.append(call)
         signatures.append(signature)
-    module = generate_run([scheduled(proc, target) for proc in procs], calls, target)
+    module = generate_run([scheduled(proc, target).proc for proc in procs], calls, target)
     description = Description(
         calls=tuple((signature, call.buffers) for signature, call in zip(signatures, calls, strict=True)),
         shared=module.shared,

@@ -30,6 +30,20 @@ class Step:
     primitive: str
     arguments: tuple[Argument, ...]
 
+    def __str__(self) -> str:
+        """Such as ``split(oh, 7, oh.o, oh.i)``."""
+        return f"{self.primitive}({', '.join(map(_shown, self.arguments))})"
+
+
+def _shown(argument: Argument) -> str:
+    match argument:
+        case Scope() | DType() | LoopKind():
+            return str(argument.value)
+        case None:
+            return "none"
+        case _:
+            return str(argument)
+
 
 _PRIMITIVES = (
     *("split", "cut", "reorder", "fuse", "merge", "set_kind", "narrow", "stage", "set_scope", "rotate", "split_fill"),

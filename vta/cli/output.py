@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
+from itertools import zip_longest
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,21 +28,73 @@ def print_json(value: Any) -> None:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Container[int] = (0,)
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    text_columns: Container[int] = (0,),
+    *,
+    tight: bool = False,
 ) -> None:
-    """A table on stdout, never cut to the terminal's width; columns that are not text are figures, to the right."""
+    """A table on stdout, never cut to the terminal's width; columns that are not text are figures, to the right.
+
+    tight: with two spaces between columns instead of three.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1) if tight else (0, 1))
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index in text_columns else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False, markup=False, width=_WIDE)
-    console.print(title, style="bold", overflow="ignore", no_wrap=True)
-    console.print(table)
+    _print_title(title)
+    Console(highlight=False, markup=False, width=_WIDE).print(table)
+
+
+def tight_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Characters in a line of the tight table that `print_table` prints; heads may have several lines."""
+    cells = zip(columns, *rows, strict=True)
+    return sum(max(len(line) for cell in column for line in cell.split("\n")) + 2 for column in cells)
+
+
+def wrapped(lines: Iterable[str], width: int) -> list[str]:
+    """Lines of code of at most `width` characters: what is longer goes on below, further to the right."""
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=" " * min(len(line) - len(line.lstrip()) + 6, width // 2),
+            break_on_hyphens=False,
+        )
+        or [""]
+    ]
+
+
+def print_code(title: str, lines: Iterable[str], width: int) -> None:
+    """Lines of code below a title."""
+    _print_title(title)
+    click.echo("\n".join(wrapped(lines, width)) + "\n")
+
+
+def print_beside(left: tuple[str, Iterable[str]], right: tuple[str, Iterable[str]], width: int) -> None:
+    """Two pieces of code, (title, lines) each, in columns that take `width` together."""
+    gap = " │ "
+    each = (width - len(gap)) // 2
+    sides = [wrapped(lines, each) for _, lines in (left, right)]
+    _print_title(f"{left[0]:{each}}{gap}{right[0]}")
+    click.echo("─" * each + "─┼─" + "─" * each)
+    for one, other in zip_longest(*sides, fillvalue=""):
+        click.echo(f"{one:{each}}{gap}{other}".rstrip())
+    click.echo()
+
+
+def _print_title(title: str) -> None:
+    from rich.console import Console
+
+    Console(highlight=False, markup=False, width=_WIDE).print(title, style="bold", overflow="ignore", no_wrap=True)
 
 
 class Activity:

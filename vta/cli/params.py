@@ -157,6 +157,18 @@ def megahertz(option: str) -> Callable[[str], float]:
     return parse
 
 
+def count(option: str, least: int, most: int) -> Callable[[str], int]:
+    """Type of an option whose value is a number of a range."""
+
+    def parse(text: str) -> int:
+        value = parse_number(option, text)
+        if not least <= value <= most:
+            raise CommandError(f"{option} must be {least} to {most}, not {text}")
+        return value
+
+    return parse
+
+
 def refuse_given(context: click.Context, names: Iterable[str], when: str) -> None:
     """Refuse those of the options, by the names of their parameters, that are on the command line."""
     given = click.core.ParameterSource.COMMANDLINE
@@ -196,3 +208,12 @@ allow_races_option = click.option(
     "--allow-races", is_flag=True, help="Run a program whose result depends on time, on any engine."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print figures as JSON on stdout, and nothing else.")
+MOST_RUNS = 1 << 16
+repeat_option = click.option(
+    "--repeat",
+    type=count("--repeat", 1, MOST_RUNS),
+    metavar="N",
+    default="10",
+    show_default=True,
+    help="Runs on the CPU, of which the best counts.",
+)

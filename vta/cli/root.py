@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from vta.cli.bench import bench_command
 from vta.cli.check import check_command
+from vta.cli.compare import compare_command
 from vta.cli.compile import compile_command
 from vta.cli.config import config_command
 from vta.cli.demo import demo_command
@@ -40,6 +42,8 @@ for _command in (
     exec_command,
     check_command,
     profile_command,
+    compare_command,
+    bench_command,
     disasm_command,
     config_command,
     verilog_command,

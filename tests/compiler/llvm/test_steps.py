@@ -172,7 +172,7 @@ def test_definitions_are_scheduled_for_the_registers_of_the_target() -> None:
     proc = define_blocked.conv2d("conv", source, x, define_blocked.Bounds())
     for name in ("x86-64-v4", "x86-64-v3", "aarch64"):
         registers = Registers.of(TARGETS[name])
-        allocated = [stmt.buffer for stmt in walk(scheduled(proc, TARGETS[name]).body) if isinstance(stmt, Alloc)]
+        allocated = [stmt.buffer for stmt in walk(scheduled(proc, TARGETS[name]).proc.body) if isinstance(stmt, Alloc)]
         sums = max(math.prod(buffer.static_shape) for buffer in allocated)
         assert registers.count // 2 <= sums / registers.lanes < registers.count
 

@@ -16,7 +16,10 @@ from vta.cli.command import ExampleCommand
 from vta.cli.root import root
 from vta_hw.spec.config import VTAConfig
 
-COMMANDS = ("demo", "compile", "object", "run", "exec", "check", "profile", "disasm", "config", "verilog")
+COMMANDS = (
+    *("demo", "compile", "object", "run", "exec", "check", "profile", "compare", "bench"),
+    *("disasm", "config", "verilog"),
+)
 ROOT = Path(__file__).parents[3]
 
 
