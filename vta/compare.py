@@ -42,6 +42,7 @@ from vta_sim.trace import Trace
 Progress = Callable[[str, int, int | None], None]
 
 ONLY_VTA: Final = "only for VTA: 4-bit numbers, two to a byte"
+ONLY_CPU: Final = "only for the CPU: another layout"
 TOTAL: Final = "total"
 
 
@@ -445,7 +446,7 @@ def _logical(program: Program, outputs: Mapping[str, Array]) -> dict[str, Array]
 
 
 def _reason(item: Item) -> str:
-    return item.node.placement.reason if item.node.placement is not None else ""
+    return (item.node.placement.reason if item.node.placement is not None else "") or ONLY_CPU
 
 
 def _check_equal(expected: Mapping[str, Array], found: Mapping[str, Array]) -> None:
