@@ -42,22 +42,25 @@ from compiler.graph.ops.rescaled import RescaledConv2d
 from compiler.graph.ops.softmax import Softmax
 from compiler.graph.ops.unfold import Unfold
 from compiler.graph.ops.upsample import QInterpolate, Repeat
-from compiler.llvm.jit import NativeRun
+from compiler.llvm.codegen import ALIGNMENT, define
+from compiler.llvm.emitter import Globals
+from compiler.llvm.jit import Description, NativeRun
+from compiler.llvm.module import ENTRY
 from compiler.llvm.steps import SerialStep, native_steps, scheduled
-from compiler.llvm.target import Target
-from compiler.llvm.team import processors
+from compiler.llvm.target import Target, emit_object
+from compiler.llvm.team import Team, processors
 from compiler.tensor import define_host, interp
-from compiler.tensor.arguments import written
+from compiler.tensor.arguments import Parameter, Signature, written
 from compiler.tensor.define_blocked import matmul
 from compiler.tensor.define_float import Reduction
 from compiler.tensor.functions import FUNCTIONS
-from compiler.tensor.ir import NUMBERS, Alloc, Body, Buffer, DType, For, If, Mapped, Proc, constant
+from compiler.tensor.ir import NUMBERS, Alloc, Body, Buffer, Const, DType, For, If, Mapped, Proc, constant
 from compiler.tensor.serial import from_json, to_json
 from tests.compiler.graph.test_ops_host import PARAMETERS
 from tests.compiler.llvm import test_blocked, test_matmul
 from tests.compiler.llvm.guarded import Guarded, GuardedTeam, Place, paged
 from tests.compiler.llvm.isolated import Say
-from tests.compiler.tensor.random_procs import random_array
+from tests.compiler.tensor.random_procs import random_array, random_proc
 from tests.differential import LAID_OUT, laid_out
 from tests.random_layers import (
     Draw,
@@ -79,6 +82,8 @@ from vta_hw.spec.program import Host, Program
 Array = np.ndarray[Any, Any]
 Outputs = str | tuple[str, ...]
 
+FILLS = {Place.END: 0xA5, Place.START: 0x5A}
+"""What scratch memory holds at first: results must not depend on it."""
 MOST_STEPS = 25_000
 """Statements that the kernels of a case run: what the interpreter has done in a quarter of a second."""
 
@@ -97,11 +102,15 @@ class Kernel:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Kernels that run one after the other, on arrays of their own."""
+    """Kernels that run one after the other, on arrays of their own.
+
+    apart: each also runs alone, with every buffer that it allocates between pages, and none on the stack.
+    """
 
     kernels: tuple[Kernel, ...]
     target: Target
     threads: int
+    apart: bool
 
 
 # -- graphs
@@ -552,6 +561,7 @@ DEFINITIONS: Mapping[str, Callable[[random.Random, np.random.Generator], Proc]] 
     "blocked": lambda r, rng: test_blocked.random_proc(r.randrange(1 << 30)),
     "matrices": lambda r, rng: matmul("product", test_matmul.random_matrices(r)),
     "relayout": _relayout,
+    "procedures": lambda r, rng: random_proc(rng),
 }
 
 OPS = (*FLOATS, *QUANTISED, *DEFINITIONS)
@@ -577,16 +587,16 @@ def random_case(op: str, seed: int) -> Case:
     can = Target.host().triple.startswith("x86_64") and all(Target.host().has(each) for each in ("avx2", "fma"))
     target = other if can and options.random() < 0.3 else Target.host()
     threads = min(2, processors()) if options.random() < 0.25 else 1
-    return Case(kernels=tuple(kernels), target=target, threads=threads)
+    return Case(kernels=tuple(kernels), target=target, threads=threads, apart=options.random() < 0.3)
 
 
 def _steps(body: Body) -> int:
-    """Statements that run."""
+    """Statements that run, those of loops that differ from time to time once."""
     total = 0
     for stmt in body:
         match stmt:
             case For():
-                total += constant(stmt.extent) * _steps(stmt.body)
+                total += (constant(stmt.extent) if isinstance(stmt.extent, Const) else 1) * _steps(stmt.body)
             case Alloc() | If() | Mapped():
                 total += _steps(stmt.body)
             case _:
@@ -604,7 +614,7 @@ def check(item: tuple[str, int], say: Say) -> str:
         interp.run(kernel.proc, arrays)
     say(f"it is compiled: {_described(case)}")
     description, code = native_steps(_serial(case.kernels), case.target)
-    for place, fill in ((Place.END, 0xA5), (Place.START, 0x5A)):
+    for place, fill in FILLS.items():
         say(f"it runs with {place.value}: {_described(case)}")
         guards = [_guards(kernel, place) for kernel in case.kernels]
         run = NativeRun(description, code, GuardedTeam(case.threads, place, fill))
@@ -612,7 +622,48 @@ def check(item: tuple[str, int], say: Say) -> str:
         for kernel, each, right in zip(case.kernels, guards, expected, strict=True):
             if problem := _difference(kernel, each, right, case.target):
                 return f"{problem} with {place.value}: {_described(case)}"
+    for kernel, right in zip(case.kernels, expected, strict=True) if case.apart else ():
+        if problem := _check_apart(kernel, right, case.target, say):
+            return problem
     return ""
+
+
+def _check_apart(kernel: Kernel, expected: Sequence[Array], target: Target, say: Say) -> str:
+    """The same for a kernel without buffers on the stack: each that it allocates is a parameter behind its own."""
+    what = f"{kernel}, for {target.cpu}, without a stack"
+    say(f"it is compiled: {what}")
+    module = Globals()
+    function = define(scheduled(kernel.proc, target), "kernel", module, target=target, stack_buffer=0)
+    sizes = [-(-nbytes // ALIGNMENT) * ALIGNMENT for nbytes in function.scratch]
+    code = emit_object("\n".join([function.text, _entry(len(kernel.arrays) + len(sizes)), *module.lines]), target)
+    signature = Signature.of(kernel.proc)
+    scratch = (
+        Parameter(name=f"scratch{n}", dtype=np.dtype(np.uint8), shape=(size,), is_written=True)
+        for n, size in enumerate(sizes)
+    )
+    signature = replace(signature, parameters=(*signature.parameters, *scratch))
+    calls = ((signature, tuple(range(len(signature.parameters)))),)
+    for place, fill in FILLS.items():
+        say(f"it runs with {place.value}: {what}")
+        guards = _guards(kernel, place)
+        memory = [paged(np.full(size, fill, np.uint8), place).array for size in sizes]
+        run = NativeRun(Description(calls=calls, shared=0, private=0), code, Team())
+        run.bound([[*(guard.array for guard in guards), *memory]])({})
+        if problem := _difference(kernel, guards, expected, target):
+            return f"{problem} with {place.value}: {what}"
+        for n, (array, nbytes) in enumerate(zip(memory, function.scratch, strict=True)):
+            if (array[nbytes:] != fill).any():
+                return f"stores behind allocated buffer {n} of {nbytes} bytes: {what}"
+    return ""
+
+
+def _entry(count: int) -> str:
+    """An entry as `compiler.llvm.module` makes it, that calls the kernel with the first addresses of the table."""
+    lines = [f"define void @{ENTRY}(ptr %buffers, ptr %scratch, i64 %thread, i64 %threads, ptr %barrier) {{"]
+    for n in range(count):
+        lines += [f"  %at{n} = getelementptr ptr, ptr %buffers, i64 {n}", f"  %p{n} = load ptr, ptr %at{n}"]
+    arguments = ", ".join(f"ptr %p{n}" for n in range(count))
+    return "\n".join([*lines, f"  call void @kernel({arguments})", "  ret void", "}"])
 
 
 def _serial(kernels: Sequence[Kernel]) -> list[SerialStep]:

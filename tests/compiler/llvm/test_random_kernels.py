@@ -16,12 +16,13 @@ from tests.compiler.llvm.isolated import outcomes
 from tests.compiler.llvm.random_kernels import OPS, check, differences, random_case
 
 SEEDS = (3, 4)
+FOUND = (("matrices", 52),)  # by the fuzzer: columns that are none, read from behind the matrix on AVX2
 HOST = Target.host()
 pytestmark = pytest.mark.skipif("windows" in HOST.triple, reason="it has no mprotect")
 
 
 def test_kernels_of_every_op_are_the_interpreters() -> None:
-    cases = [(op, seed) for op in OPS for seed in SEEDS]
+    cases = [*FOUND, *((op, seed) for op in OPS for seed in SEEDS)]
     assert [(each.item, each.problem) for each in outcomes(check, cases) if each.problem] == []
 
 
