@@ -59,8 +59,9 @@ class Draw:
     def channels(self, choices: list[int]) -> int:
         return self.r.choice([count for count in choices if count <= self.most_channels])
 
-    def input(self, shape: Shape) -> str:
-        self.inputs.append(Value(name=f"x{len(self.inputs)}", type=TensorType(shape, self.dtype)))
+    def input(self, shape: tuple[int, ...], dtype: DType | None = None) -> str:
+        """Of activations, or of numbers of another type."""
+        self.inputs.append(Value(name=f"x{len(self.inputs)}", type=TensorType(shape, dtype or self.dtype)))
         return self.inputs[-1].name
 
     def constant(self, array: Array) -> str:
@@ -114,7 +115,7 @@ def _padding(d: Draw) -> Quad:
     return d.r.choice([(0, 0, 0, 0), (top, left, bottom, right), (top, left, top, left)])
 
 
-def _window(d: Draw, shape: Shape) -> Window:
+def random_window(d: Draw, shape: Shape) -> Window:
     """Fits the padded input."""
     padding, dilation = _padding(d), d.pair([1, 1, 2])
     kernel = []
@@ -128,15 +129,15 @@ def convolution(d: Draw, x: str | None = None, shape: Shape | None = None) -> st
     """Any convolution of `x`, by default a new input, some with a residual operand."""
     shape = shape or d.shape()
     x = x or d.input(shape)
-    window = _window(d, shape)
-    outs, groups = _groups(d, shape[1], d.channels([1, 4, 7, 16, 20]))
+    window = random_window(d, shape)
+    outs, groups = random_groups(d, shape[1], d.channels([1, 4, 7, 16, 20]))
     result = shape[0], outs, *window.output(*shape[2:])
     residual = d.input(result) if d.r.random() < 0.35 else None
     make = rescaled if d.extended and d.r.random() < 0.7 else convolve
     return make(d, x, (outs, shape[1] // groups, *window.kernel), window, residual, groups)
 
 
-def _groups(d: Draw, ins: int, outs: int) -> tuple[int, int]:
+def random_groups(d: Draw, ins: int, outs: int) -> tuple[int, int]:
     """Output channels and groups: one group, as many as there are channels, or something between."""
     kind = d.r.choice(["dense", "dense", "dense", "depthwise", "any"])
     if kind == "dense":
@@ -286,7 +287,7 @@ def given(d: Draw) -> str:
                       zero_points=zero_points)
             return d.apply(op, x, d.input(other))
         case "mean":
-            window = _pooling_window(d, shape, dilated=False)
+            window = random_pooling_window(d, shape, dilated=False)
             attributes = {name: getattr(window, name) for name in ("kernel", "stride", "padding")}
             if d.extended:
                 scale = scale_word(near >> max(shift - 20, 0), 23)
@@ -303,8 +304,8 @@ def given(d: Draw) -> str:
             before, after = (r.randint(0, 2), r.randint(0, 3)), (r.randint(0, 2), r.randint(0, 1))
             kept = d.apply(QAdd(m0=1, **d.clip()), x)
             return d.apply(Pad(before=(0, 0, *before), after=(0, 0, *after), value=float(zero_points[0])), kept)
-    window = _window(d, shape)
-    outs, groups = _groups(d, shape[1], d.channels([1, 4, 7, 16, 20]))
+    window = random_window(d, shape)
+    outs, groups = random_groups(d, shape[1], d.channels([1, 4, 7, 16, 20]))
     w = d.integers(d.wgt_bits, (outs, shape[1] // groups, *window.kernel))
     spread = math.sqrt(w[0].size) * 2.0 ** (d.wgt_bits + bits - 3)
     reach = d.rng.integers(1, min(int(2 * spread), 1 << 30) + 2, outs).astype(np.int32)
@@ -328,7 +329,7 @@ def pool(d: Draw, x: str | None = None, shape: Shape | None = None) -> str:
     shape = shape or d.shape()
     x = x or d.input(shape)
     largest = d.r.random() < 0.5
-    window = _pooling_window(d, shape, dilated=largest)
+    window = random_pooling_window(d, shape, dilated=largest)
     if largest:
         attributes = {name: getattr(window, name) for name in ("kernel", "stride", "padding", "dilation")}
         return d.apply(QMaxPool2d(**attributes), x)
@@ -350,11 +351,11 @@ def pool(d: Draw, x: str | None = None, shape: Shape | None = None) -> str:
     return d.apply(op, x, d.constant(factors))
 
 
-def _pooling_window(d: Draw, shape: Shape, *, dilated: bool) -> Window:
+def random_pooling_window(d: Draw, shape: Shape, *, dilated: bool) -> Window:
     if d.r.random() < 0.1:
         return Window(kernel=(shape[2], shape[3]))
     while True:
-        window = _window(d, shape)
+        window = random_window(d, shape)
         if not dilated:
             window = replace(window, dilation=(1, 1))
         if window.covered(shape[2], shape[3]).all():

@@ -169,6 +169,10 @@ class _Codegen:
                 raise LoweringError(f"Statement must be one of the IR's, not {stmt!r}")
 
     def guard(self, at: Context, stmt: If) -> None:
+        if (parts := self.expressions.apart(at, stmt.cond)) is not None:
+            shared, own = parts
+            self.guard(at, If(shared, (If(own, stmt.body),)))
+            return
         e = self.emitter
         cond = self.expressions.steady(at, stmt.cond)
         if cond.lanes > 1:

@@ -29,6 +29,8 @@ from compiler.tensor.ir import (
     Select,
     Unary,
     Var,
+    both,
+    conjuncts,
 )
 from compiler.tensor.traverse import walk_expr
 
@@ -156,7 +158,22 @@ class Expressions:
             for node in walk_expr(expr)
         )
 
+    def apart(self, at: Context, cond: Expr) -> tuple[Expr, Expr] | None:
+        """A conjunction as what all lanes share, which is a branch, and what differs by lane, a mask; None if it is not
+        of both.
+
+        In a mask of both, LLVM 22 takes the half of which the latter says that nothing is read as undefined where
+        registers hold no more than a half, as those of AVX2 do, and reads all of it.
+        """
+        sides = conjuncts(cond)
+        own = [side for side in sides if self.varies(at, side)]
+        shared = [side for side in sides if not self.varies(at, side)]
+        return (both(*shared), both(*own)) if shared and own else None
+
     def select(self, at: Context, expr: Select) -> Value:
+        if (parts := self.apart(at, expr.cond)) is not None:
+            shared, own = parts
+            return self.select(at, Select(shared, Select(own, expr.a, expr.b), expr.b))
         cond = self.steady(at, expr.cond)
         if cond.lanes > 1:
             a = self.value(self.masked(at, cond), expr.a)

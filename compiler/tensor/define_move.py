@@ -76,7 +76,10 @@ def pad(name: str, dtype: DType, source: Shape, before: tuple[int, ...], target:
         for i, start, extent, whole in zip(at, before, source, target, strict=True):
             conditions += [le(0, i)] if start else []
             conditions += [lt(i, extent)] if start + extent < whole else []
-        fill = Const(float(value) if dtype.is_float else int(value), dtype)
+        if dtype is DType.FLOAT16:  # which has no constants
+            fill: Expr = cast(dtype, Const(float(value), DType.FLOAT32))
+        else:
+            fill = Const(float(value) if dtype.is_float else int(value), dtype)
         return Select(both(*conditions), x[at], fill) if conditions else x[at]
 
     return _moved(name, dtype, source, target, element)

@@ -155,7 +155,7 @@ X = (2, 4, 7, 6)
         Take(axis=2, indices=(6, 0, 0, 3)),
     ],
 )
-@pytest.mark.parametrize("dtype", ["float32", "int8", "int32"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "int32"])
 def test_moves(op: Op, dtype: str) -> None:
     assert_engines_agree(op, [(floats(*X) * 50).astype(dtype)])
 

@@ -206,6 +206,26 @@ def test_a_guard_that_differs_by_lane() -> None:
     assert np.array_equal(result, np.where(data < 0, -1, np.arange(40)))
 
 
+@pytest.mark.parametrize("statement", [False, True])
+def test_a_condition_that_lanes_share_is_no_part_of_their_mask(statement: bool) -> None:
+    """LLVM would read all of the upper half, where the mask says that nothing is, on a processor with AVX2."""
+    x, y = Buffer.of("x", F32, (1, 4)), Buffer.of("y", F32, (3, 16))
+    o, c = Var("o"), Var("c")
+    inside = both(lt(o, 1), lt(c, 4))
+    if statement:
+        body: Stmt = If(inside, (Store(y, (o, c), x[o, c]),))
+    else:
+        body = Store(y, (o, c), Select(inside, x[o, c], Const(7.0, F32)))
+    proc = Proc("shared", (x, y), (nest([("o", 3)], loops(VECTOR, c, 16, body)),))
+    data = np.arange(4, dtype=np.float32).reshape(1, 4)
+    expected = np.full((3, 16), 7, np.float32)
+    expected[0, :4] = data
+    assert np.array_equal(call(proc, data, np.full((3, 16), 7, np.float32)), expected)
+    text = generate(proc).text
+    assert "and <16 x i1>" not in text
+    assert "call <16 x float> @llvm.masked.load" in text
+
+
 def test_nothing_to_do() -> None:
     x = Buffer.of("x", I32, (0, 4))
     body = nest([("i", 0), ("j", 4)], Store(x, (Var("i"), Var("j")), Const(1, I32)))

@@ -290,9 +290,11 @@ def random_array(rng: np.random.Generator, buffer: Buffer) -> np.ndarray[Any, An
     shape, dtype = buffer.static_shape, buffer.type
     if dtype is DType.BOOL:
         return rng.integers(0, 2, shape).astype(np.bool_)
-    if dtype is DType.FLOAT32:
-        bits = rng.integers(0, 2**32, shape, dtype=np.uint32).view(np.float32)
-        return np.where(rng.integers(0, 4, shape) == 0, bits, rng.standard_normal(shape).astype(np.float32) * 50)
+    if dtype.is_float:
+        bits = np.asarray(rng.integers(0, 2**dtype.bits, shape, dtype=f"uint{dtype.bits}")).view(dtype.numpy)
+        numbers = np.asarray(rng.standard_normal(shape)).astype(dtype.numpy) * dtype.numpy.type(50)
+        return np.where(rng.integers(0, 4, shape) == 0, bits, numbers)
     top = 1 << (dtype.bits - 1)
     full = rng.integers(-top, top - 1, shape, dtype=np.int64, endpoint=True)
-    return np.where(rng.integers(0, 2, shape) == 0, full, rng.integers(-9, 10, shape)).astype(dtype.numpy)
+    values = np.where(rng.integers(0, 2, shape) == 0, full, rng.integers(-9, 10, shape)).astype(dtype.numpy)
+    return values if buffer.limits is None else np.clip(values, *buffer.limits)
