@@ -24,7 +24,7 @@ from compiler.llvm.emitter import Globals
 from compiler.llvm.header import Interface, header, port_names
 from compiler.llvm.registers import Registers
 from compiler.llvm.rounding import with_roundeven
-from compiler.llvm.schedule import schedule
+from compiler.llvm.schedule import schedule_of_any
 from compiler.llvm.target import Target
 from compiler.memory_plan import align
 from compiler.tensor.arguments import Span, check_overlap, written
@@ -156,7 +156,7 @@ class _Network:
         self.globals = Globals()
         registers = Registers.of(target)
         self.definitions = {call.key: call.proc for call in reversed(calls)}  # named as the first step that uses it
-        self.procs = {key: schedule(proc, registers).proc for key, proc in self.definitions.items()}
+        self.procs = {key: schedule_of_any(proc, registers).proc for key, proc in self.definitions.items()}
         self.symbols = {key: f"{name}_procedure{n}" for n, key in enumerate(self.procs)}
         self.functions = {key: self.function(key, self.globals, "internal") for key in self.procs}
         self.begin, end = _workspace(program)

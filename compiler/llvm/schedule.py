@@ -32,6 +32,17 @@ _LEAST_FETCHED = 1024
 """Bytes of the weights of a block of channels for which it pays to ask ahead."""
 
 
+def schedule_of_any(proc: Proc, registers: Registers) -> Schedule:
+    """The schedule of a verified procedure that may be a stranger's.
+
+    It may look like a definition that `schedule` knows, and be none: it is left in the order that it has.
+    """
+    try:
+        return schedule(proc, registers)
+    except (ScheduleError, LookupError, TypeError, ValueError):
+        return Schedule(proc)
+
+
 def schedule(proc: Proc, registers: Registers = _REGISTERS) -> Schedule:
     """Schedule `proc`, of `compiler.tensor.define`, `define_blocked` or `define_winograd`; any other stays as it is."""
     s = Schedule(proc)

@@ -18,11 +18,11 @@ from compiler.llvm.jit import Description
 from compiler.llvm.module import Call, generate_run
 from compiler.llvm.parallel import share_loops
 from compiler.llvm.registers import Registers
-from compiler.llvm.schedule import schedule
+from compiler.llvm.schedule import schedule_of_any
 from compiler.llvm.target import Target, emit_object
 from compiler.tensor.arguments import Parameter, Signature
 from compiler.tensor.ir import Proc
-from compiler.tensor.schedule import Schedule, ScheduleError
+from compiler.tensor.schedule import Schedule
 from compiler.tensor.serial import from_json
 
 
@@ -39,14 +39,8 @@ class SerialStep:
 
 
 def scheduled(proc: Proc, target: Target) -> Schedule:
-    """How a verified procedure runs on `target`, on any number of threads.
-
-    A stranger's may look like a definition that the schedule knows, and be none: it is left in the order that it has.
-    """
-    try:
-        made = schedule(proc, Registers.of(target))
-    except (ScheduleError, LookupError, TypeError, ValueError):
-        made = Schedule(proc)
+    """How a verified procedure runs on `target`, on any number of threads."""
+    made = schedule_of_any(proc, Registers.of(target))
     share_loops(made)
     return made
 

@@ -14,6 +14,7 @@ from compiler.llvm import steps as steps_module
 from compiler.llvm.cache import ObjectCache
 from compiler.llvm.jit import Description, NativeRun
 from compiler.llvm.registers import Registers
+from compiler.llvm.schedule import schedule_of_any
 from compiler.llvm.steps import SerialStep, native_steps, scheduled
 from compiler.llvm.target import TARGETS, Target
 from compiler.llvm.team import Team
@@ -213,3 +214,10 @@ def test_what_only_looks_like_a_definition_runs_as_it_stands(name: str) -> None:
     run = NativeRun(*native_steps([step("p", to_json(proc), 0, 1)], HOST), Team())
     run.bound([arrays])({})
     np.testing.assert_array_equal(arrays[1], expected[1])
+
+
+@pytest.mark.parametrize("name", odd_procs())
+def test_it_is_left_as_it_stands_for_other_targets_too(name: str) -> None:
+    proc = odd_procs()[name]
+    for target in ("x86-64-v3", "aarch64"):
+        assert schedule_of_any(proc, Registers.of(Target.named(target))).proc == proc
