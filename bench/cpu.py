@@ -3,12 +3,13 @@
     layers       the distinct convolutions of ResNet-18 with bias and ReLU, float32, row-major in and out
     random       convolutions of twenty other sizes
     integers     those of ResNet-18 in int8, exactly, beside onnxruntime with uint8 and with int8 activations
-    products     matrices of 1024 by 1024 beside OpenBLAS (numpy), in float32, and the same product in int8
+    products     matrices of 1024 by 1024 beside OpenBLAS (numpy), in float32, and the same product in int8; one thread
     networks     whole networks in float32
     quantised    whole networks in int8, each quantised by its own tool
 
 All take turns in one process, and the best run of each counts; a ratio above 1 is ours. Float answers must agree,
-integers must be those of the integer reference. Code is made anew, without the cache. torch is timed if installed.
+integers must be those of the integer reference. Code is made anew, without the cache. torch is timed if it
+is installed (the extra `train`).
 
     python bench/cpu.py [--json] [--repeat 20] [--threads 1] [--only layers --only integers] [NETWORK ...]
 """
@@ -22,12 +23,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 # OpenBLAS takes its number of threads from nowhere else, when numpy is imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # noqa: TID251
 
 import numpy as np
 import onnx
@@ -49,6 +50,7 @@ from compiler.driver import Target, compile_graph
 from compiler.frontend.onnx import load_onnx
 from compiler.graph.evaluate import evaluate
 from compiler.graph.ir import Graph
+from compiler.llvm.team import processors
 from examples.networks.build import NETWORKS
 from runtime.devices.host import HostDevice
 from runtime.session import Session
@@ -59,6 +61,8 @@ from vta_hw.spec.config import VTAConfig
 DEFAULT = ("resnet18", "mobilenet_v2", "efficientnet_lite0", "resnet50")
 SIZE = 1024
 Run = Callable[[], Any]
+Maker = Callable[[dict[str, Array]], Run]
+"""A run of inputs."""
 Row = dict[str, Any]
 
 
@@ -104,7 +108,7 @@ def floats(graph: Graph) -> dict[str, Array]:
     return {value.name: rng.normal(0, 1, value.type.shape).astype(np.float32) for value in graph.inputs}
 
 
-def floating(bench: Bench, model: onnx.ModelProto, others: Mapping[str, Callable[[dict[str, Array]], Run]]) -> Row:
+def floating(bench: Bench, model: onnx.ModelProto, others: Mapping[str, Maker]) -> Row:
     """A float model beside onnxruntime and the `others`, made of its inputs."""
     graph = load_onnx(model, batch=1)
     session, seconds = bench.ours(graph)
@@ -125,11 +129,12 @@ def floating(bench: Bench, model: onnx.ModelProto, others: Mapping[str, Callable
     }
 
 
-def torch_convolution(layer: Layer, model: onnx.ModelProto) -> dict[str, Callable[[dict[str, Array]], Run]]:
+def torch_convolution(bench: Bench, layer: Layer, model: onnx.ModelProto) -> dict[str, Maker]:
     try:
         import torch
     except ImportError:
         return {}
+    torch.set_num_threads(bench.threads)
     w, b = (torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for each in model.graph.initializer)
 
     def make(x: dict[str, Array]) -> Run:
@@ -219,13 +224,13 @@ def mean(rows: Iterable[Row], key: str = "ratio") -> float:
 def sections(bench: Bench, networks: Iterable[str]) -> dict[str, Callable[[], dict[str, Row]]]:
     def layers(chosen: Iterable[Layer]) -> dict[str, Row]:
         models = {layer: convolution(layer) for layer in chosen}
-        return {str(layer): floating(bench, m, torch_convolution(layer, m)) for layer, m in models.items()}
+        return {str(layer): floating(bench, m, torch_convolution(bench, layer, m)) for layer, m in models.items()}
 
     return {
         "layers": lambda: layers(RESNET18),
         "random": lambda: layers(random_layers(20, seed=0)),
         "integers": lambda: {str(layer): integers(bench, layer) for layer in RESNET18},
-        "products": lambda: products(bench),
+        "products": lambda: products(replace(bench, threads=1)),
         "networks": lambda: {name: floating(bench, NETWORKS[name](), {}) for name in networks},
         "quantised": lambda: {name: quantised(bench, NETWORKS[name]()) for name in networks},
     }
@@ -256,6 +261,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.networks) - set(NETWORKS):
         parser.error(f"network must be one of {', '.join(NETWORKS)}, not {sorted(unknown)[0]}")
+    if arguments.repeat < 1:
+        parser.error(f"repeat must be at least 1, not {arguments.repeat}")
+    if not 1 <= arguments.threads <= processors():
+        parser.error(f"threads must be 1 to {processors()}, not {arguments.threads}")
     bench = Bench(repeat=arguments.repeat, threads=arguments.threads)
     known = sections(bench, arguments.networks)
     if unknown := set(arguments.only or ()) - set(known):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class Session:
         self._program = program
         self.timeout = timeout
         self._buffers = {buffer.name: buffer for buffer in program.buffers}
+        self._running = threading.Lock()  # all runs work in one arena
         self._inputs = {buffer.name: stored(buffer) for buffer in program.inputs}
         self._outputs = program.outputs
         self._statistics: RunStatistics | None = None
@@ -141,8 +143,12 @@ class Session:
         """Output buffers by name, in their stored shapes and types.
 
         inputs: exactly the program's input buffers, in their stored shapes and types. Raises SessionError otherwise,
-        DeviceTimeout, or what the device raises.
+        DeviceTimeout, or what the device raises. Calls from several threads wait for each other.
         """
+        with self._running:
+            return self._run(inputs)
+
+    def _run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         arena = self._open_arena()
         held = {b.name: shaped(aligned_empty(b.nbytes), b) for b in self._outputs if b.name in self._apart}
         for name, array in self._checked(inputs).items():

@@ -45,6 +45,7 @@ SYMBOL = "tensor_procedure"
 STACK_BUFFER_BYTES = 64 * 1024
 STACK_BYTES = 256 * 1024  # of all buffers together: a thread may have half a megabyte
 MAX_UNROLLED = 64
+MAX_COPIES = 4096
 TURNS = 16
 """How often each thread takes iterations of a parallel loop."""
 ALIGNMENT = 64
@@ -140,6 +141,7 @@ class _Codegen:
     def __init__(self, module: Globals, target: Target, stack_buffer: int) -> None:
         self.target = target
         self.stack_buffer = stack_buffer
+        self.copies = 1  # of the statement at hand, by unrolled loops
         self.emitter = Emitter(module)
         self.expressions = Expressions(self.emitter)
         self.scratch: list[int] = []
@@ -187,6 +189,10 @@ class _Codegen:
 
     # -- loops
 
+    def may_unroll(self, extent: int) -> bool:
+        """Whether a body may be written out so often, on top of those that it lies in."""
+        return extent <= MAX_UNROLLED and self.copies * extent <= MAX_COPIES
+
     def loop(self, at: Context, stmt: For) -> None:
         if at.lanes is None and (dot := dot_product(stmt)) is not None:
             self.dot(at, dot)
@@ -197,9 +203,11 @@ class _Codegen:
         if stmt.kind is LoopKind.VECTORIZED and at.lanes is None and (lanes := lane_count(stmt)) > 1:
             self.vector_loop(at, stmt, lanes)
             return
-        if stmt.kind is LoopKind.UNROLLED and isinstance(stmt.extent, Const) and constant(stmt.extent) <= MAX_UNROLLED:
+        if stmt.kind is LoopKind.UNROLLED and isinstance(stmt.extent, Const) and self.may_unroll(constant(stmt.extent)):
+            outside, self.copies = self.copies, self.copies * max(1, constant(stmt.extent))
             for n in range(constant(stmt.extent)):  # a buffer that has constant indices is registers
                 self.body(at.bind(stmt.var.name, literal(DType.INT64, n), (n, n)), stmt.body)
+            self.copies = outside
             return
         extent = self.expressions.value(at, stmt.extent)
         self.scalar_loop(at, stmt, literal(DType.INT64, 0), extent, _hints(stmt))

@@ -21,6 +21,7 @@ from compiler.llvm.target import Target
 from compiler.tensor.ir import Binary, BinaryOp, Cast, Const, DType, For, Load, LoopKind, Store, constant
 
 NEIGHBOURS = 4
+_LANES = (4, 8, 16)
 _NONE: frozenset[str] = frozenset()
 
 
@@ -71,7 +72,7 @@ def dot_product(loop: For) -> DotProduct | None:
     fits = steps == {"sums": (1, 0), "shared": (0, 1), "weights": (NEIGHBOURS, 1)}
     bytes_ = shared.dtype in (DType.INT8, DType.UINT8) and weights.dtype is DType.INT8
     lanes = constant(loop.extent)
-    if not fits or not bytes_ or sums.dtype is not DType.INT32 or lanes & (lanes - 1) or lanes < NEIGHBOURS:
+    if not fits or not bytes_ or sums.dtype is not DType.INT32 or lanes not in _LANES:
         return None
     return DotProduct(lane=lane, byte=byte, lanes=lanes, sums=sums, shared=shared, weights=weights)
 
@@ -94,7 +95,7 @@ def add_products(e: Emitter, dot: DotProduct, sums: Value, shared: Value, weight
         step, width = _pairs(dot.shared.dtype), 8
     elif dot.shared.dtype is DType.INT8 and target.has("dotprod"):
         step, width = _neon("sdot"), 4
-    elif target.has("i8mm"):
+    elif low >= 0 and target.has("i8mm"):
         step, width = _neon("usdot"), 4
     else:
         return _one_by_one(e, dot, sums, shared, weights)

@@ -100,7 +100,9 @@ def is_clipped(expr: Expr, dtype: DType) -> bool:
         case _:
             return False
     least, most = dtype.limits
-    return least <= low.value <= high.value <= most
+    # As the floats that they become: 2**31 - 1 is none of 32 bits.
+    lowest, highest = (float(bound.type.numpy.type(bound.value)) for bound in (low, high))
+    return least <= lowest <= highest <= most
 
 
 class Expressions:

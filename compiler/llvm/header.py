@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from llvmlite import binding as llvm
 
+from compiler.errors import CompileError
 from compiler.llvm.target import Target
 from vta_hw.spec.program import Buffer, Role
 
@@ -109,8 +110,15 @@ def _port(macro: str, buffer: Buffer) -> Iterator[str]:
     shape = "".join(f"[{extent}]" for extent in buffer.shape)
     meaning = f", {_MEANING[buffer.dtype]}" if buffer.dtype in _MEANING else ""
     tiles = ""
-    if buffer.layout is not None:
-        tiles = f"; [N/n, C/c, H, W, n, c] of {buffer.layout.get('logical')}, filled up with zeros"
+    match buffer.layout:
+        case None:
+            pass
+        case {"logical": [int(), int(), int(), int()] as logical}:
+            tiles = f"; [N/n, C/c, H, W, n, c] of {logical}, filled up with zeros"
+        case _:
+            raise CompileError(
+                f"Layout of buffer {buffer.name!r} must have a logical shape of four integers, not {buffer.layout!r}"
+            )
     kind = "Input" if buffer.role is Role.INPUT else "Output"
     shown = buffer.name.replace("*/", "* /")
     yield f"/* {kind} {shown!r}: {_C_TYPES[buffer.dtype]}{shape}, row-major{meaning}{tiles}. */"

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from compiler.tensor.ir import Alloc, Body, Buffer, For, Load, LoopKind, Prefetch, Proc, Stmt, Store
+from compiler.tensor.ir import Alloc, Body, Buffer, Const, For, Load, LoopKind, Prefetch, Proc, Stmt, Store
 from compiler.tensor.traverse import stmt_exprs, walk, walk_expr
 
 
@@ -31,13 +31,15 @@ class Sections:
 
 
 def sections(proc: Proc) -> Sections:
-    """The sections of `proc`; one without parallel loops outside of all other loops is one section."""
+    """The sections of `proc`; one without parallel loops outside of all other loops is one section, and so is one with
+    buffers around them whose size has to be computed."""
     shared: list[Buffer] = []
     body = proc.body
     while len(body) == 1 and isinstance(body[0], Alloc):
         shared.append(body[0].buffer)
         body = body[0].body
-    if not any(map(_is_parallel, body)):
+    sized = all(isinstance(extent, Const) for buffer in shared for extent in buffer.shape)
+    if not sized or not any(map(_is_parallel, body)):
         return Sections(shared=(), parts=(Section(proc=proc, is_parallel=False),))
     buffers = (*proc.params, *shared)
     return Sections(shared=tuple(shared), parts=tuple(_parts(proc.name, buffers, body)))

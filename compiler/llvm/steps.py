@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -87,13 +87,22 @@ def _dumps(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
-def _key(steps: Sequence[SerialStep], target: Target) -> str:
-    """Differs when the code might: by the steps as they stand, the machine, and what makes code of them."""
-    digest = hashlib.sha256(f"{target.digest_text}\n".encode())
+def _digest_of_sources() -> str:
+    digest = hashlib.sha256()
     for package in (compiler.llvm, compiler.tensor):
         for file in sorted(resources.files(package).iterdir(), key=lambda file: file.name):
             if file.name.endswith(".py"):
                 digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+_SOURCES: Final = _digest_of_sources()
+"""Of what is loaded: files may change under a process that runs."""
+
+
+def _key(steps: Sequence[SerialStep], target: Target) -> str:
+    """Differs when the code might: by the steps as they stand, the machine, and what makes code of them."""
+    digest = hashlib.sha256(f"{target.digest_text}\n{_SOURCES}\n".encode())
     for step in steps:
         digest.update(_dumps([step.name, step.proc, step.buffers]).encode() + b"\n")
     return digest.hexdigest()

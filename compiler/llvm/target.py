@@ -57,7 +57,7 @@ class Target:
     @property
     def digest_text(self) -> str:
         """What, besides the LLVM IR, decides the object code."""
-        return f"{'.'.join(map(str, llvm.llvm_version_info))} {self.triple} {self.cpu} {self.features}"
+        return f"{'.'.join(map(str, llvm.llvm_version_info))} {self.triple} {self.cpu} {self.features} {self.abi}"
 
     def machine(self, *, jit: bool = True) -> Any:
         """A new LLVM target machine, for code in this process or to be linked. One execution engine may own it."""

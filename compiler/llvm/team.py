@@ -96,10 +96,12 @@ class Team:
         with self._starting:
             if self._leader is None or not self._leader.is_alive():  # as in a process that was forked
                 self._start()
-        done = threading.Lock()
-        done.acquire()
-        self._jobs.put(_Job(work=work, done=done))  # one step, so that an interrupt leaves no part of a team waiting
-        done.acquire()
+        job = _Job(work=work, done=threading.Lock(), failed=[])
+        job.done.acquire()
+        self._jobs.put(job)  # one step, so that an interrupt leaves no part of a team waiting
+        job.done.acquire()
+        if job.failed:
+            raise job.failed[0]
 
     def _start(self) -> None:
         self._jobs = SimpleQueue()
@@ -111,8 +113,11 @@ class Team:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
+    """failed: why it could not be begun, if so."""
+
     work: Work
     done: threading.Lock
+    failed: list[BaseException]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +129,16 @@ class _Part:
 
 def _lead(jobs: SimpleQueue[_Job | None], threads: int, scratch: _Scratch) -> None:
     """The first thread of a team, until there is None to do."""
-    others: list[SimpleQueue[_Part | None]] = [SimpleQueue() for _ in range(1, threads)]
-    for thread, parts in enumerate(others, start=1):
-        threading.Thread(target=_follow, args=(parts, thread, threads), name=f"team.{thread}", daemon=True).start()
+    others: list[SimpleQueue[_Part | None]] = []
     while (job := jobs.get()) is not None:
-        memory = scratch.of(job.work.shared + threads * job.work.private)
+        try:
+            memory = scratch.of(job.work.shared + threads * job.work.private)
+            while len(others) < threads - 1:
+                others.append(_follower(len(others) + 1, threads))
+        except (MemoryError, RuntimeError) as error:  # no memory, or no thread, is left
+            job.failed.append(error)
+            job.done.release()
+            continue
         for parts in others:
             parts.put(_Part(work=job.work, scratch=memory, barrier=scratch.barrier))
         job.work.part(0, threads, memory, scratch.barrier)
@@ -136,6 +146,12 @@ def _lead(jobs: SimpleQueue[_Job | None], threads: int, scratch: _Scratch) -> No
         del job  # which knows the team: that could not be let go of
     for parts in others:
         parts.put(None)
+
+
+def _follower(thread: int, threads: int) -> SimpleQueue[_Part | None]:
+    parts: SimpleQueue[_Part | None] = SimpleQueue()
+    threading.Thread(target=_follow, args=(parts, thread, threads), name=f"team.{thread}", daemon=True).start()
+    return parts
 
 
 def _follow(parts: SimpleQueue[_Part | None], thread: int, threads: int) -> None:

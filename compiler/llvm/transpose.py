@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from compiler.llvm import operators
 from compiler.llvm.emitter import Emitter, Value
-from compiler.llvm.lanes import element_step
+from compiler.llvm.lanes import VECTOR_BYTES, element_step
 from compiler.llvm.target import Target
 from compiler.tensor.affine import variables
 from compiler.tensor.ir import Const, Expr, For, Load, LoopKind, Store, constant
@@ -41,7 +41,8 @@ def transposition(loop: For) -> Transposition | None:
     if loop.kind is not LoopKind.VECTORIZED or not constant_extents:
         return None
     rows, columns, height, width = loop.var.name, inner.var.name, constant(loop.extent), constant(inner.extent)
-    powers = all(size > 1 and size & (size - 1) == 0 for size in (height, width))
+    most = VECTOR_BYTES // store.buffer.type.numpy.itemsize
+    powers = all(1 < size <= most and size & (size - 1) == 0 for size in (height, width))
     if not powers or not is_along(store, rows) or reads_itself(store) or columns not in variables_of(store):
         return None
     if height == width or (height < width and is_behind(store, columns, height)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.compiler.frontend.models import floats, model, single
 from tests.vta.programs import SHAPE, cpu_program, plus_three, vta_program
 from tests.vta.streams import raw_program
 from vta.api import CompiledProgram
+from vta.demo.data import model_bytes
 from vta.engines import Engine
 from vta_hw.spec.config import preset
 from vta_hw.spec.program import Host, ProgramError
@@ -369,3 +371,13 @@ def test_a_host_step_that_is_no_procedure_is_refused(engine: str) -> None:
     step = Host(name="plus", proc={"body": [1, 2]}, buffers=("x", "y"))
     with pytest.raises(SerialError):
         CompiledProgram(replace(cpu_program(), steps=(step,))).run(images(2, "int8"), engine)
+
+
+def test_one_program_may_be_run_by_several_threads() -> None:
+    """They wait for each other, for all work in the same memory."""
+    program = vta.compile(model_bytes(), target="cpu")
+    images = [np.random.default_rng(seed).random((1, 1, 8, 8), np.float32) for seed in range(32)]
+    expected = [program.run(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for answer, right in zip(pool.map(program.run, images * 4), expected * 4, strict=True):
+            assert np.array_equal(answer, right)

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from compiler.errors import GraphError
+from compiler.errors import GraphError, LoweringError
 from compiler.graph.ir import Array, Op, TensorType
 from compiler.graph.lowering import Blocks, Lowered, Placed
 from compiler.graph.ops import checks
@@ -158,6 +158,8 @@ class MatMul(Op):
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
         a, b = (operand.shape for operand in operands)
+        if 0 in (*a, *b):
+            raise LoweringError(f"Product of {a} and {b} must have no dimension of 0")
         value = operands[1].value if math.prod(b[:-2]) == 1 else None
         m = Matrices(
             rows=a[-2],

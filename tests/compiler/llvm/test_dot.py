@@ -17,7 +17,7 @@ from compiler.llvm.schedule import schedule
 from compiler.llvm.target import Target, emit_assembly
 from compiler.tensor import define, interp
 from compiler.tensor.interp import InterpError
-from compiler.tensor.ir import Const, For, LoopKind, Proc
+from compiler.tensor.ir import Buffer, Const, DType, For, LoopKind, Proc, Store, Var, cast
 from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.tensor.traverse import walk
 from tests.compiler.llvm.guarded import guarded
@@ -168,3 +168,22 @@ def test_a_line_of_weights_is_asked_for_once() -> None:
     loops = [stmt for stmt in walk(schedule(proc).proc.body) if isinstance(stmt, For)]
     (ahead,) = (loop for loop in loops if loop.var.name == "W.ahead")
     assert ahead.extent == Const(9 * 4)
+
+
+def test_lanes_that_no_processor_has_are_no_vector() -> None:
+    (loop, *_) = found(schedule(convolution((0, 127), 4)).proc)
+    assert dot_product(replace(loop, extent=Const(1024))) is None
+
+
+def test_signed_bytes_are_multiplied_as_signed_ones() -> None:
+    """I8MM has products of bytes without sign with signed ones alone."""
+    x = Buffer.of("x", DType.INT8, (4,))
+    w, a = Buffer.of("w", DType.INT8, (16, 4)), Buffer.of("a", DType.INT32, (16,))
+    c, i = Var("c"), Var("i")
+    sums = Store(a, (c,), a[c,] + cast(DType.INT32, x[i,]) * cast(DType.INT32, w[c, i]))
+    nest = For(c, Const(16), (For(i, Const(4), (sums,), LoopKind.UNROLLED),), LoopKind.VECTORIZED)
+    proc = Proc("dot", (x, w, a), (nest,))
+    for features, instruction in (("+dotprod", "neon.sdot"), ("+dotprod,+i8mm", "neon.sdot"), ("+i8mm", "")):
+        text = generate(proc, Target(triple="aarch64-linux-gnu", cpu="generic", features=f"+neon,{features}")).text
+        assert "neon.usdot" not in text
+        assert instruction in text

@@ -256,6 +256,23 @@ def test_floats_that_are_clipped_are_converted_at_once(
     assert np.array_equal(call(proc, values, np.zeros(37, dtype.numpy)), expected)
 
 
+@pytest.mark.parametrize("dtype", [I32, DType.UINT32])
+@pytest.mark.parametrize("largest_inside", [True, False])
+def test_limits_are_the_floats_that_they_become(dtype: DType, largest_inside: bool) -> None:
+    """The largest integers of 32 bits are no floats of 32: those next to them are beyond the type."""
+    x, y, i = Buffer.of("x", F32, (16,)), Buffer.of("y", dtype, (16,)), Var("i")
+    low, high = (float(limit) for limit in dtype.limits)
+    ends = (BinaryOp.MAX, low), (BinaryOp.MIN, high)
+    value: Expr = x[i,]
+    for op, end in ends if largest_inside else reversed(ends):
+        value = Binary(op, value, Const(end, F32))
+    proc = Proc("clip", (x, y), (loops(VECTOR, i, 16, Store(y, (i,), Cast(dtype, value))),))
+    edges = [0, 1, -1, 1e10, -1e10, np.nan, np.inf, -np.inf, 2.0**31, 2.0**32, 3e9, -3e9, 0.5, -0.5, 127.5, 2147483520]
+    values, expected = np.array(edges, np.float32), np.zeros(16, dtype.numpy)
+    interp.run(proc, [values, expected])
+    assert np.array_equal(call(proc, values, np.zeros(16, dtype.numpy)), expected)
+
+
 def test_what_may_leave_the_type_is_converted_with_care() -> None:
     x, y, i = Buffer.of("x", F32, (4,)), Buffer.of("y", DType.INT8, (4,)), Var("i")
     for value in (x[i,], minimum(x[i,], Const(9.0, F32)), minimum(maximum(x[i,], Const(-9.0, F32)), Const(200.0, F32))):

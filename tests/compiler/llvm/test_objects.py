@@ -358,3 +358,13 @@ def is_running(process: Path) -> bool:
         return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("logical", ["*/ int evil(void) {return 1;} /*", [1, 16, 4], [1, 16, 4, "*/"], None])
+def test_a_layout_that_is_none_is_no_part_of_a_header(program: Program, logical: object) -> None:
+    buffers = tuple(
+        replace(buffer, layout={"logical": logical, "n": 1, "c": 16}) if buffer.role is Role.INPUT else buffer
+        for buffer in program.buffers
+    )
+    with pytest.raises(CompileError, match=r"^Layout of buffer .* must have a logical shape of four integers, not \{"):
+        compile_object(replace(program, buffers=buffers), AARCH64, "net")

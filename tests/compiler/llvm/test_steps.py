@@ -20,7 +20,26 @@ from compiler.llvm.target import TARGETS, Target
 from compiler.llvm.team import Team
 from compiler.tensor import define_blocked, define_host, interp
 from compiler.tensor.arguments import ArgumentError
-from compiler.tensor.ir import Alloc, Buffer, Compare, CompareOp, Const, DType, Expr, Proc, Select, Store, Var, lt, nest
+from compiler.tensor.ir import (
+    Alloc,
+    Binary,
+    BinaryOp,
+    Buffer,
+    Compare,
+    CompareOp,
+    Const,
+    DType,
+    Expr,
+    For,
+    LoopKind,
+    Proc,
+    Scope,
+    Select,
+    Store,
+    Var,
+    lt,
+    nest,
+)
 from compiler.tensor.serial import SerialError, from_json, to_json
 from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.tensor.traverse import walk
@@ -95,7 +114,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> Any:
         raise AssertionError("must not be called")
 
-    for name in ("from_json", "schedule", "generate_run", "emit_object"):
+    for name in ("from_json", "schedule_of_any", "generate_run", "emit_object"):
         monkeypatch.setattr(steps_module, name, never)
 
 
@@ -147,11 +166,11 @@ def test_other_steps_and_other_machines_have_other_code(
 
 
 def test_a_changed_compiler_makes_code_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, cache = tmp_path / "source", ObjectCache(directory=tmp_path / "cache")
-    source.mkdir()
-    monkeypatch.setattr(steps_module.resources, "files", lambda package: source)
+    """Of what is loaded: sources that change on disk meanwhile are those of later processes."""
+    cache = ObjectCache(directory=tmp_path / "cache")
+    monkeypatch.setattr(steps_module.resources, "files", None)
     for count, text in enumerate(("old", "old", "new")):
-        (source / "codegen.py").write_text(text)
+        monkeypatch.setattr(steps_module, "_SOURCES", text)
         native_steps(STEPS, HOST, cache=cache)
         assert len(list(cache.directory.iterdir())) == 1 + (text == "new"), count
 
@@ -221,3 +240,31 @@ def test_it_is_left_as_it_stands_for_other_targets_too(name: str) -> None:
     proc = odd_procs()[name]
     for target in ("x86-64-v3", "aarch64"):
         assert schedule_of_any(proc, Registers.of(Target.named(target))).proc == proc
+
+
+@pytest.mark.parametrize("extent", [Const(2) // 1 * 2, Binary(BinaryOp.ADD, Const(2), Const(2))])
+def test_buffers_whose_size_is_computed_are_not_shared(extent: Expr) -> None:
+    x, y = (Buffer.of(name, DType.FLOAT32, (4,)) for name in "xy")
+    t, i, j = Buffer("t", DType.FLOAT32, (extent,), Scope.LOCAL), Var("i"), Var("j")
+    body = (
+        For(i, Const(4), (Store(t, (i,), x[i,]),), LoopKind.PARALLEL),
+        For(j, Const(4), (Store(y, (j,), t[j,]),), LoopKind.PARALLEL),
+    )
+    proc = Proc("p", (x, y), (Alloc(t, body),))
+    arrays = [np.arange(4, dtype=np.float32), np.zeros(4, np.float32)]
+    NativeRun(*native_steps([step("p", to_json(proc), 0, 1)], HOST), Team()).bound([arrays])({})
+    assert np.array_equal(arrays[1], arrays[0])
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o720])
+def test_code_that_others_may_have_written_is_not_used(tmp_path: Path, mode: int) -> None:
+    cache = ObjectCache(directory=tmp_path / "cache")
+    cache.store("a", b"code")
+    assert cache.load("a") == b"code"
+    cache.directory.chmod(mode)
+    assert cache.load("a") is None
+    cache.store("b", b"code")
+    assert [path.stem for path in cache.directory.iterdir()] == ["a"]
+    cache.directory.chmod(0o700)
+    (cache.directory / "a.o").rename(cache.directory / "c.o")
+    assert cache.load("c") is None  # another's code under this name

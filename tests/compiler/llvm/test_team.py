@@ -17,6 +17,7 @@ import pytest
 from compiler.driver import Target as Place
 from compiler.driver import compile_graph
 from compiler.errors import CompileError
+from compiler.llvm import team as team_module
 from compiler.llvm.jit import compile_proc
 from compiler.llvm.parallel import share_loops
 from compiler.llvm.schedule import schedule
@@ -162,6 +163,24 @@ def test_threads_begin_with_the_first_run_and_end_with_the_last_reference() -> N
     gc.collect()
     settle(before)
     assert len(members()) == before
+
+
+@several
+@pytest.mark.parametrize("what", ["memory", "threads"])
+def test_what_cannot_be_begun_says_why(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of leaving its caller waiting; the team goes on afterwards."""
+
+    def refuse(*arguments: object) -> None:
+        raise MemoryError if what == "memory" else RuntimeError("can't start new thread")
+
+    function, x = compile_proc(adding(1), threads=2), np.zeros((2, 64), np.int32)
+    with monkeypatch.context() as patched:
+        target = (team_module._Scratch, "of") if what == "memory" else (team_module, "_follower")
+        patched.setattr(*target, refuse)
+        with pytest.raises(MemoryError if what == "memory" else RuntimeError):
+            function(x)
+    function(x)
+    assert (x[1] == 1).all()
 
 
 @several
