@@ -587,7 +587,7 @@ def random_case(op: str, seed: int) -> Case:
     can = Target.host().triple.startswith("x86_64") and all(Target.host().has(each) for each in ("avx2", "fma"))
     target = other if can and options.random() < 0.3 else Target.host()
     threads = min(2, processors()) if options.random() < 0.25 else 1
-    return Case(kernels=tuple(kernels), target=target, threads=threads, apart=options.random() < 0.3)
+    return Case(kernels=tuple(kernels), target=target, threads=threads, apart=options.random() < 0.1)
 
 
 def _steps(body: Body) -> int:
