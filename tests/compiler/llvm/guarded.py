@@ -90,7 +90,8 @@ class GuardedTeam(Team):
         nbytes = work.shared + self.threads * work.private
         scratch = paged(np.full(nbytes, self._fill, np.uint8), self._place).array
         barrier = paged(np.zeros(BARRIER_BYTES, np.uint8), Place.END).array
-        arguments = [(thread, self.threads, scratch, barrier) for thread in range(self.threads)]
+        addresses = int(scratch.ctypes.data), int(barrier.ctypes.data)
+        arguments = [(thread, self.threads, *addresses) for thread in range(self.threads)]
         others = [threading.Thread(target=work.part, args=each) for each in arguments[1:]]
         for other in others:
             other.start()

@@ -633,7 +633,7 @@ def _check_apart(kernel: Kernel, expected: Sequence[Array], target: Target, say:
     what = f"{kernel}, for {target.cpu}, without a stack"
     say(f"it is compiled: {what}")
     module = Globals()
-    function = define(scheduled(kernel.proc, target), "kernel", module, target=target, stack_buffer=0)
+    function = define(scheduled(kernel.proc, target).proc, "kernel", module, target=target, stack_buffer=0)
     sizes = [-(-nbytes // ALIGNMENT) * ALIGNMENT for nbytes in function.scratch]
     code = emit_object("\n".join([function.text, _entry(len(kernel.arrays) + len(sizes)), *module.lines]), target)
     signature = Signature.of(kernel.proc)
@@ -692,7 +692,7 @@ def _difference(kernel: Kernel, guards: Sequence[Guarded], expected: Sequence[Ar
         differs = differences(guard.array, right)
         if differs.any():
             again = [array.copy() for array in kernel.arrays]
-            interp.run(scheduled(kernel.proc, target), again)
+            interp.run(scheduled(kernel.proc, target).proc, again)
             whose = "schedule" if differences(again[n], right).any() else "code"
             at = tuple(int(k) for k in np.argwhere(differs)[0])
             return (

@@ -31,7 +31,7 @@ def test_cases_have_scratch_memory_and_every_machine() -> None:
     found = set()
     for op, seed in itertools.product(("conv", "matmul"), range(8)):
         case = random_case(op, seed)
-        procs = [scheduled(kernel.proc, case.target) for kernel in case.kernels]
+        procs = [scheduled(kernel.proc, case.target).proc for kernel in case.kernels]
         calls = [Call(proc=n, buffers=tuple(range(len(proc.params)))) for n, proc in enumerate(procs)]
         found |= {(case.threads, generate_run(procs, calls, case.target).shared > 0), case.target.cpu}
     assert found >= {(threads, True) for threads in range(1, min(2, processors()) + 1)}
