@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
 import threading
-from collections.abc import Container, Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import accumulate, zip_longest
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -60,17 +59,21 @@ def tight_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
 
 def wrapped(lines: Iterable[str], width: int) -> list[str]:
     """Lines of code of at most `width` characters: what is longer goes on below, further to the right."""
-    return [
-        part
-        for line in lines
-        for part in textwrap.wrap(
-            line,
-            width,
-            subsequent_indent=" " * min(len(line) - len(line.lstrip()) + 6, width // 2),
-            break_on_hyphens=False,
-        )
-        or [""]
-    ]
+    return [part for line in lines for part in _wrapped(line, width)]
+
+
+def _wrapped(line: str, width: int) -> Iterator[str]:
+    """Breaks where fewest brackets are open, in the second half of a line if it can."""
+    indent = " " * min(len(line) - len(line.lstrip()) + 6, width // 2)
+    while len(line) > width:
+        start = len(line) - len(line.lstrip())
+        depths = list(accumulate((char in "([") - (char in ")]") for char in line[: width + 1]))
+        spaces = [at for at in range(start + 1, width + 1) if line[at] == " "]
+        late = [at for at in spaces if at - start > (width - start) // 2] or spaces
+        at = min(late, key=lambda at: (depths[at], -at), default=width)
+        yield line[:at]
+        line = indent + line[at:].lstrip()
+    yield line
 
 
 def print_code(title: str, lines: Iterable[str], width: int) -> None:

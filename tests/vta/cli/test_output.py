@@ -13,7 +13,7 @@ import pytest
 from vta.cli import output
 from vta.cli.errors import CommandError
 from vta.cli.files import check_outputs, write_files
-from vta.cli.output import Activity, print_table
+from vta.cli.output import Activity, print_table, wrapped
 
 
 class Terminal(io.StringIO):
@@ -27,6 +27,22 @@ def test_tables_are_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == "A title longer than the table"
     assert lines[3] == f" {'x' * 150}        7"
     assert lines[4] == f" [b]{' ' * 147}    1,000"
+
+
+def test_code_breaks_where_fewest_brackets_are_open() -> None:
+    line = "    total[i, j] = total[i, j] + int32(x[i, k]) * int32(w[k, j])"
+    assert wrapped([line], 42) == [
+        "    total[i, j] = total[i, j] +",
+        "          int32(x[i, k]) * int32(w[k, j])",
+    ]
+    assert wrapped(["short", ""], 40) == ["short", ""]
+
+
+@pytest.mark.parametrize("line", ["x" * 100, " " * 50 + "y = 1", "    f(" + "a, " * 60 + "b)"])
+def test_no_line_of_code_is_too_long_and_nothing_is_lost(line: str) -> None:
+    parts = wrapped([line], 40)
+    assert max(map(len, parts)) <= 40
+    assert "".join("".join(parts).split()) == "".join(line.split())
 
 
 def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
