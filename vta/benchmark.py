@@ -31,10 +31,12 @@ Run = Callable[[], Mapping[str, Array]]
 class Other:
     """onnxruntime with the model as it is in the file.
 
-    difference: the largest of an answer from ours, relative to the largest answer of its output.
+    numbers: those of the file, which are not always ours. difference: the largest of an answer from ours, relative to
+    the largest answer of its output.
     """
 
     time: Time
+    numbers: str
     difference: float
 
 
@@ -63,6 +65,7 @@ class Result:
             "batch": self.batch,
             "ours": self.ours.as_dict(),
             "onnxruntime": other,
+            "onnxruntime_numbers": None if self.other is None else self.other.numbers,
             "ratio": self.ratio,
             "difference": None if self.other is None else self.other.difference,
         }
@@ -97,13 +100,15 @@ def benchmark(
     if calibration is not None and not is_quantised(_graph(own)):
         forms.append(compiled(calibration, own.batch if own.by_image else None))
     samples = named_samples(own.inputs, calibration)
-    return tuple(_timed(network, model, form, samples, repeat, threads, progress) for form in forms)
+    given = _numbers(own)
+    return tuple(_timed(network, model, form, given, samples, repeat, threads, progress) for form in forms)
 
 
 def _timed(
     network: str,
     model: Path | bytes,
     compiled: CompiledProgram,
+    given: str,
     samples: Mapping[str, Array],
     repeat: int,
     threads: int,
@@ -125,7 +130,7 @@ def _timed(
     if other is not None:
         outputs = session.run(stored)
         found = {port.name: from_stored(port, outputs[port.name]) for port in compiled.outputs}
-        theirs = Other(time=times[1], difference=_difference(found, other()))
+        theirs = Other(time=times[1], numbers=given, difference=_difference(found, other()))
     return Result(network=network, numbers=numbers, batch=compiled.batch, ours=times[0], other=theirs)
 
 

@@ -31,6 +31,7 @@ def test_in_float_and_in_integers_beside_onnxruntime() -> None:
         assert 0 < result.other.difference < tolerance
         assert 0 < result.ours.best <= result.ours.median
         assert result.as_dict()["onnxruntime"] == result.other.time.as_dict()
+        assert result.as_dict()["onnxruntime_numbers"] == result.other.numbers == "float32"
 
 
 def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,9 @@ def show(results: Sequence[Result], threads: int, version: str | None) -> None:
         f"onnxruntime {version} runs the file as it is. A ratio above 1: the toolkit is faster. Differences are the"
     )
     click.echo("largest of an answer, relative to the largest answer.")
+    for mine, theirs in dict.fromkeys((r.numbers, r.other.numbers) for r in results if r.other is not None):
+        if mine != theirs:
+            click.echo(f"Ratios of {mine} are to {theirs}, which the file has, and not of the same arithmetic.")
     for result in results:
         if result.other is None:
             click.echo(f"onnxruntime cannot run {result.network} with these inputs.")

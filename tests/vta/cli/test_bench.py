@@ -35,6 +35,14 @@ def test_a_table_beside_onnxruntime(cli: Cli, tmp_path: Path) -> None:
     assert f"onnxruntime {onnxruntime.__version__} runs the file as it is." in text
 
 
+def test_other_arithmetic_is_called_so(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    sentence = "Ratios of int8 are to float32, which the file has, and not of the same arithmetic."
+    (tmp_path / "net.onnx").write_bytes(model_bytes())
+    assert cli("bench", "cpu", "--repeat", "1").out.count(sentence) == 1
+    assert sentence not in cli("bench", "cpu", "net.onnx", "--repeat", "1").out
+
+
 def test_one_sentence_says_what_to_install(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     text = cli("bench", "cpu", "--repeat", "1").out
