@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ from runtime.devices.host import HostDevice
 from runtime.session import Session
 from vta.api import quantized_graph
 from vta.engines import Engine, host_loader
+from vta.timing import interleaved
 from vta_hw.spec.config import VTAConfig
 
 DEFAULT = ("resnet18", "mobilenet_v2", "efficientnet_lite0", "resnet50")
@@ -74,18 +76,10 @@ class Bench:
     threads: int
 
     def best(self, runs: Mapping[str, Run]) -> dict[str, float]:
-        """Milliseconds of the best run of each, which take turns, in an order that goes round: a long run leaves the
-        caches to the next one cold."""
-        clock = time.thread_time if self.threads == 1 else time.perf_counter
-        best = dict.fromkeys(runs, math.inf)
-        names = list(runs)
-        for turn in range(self.repeat + 1):
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                run = runs[name]
-                begin = clock()
-                run()
-                best[name] = min(best[name], (clock() - begin) * 1e3)
-        return {f"{name}_ms": round(milliseconds, 3) for name, milliseconds in best.items()}
+        """Milliseconds of the best run of each, which take turns."""
+        clock = time.thread_time_ns if self.threads == 1 else time.perf_counter_ns
+        times = interleaved(list(runs.values()), self.repeat, clock=clock, rotate=True)
+        return {f"{name}_ms": round(each.best, 3) for name, each in zip(runs, times, strict=True)}
 
     def ours(self, graph: Graph) -> tuple[Session, float]:
         """A session of `graph`, and the seconds that it took to make one."""
@@ -163,7 +157,7 @@ def integers(bench: Bench, layer: Layer) -> Row:
     }
     runs: dict[str, Run] = {"ours": lambda: session.run({"x": x})}
     for name, (other, given) in others.items():
-        runs[name] = lambda other=other, given=given: other.run(None, {"x": given})  # type: ignore[misc]
+        runs[name] = partial(other.run, None, {"x": given})
     times = bench.best(runs)
     return {
         **times,

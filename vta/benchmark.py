@@ -125,6 +125,7 @@ def _timed(
         repeat,
         lambda done, total: progress(f"Timing {network} in {numbers}", done, total),
         time.thread_time_ns if threads == 1 else time.perf_counter_ns,
+        rotate=True,
     )
     theirs = None
     if other is not None:

@@ -54,11 +54,14 @@ def interleaved(
     repeat: int,
     progress: Callable[[int, int], None] | None = None,
     clock: Callable[[], int] = time.thread_time_ns,
+    *,
+    rotate: bool = False,
 ) -> tuple[Time, ...]:
     """The time of each call, from `repeat` rounds that make all of them in order, after one that does not count.
 
     progress: called with (rounds done, rounds). clock: in nanoseconds; that of this thread does not count the work of
-    others. Raises ApiError unless `repeat` is positive.
+    others. rotate: begin each round with another call, for a long one leaves the next one cold caches. Raises ApiError
+    unless `repeat` is positive.
     """
     if repeat < 1:
         raise ApiError(f"Runs to time must be at least 1, not {repeat}")
@@ -66,10 +69,11 @@ def interleaved(
     for done in range(repeat + 1):
         if progress is not None:
             progress(done, repeat + 1)
-        for call, times in zip(calls, runs, strict=True):
+        first = done % len(calls) if rotate else 0
+        for n in (*range(first, len(calls)), *range(first)):
             begin = clock()
-            call()
-            times.append((clock() - begin) / 1e6)
+            calls[n]()
+            runs[n].append((clock() - begin) / 1e6)
     return tuple(Time(best=min(times[1:]), median=statistics.median(times[1:])) for times in runs)
 
 

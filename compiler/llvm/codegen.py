@@ -1,8 +1,8 @@
-"""Tensor IR to the text of an LLVM module, the same for every target.
+"""Tensor IR to the text of an LLVM function, the same for every target but for the instructions of `dot`.
 
-The module holds one function of pointers: the parameters of the procedure in order, then one scratch pointer for each
-allocated buffer too large for the stack. It is meant for procedures that passed `compiler.tensor.verify`: it checks
-nothing. LLVM may turn its loops into memset and memcpy; nothing else outside the module is called.
+It takes pointers: the parameters of the procedure in order, then one scratch pointer for each allocated buffer too
+large for the stack. It is meant for procedures that passed `compiler.tensor.verify`: it checks nothing. LLVM may turn
+its loops into memset and memcpy; nothing else outside the module is called.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from compiler.tensor.ir import (
 )
 from compiler.tensor.traverse import walk
 
-SYMBOL = "tensor_procedure"
 STACK_BUFFER_BYTES = 64 * 1024
 STACK_BYTES = 256 * 1024  # of all buffers together: a thread may have half a megabyte
 MAX_UNROLLED = 64
@@ -53,30 +52,12 @@ ALIGNMENT = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Module:
-    """LLVM IR and the bytes of each scratch pointer that follows the parameters of its function `SYMBOL`."""
-
-    text: str
-    scratch: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Function:
     """The definition of an LLVM function, the bytes of each scratch pointer, and those that it has on the stack."""
 
     text: str
     scratch: tuple[int, ...]
     stack: int
-
-
-def generate(proc: Proc, target: Target | None = None) -> Module:
-    """LLVM IR of a verified procedure. Raises LoweringError for what is no statement or expression of the IR.
-
-    target: a processor whose own instructions may be used, where LLVM would not find them.
-    """
-    module = Globals()
-    function = define(proc, SYMBOL, module, target=target or Target.any())
-    return Module(text="\n".join([function.text, *module.lines]) + "\n", scratch=function.scratch)
 
 
 def define(
@@ -89,11 +70,14 @@ def define(
     share: bool = False,
     stack_buffer: int = STACK_BUFFER_BYTES,
 ) -> Function:
-    """The function `symbol` of a module, for a verified procedure. Raises LoweringError as `generate`.
+    """The function `symbol` of a module, for a verified procedure.
 
-    share: the body is one parallel loop, of whose iterations a call takes some until all threads together have done
-    them. Two parameters more, behind the scratch pointers, are the address of the next iteration, int64, which threads
-    take from, and the number of threads, int64. stack_buffer: bytes of the largest buffer that may lie on the stack.
+    Raises LoweringError for what is no statement or expression of the IR.
+
+    target: a processor whose own instructions may be used, where LLVM would not find them. share: the body is one
+    parallel loop, of whose iterations a call takes some until all threads together have done them. Two parameters more,
+    behind the scratch pointers, are the address of the next iteration, int64, which threads take from, and the number
+    of threads, int64. stack_buffer: bytes of the largest buffer that may lie on the stack.
     """
     codegen = _Codegen(module, target, stack_buffer)
     for n, buffer in enumerate(proc.params):

@@ -62,8 +62,7 @@ class ExactConv2d(IntegerConv):
         return clip_to(acc >> np.int32(self.shift), self.lo, self.hi, x)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
-        y = self.tiled(operands[1], result, blocks)
-        source, weights = self.weighted(operands, y, blocks)
+        source, y, weights = self.weighted(operands, result, blocks)
         reach, *others = (operand.constant() for operand in operands[2:6])
         residual = len(operands) == 7
         numbers = [-reach, reach, *others, *([np.full_like(reach, self.r_mul)] if residual else [])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -99,33 +99,32 @@ class IntegerConv(Op):
     def macs(self, types: Sequence[TensorType]) -> int:
         return math.prod(self.infer(types).shape) * math.prod(types[1].shape[1:])
 
-    def tiled(self, w: Placed, result: Placed, blocks: Blocks) -> Tiled:
-        """The result in tiles; on a CPU pixels that are all alike are in one row, which no end of an image cuts."""
-        y = result.tiled(blocks.block_out, blocks.batch)
-        return y.in_a_row() if blocks.dot and self.window(TensorType.of(w.constant())).is_pixel else y
+    def tiled(self, operand: Placed, channels: int, w: Array, blocks: Blocks) -> Tiled:
+        """The input or the result in tiles of so many channels; on a CPU pixels that are all alike are in one row,
+        which no end of an image cuts."""
+        tiles_of = operand.tiled(channels, blocks.batch)
+        return tiles_of.in_a_row() if blocks.dot and self.window(TensorType.of(w)).is_pixel else tiles_of
 
-    def weighted(self, operands: Sequence[Placed], y: Tiled, blocks: Blocks) -> tuple[Weighted, tuple[Array, ...]]:
-        """The input as what weights multiply to give `y`, and the constants that `tiles.summed` takes behind X."""
+    def weighted(
+        self, operands: Sequence[Placed], result: Placed, blocks: Blocks
+    ) -> tuple[Weighted, Tiled, tuple[Array, ...]]:
+        """The input as what weights multiply, the result, and the constants that `tiles.summed` takes behind X."""
         w = operands[1].constant()
         window, weight = self.window(TensorType.of(w)), DType(w.dtype.name)
+        y = self.tiled(result, blocks.block_out, w, blocks)
         if blocks.dot and w.shape[1] == 1 and self.groups == len(w) > 1:
-            x = operands[0].tiled(y.c, y.n)
-            x = x.in_a_row() if window.is_pixel else x
+            x = self.tiled(operands[0], y.c, w, blocks)
             source = Weighted(x=x, window=window, weight=weight, blockwise=True, channelwise=True)
-            return source, (pack_depthwise(w, y)[:, :, :, :, 0],)
-        if blocks.dot and weight is operands[0].dtype is DType.INT8:
-            _, channels = packed_tile(operands[0])
-            x = operands[0].tiled(channels, blocks.batch)
-            x = x.in_a_row() if window.is_pixel else x
-            weights = GroupedWeights(w, self.groups, x, y)
-            source = Weighted(x=x, window=window, weight=weight, blockwise=weights.blockwise, dot=blocks.dot)
-            sums = pack_channels(w.astype(np.int32).sum(axis=(1, 2, 3), dtype=np.int32) * RAISE, y)
-            return source, (weights.by_neighbours(blocks.dot), *((sums,) if tiles.is_raised(source) else ()))
-        x = operands[0].tiled(blocks.block_in, blocks.batch)
-        x = x.in_a_row() if blocks.dot and window.is_pixel else x
+            return source, y, (pack_depthwise(w, y)[:, :, :, :, 0],)
+        sums_bytes = blocks.dot and weight is operands[0].dtype is DType.INT8
+        x = self.tiled(operands[0], packed_tile(operands[0])[1] if sums_bytes else blocks.block_in, w, blocks)
         weights = GroupedWeights(w, self.groups, x, y)
         source = Weighted(x=x, window=window, weight=weight, blockwise=weights.blockwise)
-        return source, (weights.packed(),)
+        if not sums_bytes:
+            return source, y, (weights.packed(),)
+        source = replace(source, dot=blocks.dot)
+        sums = pack_channels(w.astype(np.int32).sum(axis=(1, 2, 3), dtype=np.int32) * RAISE, y)
+        return source, y, (weights.by_neighbours(blocks.dot), *((sums,) if tiles.is_raised(source) else ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +170,7 @@ class QConv2d(IntegerConv):
         return clip_to(acc >> np.int32(self.shift), self.lo, self.hi, x)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
-        y = self.tiled(operands[1], result, blocks)
-        source, weights = self.weighted(operands, y, blocks)
+        source, y, weights = self.weighted(operands, result, blocks)
         m, b = (operand.constant() for operand in operands[2:4])
         scaled = bool((m != 1).any())
         requantize = define.Requantize(

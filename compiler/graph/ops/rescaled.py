@@ -104,8 +104,7 @@ class RescaledConv2d(ByRequant, IntegerConv):
         return self.clipped(rounded, x)
 
     def lower(self, name: str, operands: Sequence[Placed], result: Placed, blocks: Blocks) -> Lowered:
-        y = self.tiled(operands[1], result, blocks)
-        source, weights = self.weighted(operands, y, blocks)
+        source, y, weights = self.weighted(operands, result, blocks)
         b, scale = (operand.constant() for operand in operands[2:4])
         residual: Weighted | None = None
         last: tuple[int | Array, ...] = ()

@@ -17,7 +17,6 @@ from compiler.graph.ir import Graph
 from compiler.graph.ops.fused import FusedAdd, FusedConv
 from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.window import Window
-from compiler.llvm.codegen import generate
 from compiler.llvm.jit import compile_proc
 from compiler.llvm.registers import Registers, SumTile, best_tile
 from compiler.llvm.schedule import schedule
@@ -29,6 +28,7 @@ from compiler.tensor.tiles import Tiled, Weighted
 from compiler.tensor.traverse import walk
 from tests.compiler.graph.build import Builder, floats
 from tests.compiler.llvm.guarded import guarded
+from tests.compiler.llvm.one import generate
 from vta.engines import Engine, open_session
 from vta_hw.spec.config import VTAConfig
 

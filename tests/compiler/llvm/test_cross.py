@@ -21,7 +21,6 @@ from compiler.graph.ops.pool import AveragePool, GlobalAveragePool, MaxPool
 from compiler.graph.ops.qconv import QConv2d
 from compiler.graph.ops.softmax import Softmax
 from compiler.llvm.apart import emit_object_apart
-from compiler.llvm.codegen import generate
 from compiler.llvm.objects import compile_object
 from compiler.llvm.registers import Registers
 from compiler.llvm.schedule import schedule
@@ -59,6 +58,7 @@ from tests.compiler.llvm.cross import (
     case_of_program,
     run,
 )
+from tests.compiler.llvm.one import generate
 from tests.compiler.tensor.random_procs import random_array, random_proc
 from tests.differential import random_network
 from vta.demo.data import load_digits, model_bytes

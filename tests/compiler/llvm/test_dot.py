@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compiler.llvm.codegen import generate
 from compiler.llvm.dot import dot_product
 from compiler.llvm.jit import compile_proc
 from compiler.llvm.registers import Registers
@@ -21,6 +20,7 @@ from compiler.tensor.ir import Buffer, Const, DType, For, LoopKind, Proc, Store,
 from compiler.tensor.tiles import Tiled, Weighted, Window
 from compiler.tensor.traverse import walk
 from tests.compiler.llvm.guarded import guarded
+from tests.compiler.llvm.one import generate
 
 X86 = "x86_64-unknown-linux-gnu"
 PROCESSORS = {

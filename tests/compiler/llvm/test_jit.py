@@ -13,12 +13,12 @@ import pytest
 
 from compiler.errors import LoweringError
 from compiler.llvm.cache import ObjectCache
-from compiler.llvm.codegen import generate
 from compiler.llvm.jit import compile_proc
 from compiler.llvm.target import Target, emit_assembly
 from compiler.tensor.arguments import ArgumentError
 from compiler.tensor.ir import Buffer, Const, DType, Expr, For, LoopKind, Proc, Stmt, Store, Var, nest
 from compiler.tensor.verify import VerifyError
+from tests.compiler.llvm.one import generate
 
 X, Y = Buffer.of("x", DType.INT32, (40,)), Buffer.of("y", DType.INT32, (40,))
 N = Var("i")

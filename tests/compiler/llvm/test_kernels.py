@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.llvm.codegen import generate
 from compiler.llvm.jit import compile_proc
 from compiler.tensor import interp
 from compiler.tensor.ir import (
@@ -40,6 +39,7 @@ from compiler.tensor.ir import (
     nest,
 )
 from tests.compiler.llvm.guarded import guarded
+from tests.compiler.llvm.one import generate
 
 I32, F32 = DType.INT32, DType.FLOAT32
 VECTOR, UNROLLED = LoopKind.VECTORIZED, LoopKind.UNROLLED

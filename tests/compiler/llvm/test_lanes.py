@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from compiler.llvm.codegen import generate
 from compiler.llvm.lanes import element_step, lane_count, step
 from compiler.tensor.ir import (
     Alloc,
@@ -23,6 +22,7 @@ from compiler.tensor.ir import (
     minimum,
     nest,
 )
+from tests.compiler.llvm.one import generate
 
 N, J = Var("i"), Var("j")
 X = Buffer.of("x", DType.INT8, (8, 256))

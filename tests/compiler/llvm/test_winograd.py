@@ -27,7 +27,7 @@ from compiler.llvm.sections import sections
 from compiler.tensor import define_winograd
 from compiler.tensor.define_blocked import Bounds
 from compiler.tensor.interp import run
-from compiler.tensor.ir import Alloc, DType, For, LoopKind, Prefetch, Proc
+from compiler.tensor.ir import Alloc, DType, For, LoopKind, Prefetch, Proc, constant
 from compiler.tensor.minimal import F2, F4, Minimal, Tiling, transform_weights
 from compiler.tensor.tiles import Tiled, Weighted
 from compiler.tensor.traverse import walk
@@ -125,7 +125,7 @@ def test_threads_share_strips_or_blocks(tiling: Tiling, extents: list[int]) -> N
     parts = sections(s.proc).parts
     assert all(part.is_parallel for part in parts)
     loops = [part.proc.body[0] for part in parts]
-    assert [int(loop.extent.value) for loop in loops if isinstance(loop, For)] == extents  # type: ignore[attr-defined]
+    assert [constant(loop.extent) for loop in loops if isinstance(loop, For)] == extents
 
 
 def network(size: int, channels: int) -> Graph:
